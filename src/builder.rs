@@ -1,0 +1,298 @@
+//! The description of a supervisor, and its defaults.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Once},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use crate::{
+    backoff::Backoff,
+    child::ChildSpec,
+    engine::{Engine, Parts},
+    error::{Invalid, StartError, StartErrorReason},
+    event::Event,
+    id::ChildId,
+    inbox::Message,
+    report::{ShutdownCause, ShutdownReport},
+    shared::{Defaults, Shared, check_id},
+    supervisor::Supervisor,
+    telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
+    unwind,
+    worker::Crew,
+};
+
+/// Answers whether a child is enabled.
+pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
+
+/// Describes a supervisor; made by [`Supervisor::builder`].
+///
+/// | setting | default | of the Elixir package |
+/// | --- | --- | --- |
+/// | [`name`](SupervisorBuilder::name) | `supervisor` | |
+/// | [`poll_interval`](SupervisorBuilder::poll_interval) | 1 s | `poll_interval` |
+/// | [`healthy_after`](SupervisorBuilder::healthy_after) | 60 s | `child_startup_time` |
+/// | [`stop_timeout`](SupervisorBuilder::stop_timeout) | 5 s | the child spec's `shutdown` |
+/// | [`backoff`](SupervisorBuilder::backoff) | doubles from 100 ms to 60 s, jitter 0.1 | `backoff/1` |
+/// | [`enabled`](SupervisorBuilder::enabled) | every child is, and nothing is polled | `enabled?/1` |
+/// | [`telemetry`](SupervisorBuilder::telemetry), [`on_event`](SupervisorBuilder::on_event) | [`LogSink`] | `:telemetry` events |
+/// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children/0` |
+///
+/// `healthy_after`, `stop_timeout` and `backoff` may be set for one child too, by its [`ChildSpec`].
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{Backoff, ChildSpec, Supervisor};
+/// use std::time::Duration;
+///
+/// let supervisor = Supervisor::builder()
+///     .name("ingest")
+///     .backoff(Backoff::exponential(Duration::from_millis(10), Duration::from_secs(5)))
+///     .healthy_after(Duration::from_secs(30))
+///     .children(["north", "south"].map(|id| ChildSpec::new(id, |ctx| Ok(ctx.sleep(Duration::MAX)?))))
+///     .start()?;
+/// assert_eq!(supervisor.handle().snapshot().counts().running, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing runs before `start`"]
+pub struct SupervisorBuilder {
+    name: String,
+    poll_interval: Duration,
+    healthy_after: Duration,
+    stop_timeout: Duration,
+    backoff: Backoff,
+    flag: Option<FlagFn>,
+    sinks: Vec<Arc<dyn TelemetrySink>>,
+    children: Vec<ChildSpec>,
+}
+
+impl SupervisorBuilder {
+    /// The defaults of all settings.
+    pub(crate) fn new() -> Self {
+        Self {
+            name: String::from("supervisor"),
+            poll_interval: Duration::from_secs(1),
+            healthy_after: Duration::from_secs(60),
+            stop_timeout: Duration::from_secs(5),
+            backoff: Backoff::default(),
+            flag: None,
+            sinks: Vec::new(),
+            children: Vec::new(),
+        }
+    }
+
+    /// Names the supervisor and its thread.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets how often all flags are asked. It has no part in restarts, which have timers of their own.
+    ///
+    /// Without [`enabled`](SupervisorBuilder::enabled) nothing is polled. Zero is an error at the start; more than a century
+    /// means never: then only [`check_now`](crate::Handle::check_now) and starts ask.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Sets how long a run must last to be trusted, for the children that do not say it themselves; see
+    /// [`ChildSpec::healthy_after`].
+    pub fn healthy_after(mut self, uptime: Duration) -> Self {
+        self.healthy_after = uptime;
+        self
+    }
+
+    /// Sets how long a child may take to stop, for the children that do not say it themselves; see
+    /// [`ChildSpec::stop_timeout`].
+    pub fn stop_timeout(mut self, limit: Duration) -> Self {
+        self.stop_timeout = limit;
+        self
+    }
+
+    /// Sets how long children stay down after a failure, for those that have no backoff of their own.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Sets the feature flag of each child: a closure that is given the child's id and says whether it is to run.
+    ///
+    /// It is asked for every child each [poll interval](SupervisorBuilder::poll_interval), for one child right before each of
+    /// its starts, and for all at [`check_now`](crate::Handle::check_now). A running child whose flag is off is asked to stop;
+    /// that is no failure, and a backoff that is under way goes on. `None` means "I cannot tell": the last answer stands, and
+    /// `true` if there is none.
+    ///
+    /// The closure runs on the supervisor thread and is to be quick: look at a cache that another thread keeps fresh rather
+    /// than at a service. A panic in it counts as `None` and is reported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor};
+    /// use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
+    ///
+    /// let flag = Arc::new(AtomicBool::new(true));
+    /// let its = flag.clone();
+    /// let supervisor = Supervisor::builder()
+    ///     .enabled(move |id| id != "mailer" || its.load(Ordering::Relaxed))
+    ///     .child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+    ///     .start()?;
+    ///
+    /// flag.store(false, Ordering::Relaxed);
+    /// supervisor.handle().check_now()?; // or wait for the next poll
+    /// supervisor.handle().wait_for("mailer", Duration::from_secs(10), |child| {
+    ///     matches!(child.status, ChildStatus::Off { .. })
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn enabled<R: Into<Option<bool>>>(mut self, mut flag: impl FnMut(&str) -> R + Send + 'static) -> Self {
+        self.flag = Some(Box::new(move |id| flag(id).into()));
+        self
+    }
+
+    /// Adds a telemetry sink. Any number may be given; each gets every event, in the order in which they were added.
+    pub fn telemetry(mut self, sink: impl TelemetrySink) -> Self {
+        self.sinks.push(Arc::new(sink));
+        self
+    }
+
+    /// Adds a closure as a telemetry sink.
+    ///
+    /// ```
+    /// # use circuit_breaker_supervisor::Supervisor;
+    /// let supervisor = Supervisor::builder().on_event(|event| println!("{event}")).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_event(self, sink: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.telemetry(OnEvent(sink))
+    }
+
+    /// Adds a child. Children are started in the order in which they were added, and asked to stop in the reverse order.
+    pub fn child(mut self, child: ChildSpec) -> Self {
+        self.children.push(child);
+        self
+    }
+
+    /// Adds children.
+    pub fn children(mut self, children: impl IntoIterator<Item = ChildSpec>) -> Self {
+        self.children.extend(children);
+        self
+    }
+
+    /// Starts the supervisor thread, which starts the children, and returns once every enabled child has had its first start.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] names what is wrong with the configuration, or says that there is no thread for the supervisor, and gives
+    /// the builder back. Nothing has been started then. A *child* for which there is no thread is a failed start of that child,
+    /// which is tried again after its backoff.
+    pub fn start(self) -> Result<Supervisor, StartError> {
+        if let Err(invalid) = self.check() {
+            return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
+        }
+        warn_of_abort();
+        let defaults = Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
+        let (sender, inbox) = unbounded();
+        let shared = Arc::new(Shared::new(self.name.as_str().into(), defaults, sender));
+        let crew = Crew::new(shared.number);
+        let (started, first_round) = bounded(1);
+        let name = self.name.clone();
+        // A spawn that fails drops the closure that it was given; so the builder waits outside of it.
+        let slot = Arc::new(Mutex::new(Some(self)));
+        let its = (slot.clone(), shared.clone(), crew.clone());
+        let spawned = crew.spawn_supervisor(name, move || {
+            let (slot, shared, crew) = its;
+            let Some(builder) = slot.lock().take() else { return };
+            let its = inbox.clone();
+            supervise(&shared, &crew, inbox, || Engine::new(builder.parts(&shared, &crew, its, started)).run());
+        });
+        if let Err(error) = spawned {
+            let builder = slot.lock().take().expect("the thread that would take it was not spawned");
+            return Err(StartError::new(StartErrorReason::Thread(error), builder));
+        }
+        // An engine that dies before the end of its first round lets go of its sender.
+        let _ = first_round.recv();
+        Ok(Supervisor::new(shared, crew))
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        if self.poll_interval.is_zero() {
+            return Err(Invalid::ZeroPollInterval);
+        }
+        if self.name.contains('\0') {
+            return Err(Invalid::NulInName);
+        }
+        let mut ids = HashSet::new();
+        for child in &self.children {
+            check_id(&child.id)?;
+            if !ids.insert(&child.id) {
+                return Err(Invalid::DuplicateId(child.id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the children's time begins here")]
+    fn parts(self, shared: &Arc<Shared>, crew: &Arc<Crew>, inbox: Receiver<Message>, started: Sender<()>) -> Parts {
+        let Self { name: _, poll_interval, healthy_after: _, stop_timeout: _, backoff, flag, mut sinks, children } = self;
+        if sinks.is_empty() {
+            // So that nothing ever fails in silence.
+            sinks.push(Arc::new(LogSink));
+        }
+        let now = Instant::now();
+        let children = children.into_iter().map(|spec| (shared.list(&spec, now), spec)).collect();
+        Parts { shared: shared.clone(), crew: crew.clone(), inbox, poll_interval, flag, backoff, sinks, children, started }
+    }
+}
+
+/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are told to stop, and everybody who asks
+/// is told that it has ended.
+fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: impl FnOnce() -> ShutdownReport) {
+    let report = unwind::catch(run).unwrap_or_else(|panic| {
+        let _ = unwind::catch(|| log::error!(target: TARGET, "the supervisor thread of `{}` died: {panic}", shared.name));
+        shared.close_directory();
+        #[expect(clippy::disallowed_methods, reason = "the moment at which they are told")]
+        let now = Instant::now();
+        crew.seize(now);
+        ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now), stuck_in: None }
+    });
+    shared.ended(report);
+    // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is.
+    while let Ok(message) = inbox.try_recv() {
+        let _ = unwind::discard(message);
+    }
+}
+
+/// A panic cannot be caught where it aborts the process: said once, so that nobody relies on it.
+fn warn_of_abort() {
+    static ONCE: Once = Once::new();
+    if cfg!(panic = "abort") {
+        ONCE.call_once(|| {
+            let _ = unwind::catch(|| {
+                log::warn!(target: TARGET, "this program is built with panic = \"abort\": a panic in a child ends the process");
+            });
+        });
+    }
+}
+
+impl fmt::Debug for SupervisorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, poll_interval, healthy_after, stop_timeout, backoff, flag, sinks, children } = self;
+        f.debug_struct("SupervisorBuilder")
+            .field("name", name)
+            .field("poll_interval", poll_interval)
+            .field("healthy_after", healthy_after)
+            .field("stop_timeout", stop_timeout)
+            .field("backoff", backoff)
+            .field("enabled", &flag.is_some())
+            .field("sinks", &sinks.len())
+            .field("children", children)
+            .finish()
+    }
+}

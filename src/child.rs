@@ -1,0 +1,227 @@
+//! A child as its owner describes it.
+
+use std::{fmt, time::Duration};
+
+use crate::{backoff::Backoff, circuit::Policy, context::ChildContext, exit::ChildResult, id::ChildId};
+
+/// A child's closure, in the form in which it is kept between its runs.
+pub(crate) type Body = Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
+
+/// When a child that has ended by itself is started again. The words are those of Erlang/OTP; its *temporary* child is
+/// [`ChildSpec::once`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RestartPolicy {
+    /// Always. Returning `Ok` is a failure too: a consumer that returns does not do its job.
+    #[default]
+    Permanent,
+    /// Only after an error or a panic. After `Ok` it stays in the list as finished.
+    Transient,
+}
+
+/// A child: its id, the closure that is its body, and its settings.
+///
+/// | setting | default |
+/// | --- | --- |
+/// | [`restart`](ChildSpec::restart) | [`RestartPolicy::Permanent`] |
+/// | [`backoff`](ChildSpec::backoff) | the supervisor's |
+/// | [`healthy_after`](ChildSpec::healthy_after) | the supervisor's |
+/// | [`stop_timeout`](ChildSpec::stop_timeout) | the supervisor's |
+/// | [`stack_size`](ChildSpec::stack_size) | that of the standard library |
+/// | [`fresh_thread`](ChildSpec::fresh_thread) | `false` |
+/// | [`max_restarts`](ChildSpec::max_restarts) | no limit |
+/// | [`significant`](ChildSpec::significant) | `false` |
+///
+/// A child keeps one thread, on which all its runs follow one another. What the closure captures, and the thread's
+/// thread-local variables, live on from run to run, also after a panic; what has to be new for every run is made inside
+/// the body. [`fresh_thread`](ChildSpec::fresh_thread) renews the thread.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{Backoff, ChildSpec};
+/// use std::time::Duration;
+///
+/// let spec = ChildSpec::new("poller", |ctx| {
+///     while !ctx.is_stopping() {
+///         // … ask the device …
+///         ctx.sleep(Duration::from_secs(1))?;
+///     }
+///     Ok(())
+/// })
+/// .backoff(Backoff::constant(Duration::from_secs(5)))
+/// .stop_timeout(Duration::from_secs(1));
+/// assert_eq!(*spec.id(), "poller");
+/// ```
+#[must_use = "a child runs only once it is given to a supervisor"]
+pub struct ChildSpec {
+    pub(crate) id: ChildId,
+    pub(crate) body: Body,
+    pub(crate) policy: Policy,
+    pub(crate) backoff: Option<Backoff>,
+    pub(crate) healthy_after: Option<Duration>,
+    pub(crate) stop_timeout: Option<Duration>,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) fresh_thread: bool,
+    pub(crate) max_restarts: Option<u32>,
+    pub(crate) significant: bool,
+}
+
+impl ChildSpec {
+    /// Describes a child that is to run for as long as its supervisor does.
+    ///
+    /// The body is run on the child's own thread, again and again, never twice at the same time. An `Ok`, an error and a
+    /// panic each trip its breaker; see [`restart`](ChildSpec::restart) for `Ok`.
+    pub fn new<F>(id: impl Into<ChildId>, body: F) -> Self
+    where
+        F: FnMut(&ChildContext) -> ChildResult + Send + 'static,
+    {
+        Self::with(id.into(), Box::new(body), Policy::Permanent)
+    }
+
+    /// Describes a child that is run once: OTP's *temporary* child.
+    ///
+    /// It is never restarted, and gone from the list when its run has ended, for whatever reason. Until the body has begun,
+    /// it waits like any other child: for its flag, or for a thread.
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::ChildSpec;
+    ///
+    /// let receipt = String::from("what an FnOnce may consume");
+    /// let spec = ChildSpec::once("job", move |_ctx| {
+    ///     drop(receipt);
+    ///     Ok(())
+    /// });
+    /// # let _ = spec;
+    /// ```
+    pub fn once<F>(id: impl Into<ChildId>, body: F) -> Self
+    where
+        F: FnOnce(&ChildContext) -> ChildResult + Send + 'static,
+    {
+        let mut body = Some(body);
+        let body = move |ctx: &ChildContext| match body.take() {
+            Some(body) => body(ctx),
+            None => Ok(()),
+        };
+        Self::with(id.into(), Box::new(body), Policy::Temporary)
+    }
+
+    fn with(id: ChildId, body: Body, policy: Policy) -> Self {
+        Self {
+            id,
+            body,
+            policy,
+            backoff: None,
+            healthy_after: None,
+            stop_timeout: None,
+            stack_size: None,
+            fresh_thread: false,
+            max_restarts: None,
+            significant: false,
+        }
+    }
+
+    /// Returns the child's id.
+    pub fn id(&self) -> &ChildId {
+        &self.id
+    }
+
+    /// Sets when it is started again after it has ended by itself. A [`once`](ChildSpec::once) child stays one.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.policy = match (self.policy, policy) {
+            (Policy::Temporary, _) => Policy::Temporary,
+            (_, RestartPolicy::Permanent) => Policy::Permanent,
+            (_, RestartPolicy::Transient) => Policy::Transient,
+        };
+        self
+    }
+
+    /// Gives the child a backoff of its own.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = Some(backoff);
+        self
+    }
+
+    /// Sets how long a run must last to be trusted: then the child's failures are forgiven.
+    ///
+    /// With zero every run counts as healthy, so that the backoff never grows; [`Duration::MAX`] leaves it to
+    /// [`mark_healthy`](ChildContext::mark_healthy).
+    pub fn healthy_after(mut self, uptime: Duration) -> Self {
+        self.healthy_after = Some(uptime);
+        self
+    }
+
+    /// Sets how long the child may take to stop. Then it is reported as overdue, and a shutdown no longer waits for it.
+    ///
+    /// [`Duration::MAX`] waits without end.
+    pub fn stop_timeout(mut self, limit: Duration) -> Self {
+        self.stop_timeout = Some(limit);
+        self
+    }
+
+    /// Sets the stack size of the child's thread, in bytes.
+    ///
+    /// With less than 64 KiB a panic that prints a backtrace may overflow the stack, which ends the process. A size that
+    /// cannot be had makes the start fail with the operating system's error, and is tried again after a backoff.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Sets whether every run gets a new thread instead of the child's warm one.
+    ///
+    /// For bodies that change their thread: affinity, signal mask, priority, a C library's per-thread state. It makes
+    /// restarts slower and lets them fail for want of a thread. The next thread may begin while the last destructors of
+    /// the old one's thread-local variables still run.
+    pub fn fresh_thread(mut self, fresh: bool) -> Self {
+        self.fresh_thread = fresh;
+        self
+    }
+
+    /// Limits how often the child is restarted in a row without becoming healthy in between.
+    ///
+    /// The failure after `n` such restarts gives it up: it is reported as [`GaveUp`](crate::EventKind::GaveUp), the backoff
+    /// is not asked, and it stays down until [`reset`](crate::Handle::reset) or [`restart`](crate::Handle::restart) by hand.
+    /// Zero gives up at the first failure.
+    pub fn max_restarts(mut self, n: u32) -> Self {
+        self.max_restarts = Some(n);
+        self
+    }
+
+    /// Sets whether giving up this child shuts the whole supervisor down. The word is OTP's.
+    ///
+    /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last exit. Without
+    /// [`max_restarts`](ChildSpec::max_restarts) no child is ever given up.
+    pub fn significant(mut self, significant: bool) -> Self {
+        self.significant = significant;
+        self
+    }
+}
+
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            body: _,
+            policy,
+            backoff,
+            healthy_after,
+            stop_timeout,
+            stack_size,
+            fresh_thread,
+            max_restarts,
+            significant,
+        } = self;
+        f.debug_struct("ChildSpec")
+            .field("id", id)
+            .field("restart", policy)
+            .field("backoff", backoff)
+            .field("healthy_after", healthy_after)
+            .field("stop_timeout", stop_timeout)
+            .field("stack_size", stack_size)
+            .field("fresh_thread", fresh_thread)
+            .field("max_restarts", max_restarts)
+            .field("significant", significant)
+            .finish_non_exhaustive()
+    }
+}

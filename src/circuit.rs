@@ -1,0 +1,511 @@
+//! One child's circuit: what is known of it, what follows from that, what is to be done.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::{deadline, event::StopCause};
+
+/// The least delay after a start that got no thread: retrying at once would only keep the machine short of threads.
+const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
+
+/// What a child is doing, or why it is not running.
+///
+/// The status is derived from what is known of the child; the first row that fits decides. *Wanted* means: its flag is on,
+/// it is not held, not being removed or restarted by hand, and its supervisor is not shutting down.
+///
+/// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
+/// | --- | --- | --- | --- | --- | --- |
+/// | running | told to stop | `Stopping` | open | reports it as overdue once at its stop timeout | |
+/// | running | not wanted | | | tells it to stop | `running_disabled` |
+/// | running | up for less than `healthy_after` | `OnTrial` | half-open; closed if nothing has failed | waits for `healthy_after` | `running_in_startup` |
+/// | running | up for longer, or said to be healthy | `Healthy` | closed | forgives its failures, reports `Healthy` once | `running_past_startup` |
+/// | none | being removed | gone | | forgets it | |
+/// | none | shutting down | `Off { Shutdown }` | open | nothing | |
+/// | none | the restart policy says no more | `Finished` | open | nothing, until restarted by hand | |
+/// | none | restarts used up | `GaveUp` | open | nothing, until reset by hand | |
+/// | none | held | `Off { Operator }` | open | nothing | |
+/// | none | flag off | `Off { Flag }` | open | nothing | `stopped_disabled` |
+/// | none | backoff not over | `BackingOff` | open | waits for its end | `stopped_in_backoff` |
+/// | none | otherwise | `Due` | open | starts it | `stopped_past_backoff` |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChildStatus {
+    /// Running, and not for long enough to be trusted.
+    OnTrial,
+    /// Running, and trusted: its failures are forgiven.
+    Healthy,
+    /// Running, and asked to stop.
+    Stopping,
+    /// Down after a failure, until its backoff is over.
+    BackingOff,
+    /// Not wanted.
+    #[non_exhaustive]
+    Off {
+        /// Whose word it was.
+        by: OffBy,
+    },
+    /// To be started as soon as the supervisor gets to it.
+    Due,
+    /// Ended for good, as its restart policy has it.
+    Finished,
+    /// Failed more often than its `max_restarts` allow.
+    GaveUp,
+}
+
+impl ChildStatus {
+    /// Returns whether the child's body is running, be it on trial, healthy or stopping.
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::OnTrial | Self::Healthy | Self::Stopping)
+    }
+}
+
+impl fmt::Display for ChildStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::OnTrial => "on trial",
+            Self::Healthy => "healthy",
+            Self::Stopping => "stopping",
+            Self::BackingOff => "backing off",
+            Self::Off { by: OffBy::Flag } => "off (flag)",
+            Self::Off { by: OffBy::Operator } => "off (operator)",
+            Self::Off { by: OffBy::Shutdown } => "off (shutdown)",
+            Self::Due => "due",
+            Self::Finished => "finished",
+            Self::GaveUp => "gave up",
+        })
+    }
+}
+
+/// Who keeps a child off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OffBy {
+    /// Its feature flag.
+    Flag,
+    /// An operator, by [`Handle::hold`](crate::Handle::hold).
+    Operator,
+    /// The shutdown of its supervisor.
+    Shutdown,
+}
+
+/// The state of a child's circuit breaker, as those who depend on the child see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// The child runs and can be relied on.
+    Closed,
+    /// The child runs again after a failure and is on trial.
+    HalfOpen,
+    /// The child is down or about to stop: do not call it.
+    Open,
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        })
+    }
+}
+
+/// When a child that has ended by itself is started again; with OTP's *temporary*, which users spell `ChildSpec::once`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Permanent,
+    Transient,
+    Temporary,
+}
+
+/// The settings of one child, with the supervisor's filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    pub(crate) healthy_after: Duration,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) max_restarts: Option<u32>,
+    pub(crate) significant: bool,
+}
+
+/// What is to be done next with a child. At most one thing at a time: doing it changes the facts, and so the next decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Start,
+    TellToStop(StopCause),
+    /// Its time to stop is over.
+    Lapse,
+    /// It has been up long enough.
+    Trust,
+    /// It has no use for its thread, nor for its body unless that may run again by hand.
+    Retire {
+        keep_body: bool,
+    },
+    Forget,
+    /// Nothing, before this instant.
+    Sleep(Option<Instant>),
+}
+
+/// What other threads are shown of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) status: ChildStatus,
+    pub(crate) circuit: CircuitState,
+    pub(crate) attempt_count: u32,
+    /// The present or last run; 0 before the first.
+    pub(crate) run: u64,
+    /// Since when it runs.
+    pub(crate) since: Option<Instant>,
+    /// Why it was told to stop, and when.
+    pub(crate) told: Option<(StopCause, Instant)>,
+    pub(crate) is_overdue: bool,
+    /// While it backs off: when that is over, `None` being never.
+    pub(crate) retry_at: Option<Option<Instant>>,
+}
+
+/// What the end of a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// It had been up long enough and nobody had noticed yet.
+    pub(crate) newly_healthy: bool,
+    pub(crate) cause: StopCause,
+    pub(crate) uptime: Duration,
+    /// The count at the run's end, before this failure.
+    pub(crate) attempt_count: u32,
+    pub(crate) retry_in: Option<Duration>,
+    pub(crate) gave_up: bool,
+    pub(crate) was_lapsed: bool,
+}
+
+/// The facts about one child. [`ChildStatus`] has the table of what follows from them.
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    pub(crate) rules: Rules,
+    attempt_count: u32,
+    /// The end of its last backoff; `None` is never.
+    not_before: Option<Instant>,
+    flag: bool,
+    held: bool,
+    removing: bool,
+    /// Restarted by hand: its history is cleared as its present run ends.
+    restarting: bool,
+    closing: bool,
+    rest: Rest,
+    /// Its thread has been let go, and its body too if it can have no further run.
+    retired: bool,
+    run: Option<Run>,
+    last_run: u64,
+}
+
+/// What a child that does not run is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    NextRun,
+    Finished,
+    GaveUp,
+}
+
+#[derive(Debug)]
+struct Run {
+    since: Instant,
+    healthy: bool,
+    told: Option<Told>,
+    overdue: bool,
+}
+
+#[derive(Debug)]
+struct Told {
+    /// The first cause wins and is never replaced.
+    cause: StopCause,
+    at: Instant,
+    deadline: Option<Instant>,
+    lapsed: bool,
+}
+
+impl Circuit {
+    pub(crate) fn new(rules: Rules, now: Instant) -> Self {
+        Self {
+            rules,
+            attempt_count: 0,
+            not_before: Some(now),
+            flag: true,
+            held: false,
+            removing: false,
+            restarting: false,
+            closing: false,
+            rest: Rest::NextRun,
+            retired: false,
+            run: None,
+            last_run: 0,
+        }
+    }
+
+    /// The one place where the status and what to do follow from the facts.
+    pub(crate) fn judge(&self, now: Instant) -> (ChildStatus, Decision) {
+        let off = |by| ChildStatus::Off { by };
+        let retire = |keep_body| if self.retired { Decision::Sleep(None) } else { Decision::Retire { keep_body } };
+        match &self.run {
+            Some(Run { told: Some(told), .. }) if told.lapsed => (ChildStatus::Stopping, Decision::Sleep(None)),
+            Some(Run { told: Some(told), .. }) if deadline::is_reached(told.deadline, now) => {
+                (ChildStatus::Stopping, Decision::Lapse)
+            }
+            Some(Run { told: Some(told), .. }) => (ChildStatus::Stopping, Decision::Sleep(told.deadline)),
+            Some(run) => {
+                let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
+                let healthy_at = deadline::after(run.since, self.rules.healthy_after);
+                match self.unwanted() {
+                    Some(cause) => (status, Decision::TellToStop(cause)),
+                    None if run.healthy => (status, Decision::Sleep(None)),
+                    None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
+                    None => (status, Decision::Sleep(healthy_at)),
+                }
+            }
+            None if self.removing => (ChildStatus::Finished, Decision::Forget),
+            None if self.closing => (off(OffBy::Shutdown), retire(false)),
+            None if self.rest == Rest::Finished => (ChildStatus::Finished, retire(true)),
+            None if self.rest == Rest::GaveUp => (ChildStatus::GaveUp, retire(true)),
+            None if self.held => (off(OffBy::Operator), Decision::Sleep(None)),
+            None if !self.flag => (off(OffBy::Flag), Decision::Sleep(None)),
+            None if !deadline::is_reached(self.not_before, now) => (ChildStatus::BackingOff, Decision::Sleep(self.not_before)),
+            None => (ChildStatus::Due, Decision::Start),
+        }
+    }
+
+    /// Why a running child is not wanted, if so.
+    fn unwanted(&self) -> Option<StopCause> {
+        match () {
+            () if self.closing => Some(StopCause::Shutdown),
+            () if self.removing => Some(StopCause::Removed),
+            () if self.restarting => Some(StopCause::Restarted),
+            () if self.held => Some(StopCause::Held),
+            () if !self.flag => Some(StopCause::Disabled),
+            () => None,
+        }
+    }
+
+    pub(crate) fn view(&self, now: Instant) -> View {
+        let (status, _) = self.judge(now);
+        let circuit = match status {
+            ChildStatus::Healthy => CircuitState::Closed,
+            ChildStatus::OnTrial if self.attempt_count == 0 => CircuitState::Closed,
+            ChildStatus::OnTrial => CircuitState::HalfOpen,
+            _ => CircuitState::Open,
+        };
+        let told = self.run.as_ref().and_then(|run| run.told.as_ref());
+        View {
+            status,
+            circuit,
+            attempt_count: self.attempt_count,
+            run: self.last_run,
+            since: self.run.as_ref().map(|run| run.since),
+            told: told.map(|told| (told.cause, told.at)),
+            is_overdue: self.run.as_ref().is_some_and(|run| run.overdue),
+            retry_at: (status == ChildStatus::BackingOff).then_some(self.not_before),
+        }
+    }
+
+    pub(crate) fn attempt_count(&self) -> u32 {
+        self.attempt_count
+    }
+
+    /// The present or last run; 0 before the first.
+    pub(crate) fn last_run(&self) -> u64 {
+        self.last_run
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    pub(crate) fn is_removing(&self) -> bool {
+        self.removing
+    }
+
+    /// Whether `run` is the present run.
+    pub(crate) fn is_present(&self, run: u64) -> bool {
+        self.run.is_some() && self.last_run == run
+    }
+
+    // ── What happens to it ──────────────────────────────────────────────────────────────────────────────────────────
+
+    /// The flag was asked. Returns whether it changed.
+    pub(crate) fn flag_is(&mut self, on: bool) -> bool {
+        std::mem::replace(&mut self.flag, on) != on
+    }
+
+    pub(crate) fn begin(&mut self, run: u64, now: Instant) {
+        debug_assert!(self.run.is_none() && run > self.last_run, "one run at a time, with rising numbers");
+        self.run = Some(Run { since: now, healthy: false, told: None, overdue: false });
+        self.last_run = run;
+        self.retired = false;
+    }
+
+    /// Takes back a `begin` that nobody was told of.
+    pub(crate) fn unbegin(&mut self, last_run: u64) {
+        self.run = None;
+        self.last_run = last_run;
+    }
+
+    /// The word to go is being given, later than `begin` by the time that a thread and the sinks took.
+    pub(crate) fn go(&mut self, now: Instant) {
+        if let Some(run) = &mut self.run {
+            run.since = now;
+        }
+    }
+
+    /// It was told to stop: for `cause`, unless it had been told before.
+    pub(crate) fn told_to_stop(&mut self, cause: StopCause, now: Instant) {
+        let deadline = deadline::after(now, self.rules.stop_timeout);
+        if let Some(run) = &mut self.run {
+            run.told.get_or_insert(Told { cause, at: now, deadline, lapsed: false });
+        }
+    }
+
+    /// Its time to stop is over. Returns for how long it has been stopping, if that is yet to be reported.
+    pub(crate) fn lapse(&mut self, now: Instant) -> Option<Duration> {
+        let run = self.run.as_mut()?;
+        let told = run.told.as_mut()?;
+        told.lapsed = true;
+        let first = !std::mem::replace(&mut run.overdue, true);
+        first.then(|| now.saturating_duration_since(told.at))
+    }
+
+    /// It is trusted now, by its uptime or its own word. Returns whether that is news: a run that was told to stop cannot
+    /// become healthy any more.
+    pub(crate) fn trust(&mut self) -> bool {
+        match &mut self.run {
+            Some(run) if run.told.is_none() && !run.healthy => {
+                run.healthy = true;
+                self.attempt_count = 0;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The run ended at `at`; `backoff` is asked if that is a failure which is to be tried again.
+    pub(crate) fn end(&mut self, at: Instant, completed: bool, backoff: impl FnOnce(u32) -> Duration) -> Ended {
+        let run = self.run.take().expect("only a present run ends");
+        let told_at = run.told.as_ref().map_or(at, |told| told.at.min(at));
+        let healthy_at = deadline::after(run.since, self.rules.healthy_after);
+        let newly_healthy = !run.healthy && deadline::is_reached(healthy_at, told_at);
+        if newly_healthy {
+            self.attempt_count = 0;
+        }
+        let cause = run.told.as_ref().map_or(StopCause::Exited, |told| told.cause);
+        let failed = match cause {
+            StopCause::Exited => !(completed && self.rules.policy == Policy::Transient),
+            _ => false,
+        };
+        if self.rules.policy == Policy::Temporary {
+            self.removing = true;
+        } else if cause == StopCause::Exited && !failed {
+            self.rest = Rest::Finished;
+        }
+        let mut ended = Ended {
+            newly_healthy,
+            cause,
+            uptime: at.saturating_duration_since(run.since),
+            attempt_count: self.attempt_count,
+            retry_in: None,
+            gave_up: false,
+            was_lapsed: run.told.is_some_and(|told| told.lapsed),
+        };
+        if failed && !self.removing {
+            self.fail(at, Duration::ZERO, backoff, &mut ended);
+        }
+        if std::mem::take(&mut self.restarting) {
+            self.clear_history(at);
+        }
+        ended
+    }
+
+    /// There was no thread for the run that has just begun: a failure, whatever the restart policy, of a body that never ran.
+    pub(crate) fn end_without_thread(&mut self, now: Instant, backoff: impl FnOnce(u32) -> Duration) -> Ended {
+        self.run = None;
+        let mut ended = Ended {
+            newly_healthy: false,
+            cause: StopCause::NotSpawned,
+            uptime: Duration::ZERO,
+            attempt_count: self.attempt_count,
+            retry_in: None,
+            gave_up: false,
+            was_lapsed: false,
+        };
+        self.fail(now, LEAST_DELAY_WITHOUT_THREAD, backoff, &mut ended);
+        ended
+    }
+
+    fn fail(&mut self, at: Instant, least: Duration, backoff: impl FnOnce(u32) -> Duration, ended: &mut Ended) {
+        self.attempt_count = self.attempt_count.saturating_add(1);
+        if self.rules.max_restarts.is_some_and(|most| self.attempt_count > most) {
+            self.rest = Rest::GaveUp;
+            ended.gave_up = true;
+        } else {
+            let delay = backoff(self.attempt_count).max(least);
+            self.not_before = deadline::after(at, delay);
+            ended.retry_in = Some(delay);
+        }
+    }
+
+    // ── What it is told by hand ─────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.held = false;
+    }
+
+    pub(crate) fn remove(&mut self) {
+        self.removing = true;
+    }
+
+    /// A running child is to be stopped and started again; one that is down has its history cleared.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.clear_history(now);
+        self.restarting = self.is_running();
+    }
+
+    /// The failures are forgiven, a backoff ends, a given-up child is to be tried again; a finished one stays finished.
+    pub(crate) fn reset(&mut self, now: Instant) {
+        let rest = self.rest;
+        self.clear_history(now);
+        if rest == Rest::Finished {
+            self.rest = rest;
+        }
+    }
+
+    fn clear_history(&mut self, now: Instant) {
+        self.attempt_count = 0;
+        self.not_before = Some(now);
+        self.rest = Rest::NextRun;
+    }
+
+    /// Its thread was let go.
+    pub(crate) fn retired(&mut self) {
+        self.retired = true;
+    }
+
+    /// The supervisor shuts down: every run gets its stop timeout, anew if it had been told before, but at most `limit`.
+    /// Returns whether a run that had lapsed was given time again. Said once more, it can only shorten that time.
+    pub(crate) fn close(&mut self, now: Instant, limit: Duration) -> bool {
+        let again = std::mem::replace(&mut self.closing, true);
+        self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
+        let deadline = deadline::after(now, self.rules.stop_timeout);
+        if !again {
+            // A finished or given-up child keeps its body for a run by hand; now there will be none.
+            self.retired = false;
+        }
+        let Some(told) = self.run.as_mut().and_then(|run| run.told.as_mut()) else { return false };
+        if again {
+            told.deadline = deadline::sooner(told.deadline, deadline);
+            return false;
+        }
+        told.deadline = deadline;
+        std::mem::replace(&mut told.lapsed, false)
+    }
+}

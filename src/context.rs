@@ -1,0 +1,292 @@
+//! What a child's body is given for one run.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
+
+use crate::{
+    error::{RecvError, SendError, Stopped},
+    event::Callback,
+    handle::Handle,
+    id::ChildId,
+    inbox::Message,
+    roster::Key,
+    stop::StopSignal,
+    unwind,
+};
+
+/// The hand that a body holds on its own run: whether it is to stop, ways to wait that end at a stop, and ways to be
+/// unblocked.
+///
+/// It is made for one run. It *stops* when the run is told to stop, and when the run ends, however it ends; so helper threads
+/// that a body spawns are given a clone, and told to go when the run that they helped has crashed. Clones of an ended run do
+/// nothing: they report stopped, and set no callbacks.
+///
+/// Helper threads are for [`std::thread::spawn`]. A scoped helper ([`std::thread::scope`]) that waits on the context waits
+/// for ever if the body panics: the scope waits for the helper, the helper for the end of the run, and the run for the scope.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+/// use std::time::Duration;
+///
+/// let (jobs, queue) = crossbeam_channel::unbounded::<u32>();
+/// let (results, done) = crossbeam_channel::unbounded();
+///
+/// let supervisor = Supervisor::builder()
+///     .child(ChildSpec::new("doubler", move |ctx| {
+///         loop {
+///             let job = ctx.recv(&queue)?; // ends at a stop, too
+///             ctx.send(&results, job * 2)?;
+///             ctx.mark_healthy();
+///         }
+///     }))
+///     .start()?;
+///
+/// jobs.send(21)?;
+/// assert_eq!(done.recv_timeout(Duration::from_secs(10))?, 42);
+/// assert!(supervisor.shutdown().is_clean());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ChildContext {
+    run: Arc<Run>,
+}
+
+/// A child as its runs and its thread know it. It does not lead to the body: clones of a context may outlive everything.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) key: Key,
+    pub(crate) id: ChildId,
+    pub(crate) handle: Handle,
+}
+
+#[derive(Debug)]
+struct Run {
+    link: Arc<Link>,
+    number: u64,
+    attempt_count: u32,
+    /// It has said that it is healthy: once is enough.
+    marked_healthy: AtomicBool,
+    signal: StopSignal,
+}
+
+impl ChildContext {
+    pub(crate) fn new(link: Arc<Link>, number: u64, attempt_count: u32) -> Self {
+        let run = Run { link, number, attempt_count, marked_healthy: AtomicBool::new(false), signal: StopSignal::new() };
+        Self { run: Arc::new(run) }
+    }
+
+    /// Returns the child's id.
+    pub fn id(&self) -> &ChildId {
+        &self.run.link.id
+    }
+
+    /// Returns how often the child had failed since it was last healthy when this run began: 0 for the first run.
+    pub fn attempt_count(&self) -> u32 {
+        self.run.attempt_count
+    }
+
+    /// Returns the number of this run. Numbers rise over the life of a supervisor and are never used twice, by any child.
+    pub fn run_number(&self) -> u64 {
+        self.run.number
+    }
+
+    /// Returns whether this run is to stop. It costs one atomic load.
+    pub fn is_stopping(&self) -> bool {
+        self.run.signal.is_stopping()
+    }
+
+    /// Returns a channel that never carries a message and is disconnected when this run is to stop, for `select!`.
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
+    /// use crossbeam_channel::{Receiver, select, tick};
+    /// use std::time::Duration;
+    ///
+    /// fn body(ctx: &ChildContext, orders: &Receiver<String>) -> ChildResult {
+    ///     let flush = tick(Duration::from_secs(1));
+    ///     loop {
+    ///         select! {
+    ///             recv(orders) -> order => println!("{}", order?),
+    ///             recv(flush) -> _ => println!("flush"),
+    ///             recv(ctx.stopped()) -> _ => return Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = body;
+    /// ```
+    pub fn stopped(&self) -> &Receiver<Infallible> {
+        self.run.signal.stopped()
+    }
+
+    /// Sleeps for `duration`, or until this run is to stop.
+    ///
+    /// [`Duration::MAX`] sleeps until the stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] as soon as the run is to stop; at once if it already is.
+    pub fn sleep(&self, duration: Duration) -> Result<(), Stopped> {
+        if self.is_stopping() {
+            return Err(Stopped);
+        }
+        match self.stopped().recv_timeout(duration) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => Err(Stopped),
+            Ok(never) => match never {},
+        }
+    }
+
+    /// Receives a message, or ends when this run is to stop.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Stopped`] when the run is to stop, also if there is a message: it stays in the channel.
+    /// [`RecvError::Disconnected`] when the channel is empty and all its senders are gone.
+    pub fn recv<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
+        if self.is_stopping() {
+            return Err(RecvError::Stopped);
+        }
+        select! {
+            recv(receiver) -> message => message.map_err(|_| RecvError::Disconnected),
+            recv(self.stopped()) -> _ => Err(RecvError::Stopped),
+        }
+    }
+
+    /// Sends a message, waiting for room, or ends when this run is to stop.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] gives the message back, when the run is to stop or when all receivers are gone.
+    pub fn send<T>(&self, sender: &Sender<T>, message: T) -> Result<(), SendError<T>> {
+        if self.is_stopping() {
+            return Err(SendError::stopped(message));
+        }
+        select! {
+            send(sender, message) -> sent => sent.map_err(|error| SendError::disconnected(error.into_inner())),
+            recv(self.stopped()) -> _ => Err(SendError::stopped(message)),
+        }
+    }
+
+    /// Sets what is to be called when this run is told to stop: the way out of a blocking system call.
+    ///
+    /// The callbacks of a run are called once, in the order in which they were set, on a short-lived thread named
+    /// `<id>:stop`; a callback that is set when the stop was already asked for is called at once, on the caller's thread.
+    /// What it returns is dropped. At the end of a run nothing is called.
+    ///
+    /// Dropping the guard takes the callback back; if it is just being called on another thread, the drop waits for it. So
+    /// what the callback uses may be let go after the guard. A callback that blocks keeps its own child from ending, which
+    /// is reported as overdue, and delays no other. A panic in it is contained and reported.
+    ///
+    /// # Examples
+    ///
+    /// A blocked read is ended by shutting the socket down:
+    ///
+    /// ```no_run
+    /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
+    /// use std::{io::Read, net::{Shutdown, TcpStream}};
+    ///
+    /// fn body(ctx: &ChildContext) -> ChildResult {
+    ///     let mut stream = TcpStream::connect("127.0.0.1:7000")?;
+    ///     let socket = stream.try_clone()?;
+    ///     let _unblock = ctx.on_stop(move || socket.shutdown(Shutdown::Both));
+    ///     let mut buffer = [0; 512];
+    ///     while !ctx.is_stopping() {
+    ///         let count = stream.read(&mut buffer)?;
+    ///         println!("{count} bytes");
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = body;
+    /// ```
+    pub fn on_stop<F, R>(&self, callback: F) -> StopGuard<'_>
+    where
+        F: FnOnce() -> R + Send + 'static,
+    {
+        let number = match self.run.signal.set(Box::new(move || drop(callback()))) {
+            Ok(number) => number,
+            Err(callback) => {
+                let panic = unwind::catch(callback).err();
+                self.callback_returned(panic);
+                None
+            }
+        };
+        StopGuard { signal: &self.run.signal, number }
+    }
+
+    /// Says that this run is doing its job: the child is trusted from now on, and its failures are forgiven.
+    ///
+    /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more cost one atomic load, so it
+    /// may stand in a loop.
+    pub fn mark_healthy(&self) {
+        if !self.run.marked_healthy.load(Ordering::Relaxed) && !self.run.marked_healthy.swap(true, Ordering::Relaxed) {
+            self.tell(Message::MarkedHealthy { key: self.run.link.key, run: self.run.number });
+        }
+    }
+
+    /// Returns the handle of the supervisor that runs this child.
+    ///
+    /// A body that needs its supervisor takes it from here instead of capturing a [`Handle`], which would keep the
+    /// supervisor's shared state alive for as long as the body.
+    pub fn supervisor(&self) -> &Handle {
+        &self.run.link.handle
+    }
+
+    pub(crate) fn signal(&self) -> &StopSignal {
+        &self.run.signal
+    }
+
+    /// Tells the supervisor that stop callbacks were called.
+    pub(crate) fn callback_returned(&self, panic: Option<crate::exit::Panic>) {
+        self.tell(Message::Called { key: self.run.link.key, callback: Callback::OnStop, panic });
+    }
+
+    fn tell(&self, message: Message) {
+        // A supervisor that has ended does not listen, and there is nothing left to be told.
+        let _ = self.run.link.handle.shared().tell(message);
+    }
+}
+
+impl fmt::Debug for ChildContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildContext")
+            .field("id", self.id())
+            .field("run_number", &self.run_number())
+            .field("attempt_count", &self.attempt_count())
+            .field("is_stopping", &self.is_stopping())
+            .finish()
+    }
+}
+
+/// Keeps an [`on_stop`](ChildContext::on_stop) callback set; dropping it takes the callback back.
+///
+/// Bind it to a name: `let _ = ctx.on_stop(…)` drops it at once.
+#[must_use = "dropping the guard takes the callback back; bind it to a name that lives as long as it is needed"]
+pub struct StopGuard<'a> {
+    signal: &'a StopSignal,
+    number: Option<u64>,
+}
+
+impl Drop for StopGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.signal.take_back(number);
+        }
+    }
+}
+
+impl fmt::Debug for StopGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopGuard").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,267 @@
+//! What can go wrong for the callers of this crate.
+
+use std::{error::Error, fmt, io};
+
+use parking_lot::Mutex;
+
+use crate::{builder::SupervisorBuilder, child::ChildSpec, id::ChildId, snapshot::ChildInfo};
+
+/// The run is to stop, or has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the child was asked to stop")
+    }
+}
+
+impl Error for Stopped {}
+
+/// Why [`ChildContext::recv`](crate::ChildContext::recv) brought no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvError {
+    /// The run is to stop, or has ended.
+    Stopped,
+    /// The channel is empty and all its senders are gone.
+    Disconnected,
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => Stopped.fmt(f),
+            Self::Disconnected => f.write_str("receiving on an empty and disconnected channel"),
+        }
+    }
+}
+
+impl Error for RecvError {}
+
+/// [`ChildContext::send`](crate::ChildContext::send) did not send the message, and gives it back.
+///
+/// It is an [`Error`] for every message that is `Send`, so that `?` works in bodies.
+pub struct SendError<T> {
+    /// A mutex makes the error `Sync` for every message that is `Send`, which a body's error type asks for.
+    message: Mutex<T>,
+    stopped: bool,
+}
+
+impl<T> SendError<T> {
+    pub(crate) fn stopped(message: T) -> Self {
+        Self { message: Mutex::new(message), stopped: true }
+    }
+
+    pub(crate) fn disconnected(message: T) -> Self {
+        Self { message: Mutex::new(message), stopped: false }
+    }
+
+    /// Returns the message.
+    pub fn into_inner(self) -> T {
+        self.message.into_inner()
+    }
+
+    /// Returns whether it was for a stop that the message was not sent, and not for want of receivers.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.stopped { Stopped.fmt(f) } else { f.write_str("sending on a disconnected channel") }
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").field("stopped", &self.stopped).finish_non_exhaustive()
+    }
+}
+
+impl<T> Error for SendError<T> {}
+
+/// What is wrong with a supervisor or a child, found before anything was started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Invalid {
+    /// A child's id is empty.
+    EmptyId,
+    /// A child's id holds a NUL, which no thread name can.
+    NulInId(ChildId),
+    /// Two children have this id, or one is listed that has it.
+    DuplicateId(ChildId),
+    /// The supervisor's name holds a NUL, which no thread name can.
+    NulInName,
+    /// The poll interval is zero.
+    ZeroPollInterval,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyId => f.write_str("the id of a child is empty"),
+            Self::NulInId(id) => write!(f, "the id {id:?} holds a NUL"),
+            Self::DuplicateId(id) => write!(f, "the id {id:?} is taken"),
+            Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
+            Self::ZeroPollInterval => f.write_str("`poll_interval` is zero"),
+        }
+    }
+}
+
+impl Error for Invalid {}
+
+/// A supervisor could not be started. Nothing was: no thread exists, no body ran.
+#[derive(Debug)]
+pub struct StartError {
+    reason: StartErrorReason,
+    /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for it.
+    builder: Mutex<Box<SupervisorBuilder>>,
+}
+
+/// Why a supervisor could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartErrorReason {
+    /// The configuration is wrong.
+    Invalid(Invalid),
+    /// The operating system gave no thread for the supervisor.
+    Thread(io::Error),
+}
+
+impl StartError {
+    pub(crate) fn new(reason: StartErrorReason, builder: SupervisorBuilder) -> Self {
+        Self { reason, builder: Mutex::new(Box::new(builder)) }
+    }
+
+    /// Returns why.
+    pub fn reason(&self) -> &StartErrorReason {
+        &self.reason
+    }
+
+    /// Returns the builder, as it was.
+    pub fn into_builder(self) -> SupervisorBuilder {
+        *self.builder.into_inner()
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            StartErrorReason::Invalid(invalid) => write!(f, "cannot start the supervisor: {invalid}"),
+            StartErrorReason::Thread(error) => write!(f, "cannot start the supervisor: no thread for it: {error}"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            StartErrorReason::Invalid(invalid) => Some(invalid),
+            StartErrorReason::Thread(error) => Some(error),
+        }
+    }
+}
+
+/// A command was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// There is no child of this id.
+    UnknownId(ChildId),
+    /// The supervisor has ended.
+    Ended,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownId(id) => write!(f, "there is no child {id:?}"),
+            Self::Ended => f.write_str("the supervisor has ended"),
+        }
+    }
+}
+
+impl Error for CommandError {}
+
+/// A child was not added; its spec is given back.
+#[derive(Debug)]
+pub struct AddError {
+    reason: AddErrorReason,
+    spec: Mutex<Box<ChildSpec>>,
+}
+
+/// Why a child was not added.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddErrorReason {
+    /// Its id cannot be used; an id stays taken until the last run of a removed child has ended.
+    Invalid(Invalid),
+    /// The supervisor shuts down or has ended.
+    Ended,
+}
+
+impl AddError {
+    pub(crate) fn new(reason: AddErrorReason, spec: ChildSpec) -> Self {
+        Self { reason, spec: Mutex::new(Box::new(spec)) }
+    }
+
+    /// Returns why.
+    pub fn reason(&self) -> &AddErrorReason {
+        &self.reason
+    }
+
+    /// Returns the spec, as it was.
+    pub fn into_spec(self) -> ChildSpec {
+        *self.spec.into_inner()
+    }
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            AddErrorReason::Invalid(invalid) => write!(f, "cannot add the child: {invalid}"),
+            AddErrorReason::Ended => f.write_str("cannot add the child: the supervisor has ended"),
+        }
+    }
+}
+
+impl Error for AddError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            AddErrorReason::Invalid(invalid) => Some(invalid),
+            AddErrorReason::Ended => None,
+        }
+    }
+}
+
+/// A wait ended without what was waited for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// There is no child of this id.
+    UnknownId(ChildId),
+    /// The time is over; the child was like this last. `None` where the wait was for the whole supervisor.
+    TimedOut(Option<Box<ChildInfo>>),
+    /// The child is gone from the list; it was like this last.
+    Gone(Box<ChildInfo>),
+    /// The supervisor has ended; the child was like this last.
+    Ended(Box<ChildInfo>),
+    /// The supervisor's own thread cannot wait for itself: the call came from a callback.
+    OnSupervisorThread,
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownId(id) => write!(f, "there is no child {id:?}"),
+            Self::TimedOut(Some(child)) => write!(f, "timed out: {child}"),
+            Self::TimedOut(None) => f.write_str("timed out: the supervisor has not ended"),
+            Self::Gone(child) => write!(f, "the child is gone: {child}"),
+            Self::Ended(child) => write!(f, "the supervisor has ended: {child}"),
+            Self::OnSupervisorThread => f.write_str("a callback on the supervisor's thread cannot wait for the supervisor"),
+        }
+    }
+}
+
+impl Error for WaitError {}

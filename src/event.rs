@@ -1,0 +1,259 @@
+//! What is told to telemetry.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    exit::{Exit, Panic},
+    id::ChildId,
+};
+
+/// One thing that happened to a child, as it is given to every [`TelemetrySink`](crate::TelemetrySink).
+///
+/// All events of one supervisor are totally ordered by [`seq`](Event::seq) and recorded in that order. `Started` is recorded
+/// before the first instruction of the body, `Stopped` after its last; whoever is told of an event and asks a
+/// [`Handle`](crate::Handle) sees at least what the event says.
+///
+/// Its `Display` is one sentence, the one that [`LogSink`](crate::LogSink) logs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// Counts this supervisor's events, from 0, without a gap.
+    pub seq: u64,
+    /// The child.
+    pub id: ChildId,
+    /// The run that this is about. Run numbers rise over the life of a supervisor and are never used twice.
+    pub run: u64,
+    /// The failures since the child was last healthy. A `Stopped` that is a failure does not count itself yet: the next
+    /// `Started` does.
+    pub attempt_count: u32,
+    /// When it was noticed, on the monotonic clock.
+    pub at: Instant,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+impl Event {
+    /// Returns the stable dotted name of this kind of event, for filters and metrics.
+    ///
+    /// | kind | name |
+    /// | --- | --- |
+    /// | `Started` | `circuit_breaker_supervisor.child.start` |
+    /// | `Stopped` | `circuit_breaker_supervisor.child.stop` |
+    /// | `Healthy` | `circuit_breaker_supervisor.child.healthy` |
+    /// | `Overdue` | `circuit_breaker_supervisor.child.overdue` |
+    /// | `GaveUp` | `circuit_breaker_supervisor.child.gave_up` |
+    /// | `CallbackPanicked` | `circuit_breaker_supervisor.callback.panic` |
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            EventKind::Started => "circuit_breaker_supervisor.child.start",
+            EventKind::Stopped { .. } => "circuit_breaker_supervisor.child.stop",
+            EventKind::Healthy => "circuit_breaker_supervisor.child.healthy",
+            EventKind::Overdue { .. } => "circuit_breaker_supervisor.child.overdue",
+            EventKind::GaveUp => "circuit_breaker_supervisor.child.gave_up",
+            EventKind::CallbackPanicked { .. } => "circuit_breaker_supervisor.callback.panic",
+        }
+    }
+}
+
+/// The kinds of events.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A run begins.
+    Started,
+    /// A run has ended. Exactly one follows each `Started`, unless the run outlives the supervisor, which the
+    /// [`ShutdownReport`](crate::ShutdownReport) tells. A child for which no thread could be had reports it without a
+    /// `Started`.
+    #[non_exhaustive]
+    Stopped {
+        /// Why it ended.
+        cause: StopCause,
+        /// How the body ended.
+        exit: Exit,
+        /// How long it ran, from `Started` until the body had ended.
+        uptime: Duration,
+        /// After a failure, the backoff: how long after its end it is tried again. `None` if this was no failure, or there
+        /// is no next time. The very long delay that a backoff may give means "not before it is reset by hand".
+        retry_in: Option<Duration>,
+    },
+    /// The child has been up for `healthy_after`, or said so itself: its failures are forgiven.
+    Healthy,
+    /// The child was asked to stop and has not, within its `stop_timeout`. Told once a run.
+    #[non_exhaustive]
+    Overdue {
+        /// How long ago it was asked.
+        stopping_for: Duration,
+    },
+    /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down until reset by hand.
+    GaveUp,
+    /// User code panicked outside of a body. Told once per callback and child, until that callback succeeds again.
+    #[non_exhaustive]
+    CallbackPanicked {
+        /// Whose code it was.
+        callback: Callback,
+        /// What is known of it.
+        panic: Panic,
+    },
+}
+
+/// Why a run ended: the first reason to stop it, or that it ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// Nobody asked: the body returned or panicked by itself. A failure, except `Ok` from a transient child.
+    Exited,
+    /// Its flag was off.
+    Disabled,
+    /// It was held by an operator, with [`Handle::hold`](crate::Handle::hold).
+    Held,
+    /// It was restarted by hand, with [`Handle::restart`](crate::Handle::restart).
+    Restarted,
+    /// It was removed, with [`Handle::remove`](crate::Handle::remove).
+    Removed,
+    /// The supervisor shuts down.
+    Shutdown,
+    /// It never ran: no thread could be had for it.
+    NotSpawned,
+}
+
+impl StopCause {
+    /// Why, as the end of a sentence.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Exited => "it ended by itself",
+            Self::Disabled => "its flag is off",
+            Self::Held => "it is held by the operator",
+            Self::Restarted => "it is restarted by hand",
+            Self::Removed => "it is removed",
+            Self::Shutdown => "the supervisor shuts down",
+            Self::NotSpawned => "there was no thread for it",
+        }
+    }
+}
+
+/// Shows the stable word that the `cause` key of a log line carries: `exited`, `disabled`, and so on.
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exited => "exited",
+            Self::Disabled => "disabled",
+            Self::Held => "held",
+            Self::Restarted => "restarted",
+            Self::Removed => "removed",
+            Self::Shutdown => "shutdown",
+            Self::NotSpawned => "not_spawned",
+        })
+    }
+}
+
+/// How a child's last run ended, as [`ChildInfo`](crate::ChildInfo) shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LastStop {
+    /// Why it ended.
+    pub cause: StopCause,
+    /// How the body ended.
+    pub exit: Exit,
+    /// How long it had run.
+    pub uptime: Duration,
+}
+
+/// The user code that runs beside the bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Callback {
+    /// The flag closure, [`SupervisorBuilder::enabled`](crate::SupervisorBuilder::enabled).
+    Enabled,
+    /// A backoff closure, [`Backoff::from_fn`](crate::Backoff::from_fn).
+    Backoff,
+    /// An [`on_stop`](crate::ChildContext::on_stop) callback.
+    OnStop,
+    /// The `Display` of the error that a body returned.
+    Display,
+    /// The `Drop` of a body, an error or a callback.
+    Drop,
+    /// A telemetry sink. Its panics are logged and not reported: there is nobody left to report them to.
+    Sink,
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enabled => "enabled",
+            Self::Backoff => "backoff",
+            Self::OnStop => "on_stop",
+            Self::Display => "display",
+            Self::Drop => "drop",
+            Self::Sink => "sink",
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, run, attempt_count, kind, .. } = self;
+        match kind {
+            EventKind::Started if *attempt_count == 0 => write!(f, "child `{id}` started (run {run})"),
+            EventKind::Started => write!(f, "child `{id}` started again (run {run}, after {attempt_count} failed)"),
+            EventKind::Stopped { cause, exit, uptime, retry_in } => {
+                match cause {
+                    StopCause::Exited => write!(f, "child `{id}` {exit}, after {}", Span(*uptime))?,
+                    StopCause::NotSpawned => write!(f, "child `{id}` got no thread: {}", exit.message().unwrap_or_default())?,
+                    asked => write!(f, "child `{id}` stopped after {}: {}", Span(*uptime), asked.reason())?,
+                }
+                // A run that was asked to stop may leave with any error; only its panic is worth a word.
+                if exit.is_panicked() && *cause != StopCause::Exited {
+                    write!(f, " (it {exit})")?;
+                }
+                match retry_in {
+                    Some(delay) => write!(f, "; tried again {}", In(*delay)),
+                    None => Ok(()),
+                }
+            }
+            EventKind::GaveUp => write!(f, "child `{id}` is given up after {attempt_count} failures in a row, until it is reset"),
+            EventKind::Healthy => write!(f, "child `{id}` is healthy"),
+            EventKind::Overdue { stopping_for } => {
+                write!(f, "child `{id}` was asked to stop {} ago and still runs", Span(*stopping_for))
+            }
+            EventKind::CallbackPanicked { callback, panic } => {
+                write!(f, "the `{callback}` callback for child `{id}` panicked: {panic}")
+            }
+        }
+    }
+}
+
+/// Shows a duration as a person would say it: `850 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`.
+pub(crate) struct Span(pub(crate) Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let text = match seconds {
+            0 if self.0.as_millis() == 0 => format!("{} µs", self.0.as_micros()),
+            0 => format!("{} ms", self.0.as_millis()),
+            1..60 => format!("{}.{} s", seconds, self.0.subsec_millis() / 100),
+            60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+            3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+            _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+        };
+        f.pad(&text)
+    }
+}
+
+/// Shows when something happens that may never do so by itself.
+pub(crate) struct In(pub(crate) Duration);
+
+impl fmt::Display for In {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() {
+            f.write_str("now")
+        } else if crate::deadline::is_never(self.0) {
+            f.write_str("only after a reset")
+        } else {
+            write!(f, "in {}", Span(self.0))
+        }
+    }
+}

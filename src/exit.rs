@@ -1,0 +1,164 @@
+//! How a child's body ended.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    sync::Arc,
+};
+
+/// What a child's body returns.
+///
+/// The error type is fixed, so that `?` works on any error in a body without annotations and a body that is an endless
+/// `loop` fits as it is.
+pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// How one run of a child's body ended. *Why* it ended is told by [`StopCause`](crate::StopCause).
+///
+/// Its `Display` is one line, cut after 300 characters and with control characters escaped, whatever the message holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Exit {
+    /// The body returned `Ok`.
+    Completed,
+    /// The body returned an error; or no thread could be had to run it, and this is the operating system's error.
+    Failed(Failure),
+    /// The body panicked.
+    Panicked(Panic),
+}
+
+impl Exit {
+    /// Returns whether the body returned `Ok`.
+    pub fn is_completed(&self) -> bool {
+        matches!(self, Self::Completed)
+    }
+
+    /// Returns whether the body panicked.
+    pub fn is_panicked(&self) -> bool {
+        matches!(self, Self::Panicked(_))
+    }
+
+    /// Returns the stable word for it: `completed`, `failed` or `panicked`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panicked",
+        }
+    }
+
+    /// Returns the whole text of the error or the panic.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Completed => None,
+            Self::Failed(failure) => Some(failure.message()),
+            Self::Panicked(panic) => Some(panic.message()),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("returned"),
+            Self::Failed(failure) => write!(f, "failed: {failure}"),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
+        }
+    }
+}
+
+/// The error that a body returned, and its text.
+///
+/// The text was made once, on the child's own thread. Everything that this crate prints uses that text, so that an error
+/// whose `Display` is slow or panics is asked a single time.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    message: Arc<str>,
+    error: Arc<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    pub(crate) fn new(message: &str, error: Arc<dyn Error + Send + Sync>) -> Self {
+        Self { message: message.into(), error }
+    }
+
+    /// Returns the error's text.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the error itself, for downcasting and for its sources.
+    pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.error
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OneLine(&self.message).fmt(f)
+    }
+}
+
+/// What is known of a panic.
+///
+/// The message is the panic's text if its payload is a `&'static str` or a `String`, as `panic!` makes them, and
+/// `unknown panic` for any other payload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Panic {
+    message: Arc<str>,
+}
+
+impl Panic {
+    pub(crate) fn new(message: &str) -> Self {
+        Self { message: message.into() }
+    }
+
+    /// Returns the panic's text.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OneLine(&self.message).fmt(f)
+    }
+}
+
+/// Shows any text as one line of bounded length.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl OneLine<'_> {
+    const LONGEST: usize = 300;
+}
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, character) in self.0.chars().enumerate() {
+            if position == Self::LONGEST {
+                return f.write_char('…');
+            }
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // BI-11
+    #[test]
+    fn hostile_messages_are_shown_as_one_short_line_and_kept_whole() {
+        let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
+        let exit = Exit::Failed(Failure::new(&text, Arc::from(Box::<dyn Error + Send + Sync>::from(text.as_str()))));
+        let line = exit.to_string();
+        assert!(line.starts_with("failed: first\\nsecond\\u{0}xxx"), "{line}");
+        assert!(line.chars().count() < 330 && !line.contains('\n'));
+        assert_eq!(exit.message(), Some(text.as_str()));
+    }
+}

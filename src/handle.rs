@@ -1,0 +1,222 @@
+//! The handle by which any thread asks and commands a supervisor.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    child::ChildSpec,
+    error::{AddError, CommandError, WaitError},
+    inbox::{Message, Order},
+    report::ShutdownReport,
+    shared::{Shared, wait_deadline},
+    snapshot::{ChildInfo, Snapshot},
+    worker,
+};
+
+/// A cheap clone by which any thread asks and commands a supervisor, for as long as it likes: it keeps nothing alive but what
+/// it shows.
+///
+/// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without waiting for the supervisor
+/// thread, unless its name says `wait`. Commands are checked at once, on the caller's thread, and carried out by the supervisor
+/// in the order in which they were given.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a caller's questions are answered, and its waits end, by the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    // ── Asking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Returns what is known of one child, `None` if there is none of this id.
+    ///
+    /// After the supervisor has ended, it is the last that was known.
+    pub fn child(&self, id: &str) -> Option<ChildInfo> {
+        Some(self.shared.row(id)?.info(now()))
+    }
+
+    /// Returns what is known of all children, in list order.
+    pub fn snapshot(&self) -> Snapshot {
+        let is_running = !self.shared.is_closing();
+        let now = now();
+        let children = self.shared.rows().iter().map(|row| row.info(now)).collect();
+        Snapshot { name: self.shared.name.clone(), is_running, children }
+    }
+
+    // ── Commanding ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Has all flags asked now instead of at the next poll.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Ended`] if the supervisor has ended.
+    pub fn check_now(&self) -> Result<(), CommandError> {
+        if self.shared.has_ended() {
+            return Err(CommandError::Ended);
+        }
+        self.shared.tell(Message::CheckNow)
+    }
+
+    /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown) does, and returns.
+    ///
+    /// Once this has returned, no run begins any more. Asking again does nothing.
+    pub fn request_shutdown(&self) {
+        self.shared.request_shutdown(Duration::MAX);
+    }
+
+    /// Adds a child to the end of the list. `Ok` means accepted: it is started at once, if its flag is on.
+    ///
+    /// # Errors
+    ///
+    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, or if the supervisor shuts down.
+    pub fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
+        self.shared.add(spec, now())
+    }
+
+    /// Stops a child and forgets it. Its id stays taken until its run has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    pub fn remove(&self, id: &str) -> Result<(), CommandError> {
+        self.shared.order(id, Order::Remove)
+    }
+
+    /// Stops a running child and starts it again; a child that is stopping is started after its end. Its failures are
+    /// forgiven, and a backoff ends. One that is off or held stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    pub fn restart(&self, id: &str) -> Result<(), CommandError> {
+        self.shared.order(id, Order::Restart)
+    }
+
+    /// Forgives a child's failures: a backoff ends, and a given-up child is tried again. A running child runs on.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    pub fn reset(&self, id: &str) -> Result<(), CommandError> {
+        self.shared.order(id, Order::Reset)
+    }
+
+    /// Stops a child and keeps it down, whatever its flag says, until it is [released](Handle::release).
+    ///
+    /// Once this has returned, no run of the child begins. Holding a held child does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    pub fn hold(&self, id: &str) -> Result<(), CommandError> {
+        self.shared.order(id, Order::Hold)
+    }
+
+    /// Ends a [hold](Handle::hold). The flag decides again; a backoff that is not over goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    pub fn release(&self, id: &str) -> Result<(), CommandError> {
+        self.shared.order(id, Order::Release)
+    }
+
+    // ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Waits until the predicate holds for a child.
+    ///
+    /// The predicate is called on this thread, with no lock held: once at first, and then at all news of any child. States
+    /// that pass quickly may be missed.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`] if there is no such child, the time is over, the child or the supervisor is gone, or this is the
+    /// supervisor's own thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// # use std::time::Duration;
+    /// # let supervisor = Supervisor::builder()
+    /// #     .child(ChildSpec::new("orders", |ctx| { ctx.mark_healthy(); Ok(ctx.sleep(Duration::MAX)?) }))
+    /// #     .start()?;
+    /// use circuit_breaker_supervisor::ChildStatus;
+    ///
+    /// let orders = supervisor.handle().wait_for("orders", Duration::from_secs(10), |child| {
+    ///     child.status == ChildStatus::Healthy
+    /// })?;
+    /// assert_eq!(orders.attempt_count, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for(
+        &self,
+        id: &str,
+        timeout: Duration,
+        mut predicate: impl FnMut(&ChildInfo) -> bool,
+    ) -> Result<ChildInfo, WaitError> {
+        self.check_thread()?;
+        let row = self.shared.row(id).ok_or_else(|| WaitError::UnknownId(id.into()))?;
+        let answer = self.shared.wait_for(wait_deadline(now(), timeout), || {
+            // Looked at before the child is: what ended afterwards is seen in the next round.
+            let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
+            let info = row.info(now());
+            match () {
+                () if predicate(&info) => Some(Ok(info)),
+                () if is_gone => Some(Err(WaitError::Gone(Box::new(info)))),
+                () if has_ended => Some(Err(WaitError::Ended(Box::new(info)))),
+                () => None,
+            }
+        });
+        answer.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(row.info(now()))))))
+    }
+
+    /// Waits until a child is gone from the list: until a removed child, or a [`once`](crate::ChildSpec::once) child, has
+    /// ended. One that is not listed is gone already.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`] if the time is over, the supervisor has ended with the child still listed, or this is the supervisor's own
+    /// thread.
+    pub fn wait_until_gone(&self, id: &str, timeout: Duration) -> Result<(), WaitError> {
+        match self.wait_for(id, timeout, |_| false) {
+            Ok(_) | Err(WaitError::UnknownId(_) | WaitError::Gone(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the supervisor has ended, and returns its report.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], or [`WaitError::OnSupervisorThread`].
+    pub fn wait_until_stopped(&self, timeout: Duration) -> Result<ShutdownReport, WaitError> {
+        self.check_thread()?;
+        self.shared.wait_for(wait_deadline(now(), timeout), || self.shared.end()).ok_or(WaitError::TimedOut(None))
+    }
+
+    fn check_thread(&self) -> Result<(), WaitError> {
+        if worker::is_supervisor(self.shared.number) { Err(WaitError::OnSupervisorThread) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! The name of a child.
+
+use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+
+/// The name of a child, unique within its supervisor; a cheap clone.
+///
+/// It compares with and dereferences to `str`. An id that is used with a supervisor is not empty and holds no NUL, of any
+/// length and in any script. It is the name of the child's thread as well, of which Linux shows the first 15 bytes.
+///
+/// ```
+/// use circuit_breaker_supervisor::ChildId;
+///
+/// let id = ChildId::from("orders");
+/// assert_eq!(id, "orders");
+/// assert!(id.starts_with("ord"));
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChildId(Arc<str>);
+
+impl ChildId {
+    /// Returns the id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for ChildId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ChildId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for ChildId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ChildId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<String> for ChildId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl PartialEq<str> for ChildId {
+    fn eq(&self, other: &str) -> bool {
+        *self.0 == *other
+    }
+}
+
+impl PartialEq<&str> for ChildId {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl PartialEq<ChildId> for str {
+    fn eq(&self, other: &ChildId) -> bool {
+        *self == *other.0
+    }
+}
+
+impl PartialEq<ChildId> for &str {
+    fn eq(&self, other: &ChildId) -> bool {
+        **self == *other.0
+    }
+}
+
+impl fmt::Display for ChildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for ChildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}

@@ -1,0 +1,66 @@
+//! What reaches the supervisor thread, all of it through one channel, so that what one thread did in an order is seen in it.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    child::ChildSpec,
+    event::Callback,
+    exit::{Exit, Panic},
+    roster::Key,
+    worker::ThreadNumber,
+};
+
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A run is over: its body has returned and its state is put away.
+    Exit(Box<RunEnd>),
+    MarkedHealthy {
+        key: Key,
+        run: u64,
+    },
+    /// A callback was called on another thread.
+    Called {
+        key: Key,
+        callback: Callback,
+        panic: Option<Panic>,
+    },
+    /// A thread has nothing left to do but to be joined.
+    ThreadGone(ThreadNumber),
+    CheckNow,
+    Add {
+        key: Key,
+        spec: Box<ChildSpec>,
+    },
+    Order {
+        key: Key,
+        order: Order,
+    },
+    /// Shut down; each child has its own stop timeout, but at most `limit`.
+    Shutdown {
+        limit: Duration,
+    },
+}
+
+/// The end of one run.
+#[derive(Debug)]
+pub(crate) struct RunEnd {
+    pub(crate) key: Key,
+    pub(crate) run: u64,
+    pub(crate) exit: Exit,
+    /// When the body had ended.
+    pub(crate) at: Instant,
+    /// The error's `Display` panicked.
+    pub(crate) display_panic: Option<Panic>,
+    /// A payload, a left-behind callback or the body panicked as it was dropped.
+    pub(crate) drop_panic: Option<Panic>,
+}
+
+/// What an operator wants of one child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Hold,
+    Release,
+    Remove,
+    Restart,
+    Reset,
+}

@@ -1,0 +1,43 @@
+//! Keeps the worker threads of a blocking program alive.
+
+mod backoff;
+mod builder;
+mod child;
+mod circuit;
+mod context;
+mod deadline;
+mod engine;
+mod error;
+mod event;
+mod exit;
+mod handle;
+mod id;
+mod inbox;
+mod report;
+mod roster;
+mod shared;
+mod snapshot;
+mod stop;
+mod supervisor;
+mod telemetry;
+mod unwind;
+mod worker;
+
+pub use crate::{
+    backoff::Backoff,
+    builder::SupervisorBuilder,
+    child::{ChildSpec, RestartPolicy},
+    circuit::{ChildStatus, CircuitState, OffBy},
+    context::{ChildContext, StopGuard},
+    error::{
+        AddError, AddErrorReason, CommandError, Invalid, RecvError, SendError, StartError, StartErrorReason, Stopped, WaitError,
+    },
+    event::{Callback, Event, EventKind, LastStop, StopCause},
+    exit::{ChildResult, Exit, Failure, Panic},
+    handle::Handle,
+    id::ChildId,
+    report::{ShutdownCause, ShutdownReport, StuckIn, Unstopped, UnstoppedPhase},
+    snapshot::{ChildInfo, Counts, Snapshot},
+    supervisor::Supervisor,
+    telemetry::{LogSink, TelemetrySink},
+};

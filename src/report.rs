@@ -1,0 +1,148 @@
+//! What a supervisor leaves behind as it ends.
+
+use std::{
+    fmt,
+    process::{ExitCode, Termination},
+    time::Duration,
+};
+
+use crate::{
+    event::{Callback, Span},
+    exit::Exit,
+    id::ChildId,
+};
+
+/// What became of a supervisor that was shut down, and which children did not stop.
+///
+/// No thread of the supervisor's children is alive except those of the children it names. It implements [`Termination`], so
+/// that `main` can return it: success if it [is clean](ShutdownReport::is_clean), otherwise exit code 1 and the report on
+/// standard error.
+///
+/// ```
+/// use circuit_breaker_supervisor::{ShutdownReport, Supervisor};
+///
+/// fn main() -> ShutdownReport {
+///     let supervisor = Supervisor::builder().start().expect("nothing is wrong with an empty supervisor");
+///     supervisor.shutdown()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[must_use = "it names the children that did not stop"]
+pub struct ShutdownReport {
+    /// Why the supervisor ended.
+    pub cause: ShutdownCause,
+    /// The children of which a thread is still alive, in list order. Nothing can end these threads but the end of the
+    /// process.
+    pub unstopped: Vec<Unstopped>,
+    /// The callback that holds the supervisor thread, if one does.
+    pub stuck_in: Option<StuckIn>,
+}
+
+impl ShutdownReport {
+    /// Returns whether the supervisor ended because it was asked to, and all threads with it.
+    pub fn is_clean(&self) -> bool {
+        matches!(self.cause, ShutdownCause::Requested) && self.unstopped.is_empty() && self.stuck_in.is_none()
+    }
+}
+
+/// Why a supervisor ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ShutdownCause {
+    /// It was asked to.
+    Requested,
+    /// A [significant](crate::ChildSpec::significant) child was given up.
+    #[non_exhaustive]
+    GaveUp {
+        /// The child.
+        id: ChildId,
+        /// How its last run ended.
+        exit: Exit,
+    },
+    /// The supervisor thread died of a fault in this crate. Its children were told to stop.
+    Died,
+}
+
+/// A child that did not stop in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unstopped {
+    /// The child.
+    pub id: ChildId,
+    /// Its last run; 0 if it never ran.
+    pub run: u64,
+    /// How long ago it was told to stop.
+    pub stopping_for: Duration,
+    /// How far it has come.
+    pub phase: UnstoppedPhase,
+}
+
+/// How far a child has come that did not stop in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum UnstoppedPhase {
+    /// Its body or one of its stop callbacks still runs.
+    Running,
+    /// What its closure captured is being dropped.
+    Dropping,
+    /// Its thread is ending; destructors of thread-local variables may run.
+    Ending,
+}
+
+/// The user code that holds a supervisor thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StuckIn {
+    /// Whose code it is.
+    pub callback: Callback,
+    /// The child for which it was called, if for one.
+    pub id: Option<ChildId>,
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            ShutdownCause::Requested => f.write_str("shut down as requested")?,
+            ShutdownCause::GaveUp { id, exit } => write!(f, "shut down because child `{id}` was given up: it {exit}")?,
+            ShutdownCause::Died => f.write_str("the supervisor thread died")?,
+        }
+        if self.unstopped.is_empty() {
+            f.write_str("; all children stopped")?;
+        } else {
+            write!(f, "; {} did not stop:", self.unstopped.len())?;
+            for (position, child) in self.unstopped.iter().enumerate() {
+                write!(f, "{} {child}", if position == 0 { "" } else { "," })?;
+            }
+        }
+        match &self.stuck_in {
+            None => Ok(()),
+            Some(StuckIn { callback, id: Some(id) }) => {
+                write!(f, "; the supervisor thread is stuck in the `{callback}` callback for child `{id}`")
+            }
+            Some(StuckIn { callback, id: None }) => write!(f, "; the supervisor thread is stuck in the `{callback}` callback"),
+        }
+    }
+}
+
+impl fmt::Display for Unstopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match self.phase {
+            UnstoppedPhase::Running => "running",
+            UnstoppedPhase::Dropping => "dropping its state",
+            UnstoppedPhase::Ending => "ending its thread",
+        };
+        write!(f, "`{}` (run {}, asked {} ago, {phase})", self.id, self.run, Span(self.stopping_for))
+    }
+}
+
+impl Termination for ShutdownReport {
+    fn report(self) -> ExitCode {
+        if self.is_clean() {
+            ExitCode::SUCCESS
+        } else {
+            eprintln!("{self}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! All children of one supervisor: their timers, and the order in which things are done and told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    circuit::{Circuit, Decision, Ended, Rules, View},
+    event::{Callback, EventKind, LastStop, StopCause},
+    exit::{Exit, Failure, Panic},
+    id::ChildId,
+};
+
+/// How many children a round looks at before the engine is given a chance to serve its inbox.
+const ROUND_CHUNK: u32 = 256;
+
+/// One generation of one child. Keys rise in list order and are never used twice, so that what was meant for a removed child
+/// cannot reach a later one of the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key(pub(crate) u64);
+
+/// An answer of user code; a panic comes with the answer that takes its place.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) panic: Option<Panic>,
+}
+
+/// Why a start was forbidden after all: an order that was given while it was being prepared, and whose message is still to
+/// come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bar {
+    Held,
+    Removing,
+    Closing,
+}
+
+/// What the core asks of the outside. All of it is total: whatever user code does, there is an answer.
+pub(crate) trait Outside {
+    /// Asks the child's flag; `None` keeps the last answer.
+    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
+    /// Asks how long the child stays down after the failure that made the count `attempt`.
+    fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration>;
+    /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has been given, no run begins.
+    fn begin(&mut self, key: Key, view: View) -> Result<(), Bar>;
+    /// Sees to it that there is a thread for the child.
+    fn provide_thread(&mut self, key: Key) -> Result<(), Failure>;
+}
+
+/// What the core tells the outside to do, in this order.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Let other threads see this; `stopped` is there if a run has just ended.
+    Publish {
+        key: Key,
+        view: View,
+        stopped: Option<LastStop>,
+    },
+    Report {
+        key: Key,
+        report: Report,
+    },
+    /// Give the word to go to a run that was reported as started.
+    Go {
+        key: Key,
+        run: u64,
+        attempt_count: u32,
+    },
+    /// Tell a run to stop.
+    Stop {
+        key: Key,
+    },
+    /// The present run is the last: its body may be dropped as it ends.
+    LastRun {
+        key: Key,
+    },
+    /// End the thread that waits for a next run; drop the body too unless it may run again by hand.
+    Retire {
+        key: Key,
+        keep_body: bool,
+    },
+    /// The child is gone: free its id.
+    Forget {
+        key: Key,
+    },
+    /// A significant child was given up: the supervisor is to shut down.
+    GiveUp {
+        id: ChildId,
+        exit: Exit,
+    },
+}
+
+/// An event but for its place in the order of all, which the outside gives it as it records it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) id: ChildId,
+    pub(crate) run: u64,
+    pub(crate) attempt_count: u32,
+    pub(crate) kind: EventKind,
+}
+
+#[derive(Debug)]
+pub(crate) struct Roster {
+    children: BTreeMap<Key, Child>,
+    /// One deadline at most for each child, replaced and never left behind.
+    deadlines: BTreeSet<(Instant, Key)>,
+    /// What is to be done now.
+    actions: VecDeque<Step>,
+    /// Whose facts have changed, or whose time has come.
+    unsettled: VecDeque<Key>,
+    round: Option<Round>,
+    next_run: u64,
+    closing: bool,
+    /// Runs that have not lapsed: what a shutdown still waits for.
+    awaited: usize,
+}
+
+#[derive(Debug)]
+struct Child {
+    id: ChildId,
+    circuit: Circuit,
+    /// What others were last shown.
+    shown: Option<View>,
+    /// Its entry in `deadlines`.
+    wake: Option<Instant>,
+    /// The callbacks whose last call panicked: they are told of once.
+    faults: Vec<Callback>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Act(Action),
+    Go(Key),
+}
+
+/// A pass over all children in list order that asks each flag.
+#[derive(Debug)]
+struct Round {
+    after: Option<Key>,
+    /// Another one was asked for meanwhile.
+    again: bool,
+}
+
+impl Roster {
+    pub(crate) fn new() -> Self {
+        Self {
+            children: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            actions: VecDeque::new(),
+            unsettled: VecDeque::new(),
+            round: None,
+            next_run: 1,
+            closing: false,
+            awaited: 0,
+        }
+    }
+
+    // ── What happens ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Lists a new child; keys have to rise. It is considered at the next [`settle`](Roster::settle), unless only listed.
+    pub(crate) fn insert(&mut self, key: Key, id: ChildId, rules: Rules, now: Instant) {
+        let mut circuit = Circuit::new(rules, now);
+        if self.closing {
+            circuit.close(now, Duration::ZERO);
+        }
+        let child = Child { id, circuit, shown: None, wake: None, faults: Vec::new() };
+        let before = self.children.insert(key, child);
+        debug_assert!(before.is_none(), "keys are never used twice");
+    }
+
+    /// Considers the child at the next turn.
+    pub(crate) fn unsettle(&mut self, key: Key) {
+        if self.children.contains_key(&key) {
+            self.unsettled.push_back(key);
+        }
+    }
+
+    /// Starts a round over all flags; one that is under way is followed by another, since it may have passed what changed.
+    pub(crate) fn begin_round(&mut self) {
+        match &mut self.round {
+            _ if self.closing => {}
+            Some(round) => round.again = true,
+            None => self.round = Some(Round { after: None, again: false }),
+        }
+    }
+
+    pub(crate) fn is_in_round(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// Marks those whose time has come.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some(&(deadline, key)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(child) = self.children.get_mut(&key) {
+                child.wake = None;
+                self.unsettled.push_back(key);
+            }
+        }
+    }
+
+    /// A run ended. Gives the exit back if that run is not the present one.
+    pub(crate) fn run_ended(
+        &mut self,
+        key: Key,
+        run: u64,
+        exit: Exit,
+        at: Instant,
+        outside: &mut impl Outside,
+    ) -> Result<(), Exit> {
+        let Some(child) = self.children.get_mut(&key) else { return Err(exit) };
+        if !child.circuit.is_present(run) {
+            return Err(exit);
+        }
+        let mut asked = None;
+        let completed = exit.is_completed();
+        let ended = child.circuit.end(at, completed, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+        self.tell_end(key, ended, exit, asked, at);
+        Ok(())
+    }
+
+    /// The child said that it is healthy.
+    pub(crate) fn marked_healthy(&mut self, key: Key, run: u64, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.circuit.is_present(run) && child.circuit.trust() {
+            self.report(key, EventKind::Healthy, now);
+            self.unsettled.push_back(key);
+        }
+    }
+
+    /// Shuts down: every child is told to stop, in reverse list order, each with its own stop timeout or `limit`.
+    pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
+        self.closing = true;
+        self.round = None;
+        for (&key, child) in self.children.iter_mut().rev() {
+            self.awaited += usize::from(child.circuit.close(now, limit));
+            if child.circuit.is_running() {
+                // All are told before any of them is looked at more closely: what is reported of one delays no other.
+                child.circuit.told_to_stop(StopCause::Shutdown, now);
+                self.actions.push_back(Step::Act(Action::LastRun { key }));
+                self.actions.push_back(Step::Act(Action::Stop { key }));
+            }
+            self.unsettled.push_back(key);
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether a shutdown has nothing to wait for: every child is down, or had its time.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing && self.awaited == 0 && self.actions.is_empty() && self.unsettled.is_empty()
+    }
+
+    // ── What is told by hand ────────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn hold(&mut self, key: Key) {
+        self.command(key, Circuit::hold);
+    }
+
+    pub(crate) fn release(&mut self, key: Key) {
+        self.command(key, Circuit::release);
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) {
+        self.command(key, Circuit::remove);
+        if self.children.get(&key).is_some_and(|child| child.circuit.is_running()) {
+            self.actions.push_back(Step::Act(Action::LastRun { key }));
+        }
+    }
+
+    pub(crate) fn restart(&mut self, key: Key, now: Instant) {
+        self.command(key, |circuit| circuit.restart(now));
+    }
+
+    pub(crate) fn reset(&mut self, key: Key, now: Instant) {
+        self.command(key, |circuit| circuit.reset(now));
+    }
+
+    fn command(&mut self, key: Key, change: impl FnOnce(&mut Circuit)) {
+        if let Some(child) = self.children.get_mut(&key) {
+            change(&mut child.circuit);
+            self.unsettled.push_back(key);
+        }
+    }
+
+    // ── What follows ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// The next thing to do, if there is any. To be called, with a new `now`, until there is none.
+    pub(crate) fn settle(&mut self, now: Instant, outside: &mut impl Outside) -> Option<Action> {
+        loop {
+            match self.actions.pop_front() {
+                Some(Step::Act(action)) => return Some(action),
+                Some(Step::Go(key)) => return Some(self.go(key, now)),
+                None => {
+                    let key = self.unsettled.pop_front()?;
+                    self.decide(key, now, false, outside);
+                }
+            }
+        }
+    }
+
+    /// Goes on with a round, up to the first child for which there is something to do. Only when all actions are done.
+    pub(crate) fn continue_round(&mut self, now: Instant, outside: &mut impl Outside) {
+        debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
+        let Some(round) = &mut self.round else { return };
+        let from = round.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut left = ROUND_CHUNK;
+        let mut stopped_at = None;
+        for (&key, child) in self.children.range_mut((from, Bound::Unbounded)) {
+            round.after = Some(key);
+            if child.circuit.is_removing() {
+                continue;
+            }
+            left -= 1;
+            let answer = outside.is_enabled(key, &child.id);
+            let called = answer.panic.is_some() || child.faults.contains(&Callback::Enabled);
+            let changed = answer.value.is_some_and(|on| child.circuit.flag_is(on));
+            let (_, decision) = child.circuit.judge(now);
+            if called || changed || child.shown.is_none() || !matches!(decision, Decision::Sleep(_)) {
+                stopped_at = Some((key, called.then_some(answer.panic)));
+                break;
+            }
+            if left == 0 {
+                return;
+            }
+        }
+        match stopped_at {
+            Some((key, called)) => {
+                if let Some(panic) = called {
+                    self.note_call(key, Callback::Enabled, panic, now);
+                }
+                self.decide(key, now, true, outside);
+            }
+            None => self.round = round.again.then_some(Round { after: None, again: false }),
+        }
+    }
+
+    /// When there is something to do next, by the clock.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Does what the facts about one child demand, until they demand nothing any more. `asked` says that its flag was asked
+    /// just now.
+    fn decide(&mut self, key: Key, now: Instant, mut asked: bool, outside: &mut impl Outside) {
+        loop {
+            let Some(child) = self.children.get_mut(&key) else { return };
+            let (_, decision) = child.circuit.judge(now);
+            match decision {
+                Decision::Start if !asked => {
+                    asked = true;
+                    let answer = outside.is_enabled(key, &child.id);
+                    if let Some(on) = answer.value {
+                        child.circuit.flag_is(on);
+                    }
+                    self.note_call(key, Callback::Enabled, answer.panic, now);
+                }
+                Decision::Start => {
+                    self.start(key, now, outside);
+                    if self.children.get(&key).is_some_and(|child| child.circuit.is_running()) {
+                        // Its timers are set as it is given the word to go.
+                        return;
+                    }
+                }
+                Decision::TellToStop(cause) => {
+                    child.circuit.told_to_stop(cause, now);
+                    self.publish(key, None, now);
+                    self.act(Action::Stop { key });
+                }
+                Decision::Lapse => {
+                    self.awaited -= 1;
+                    if let Some(stopping_for) = child.circuit.lapse(now) {
+                        self.report(key, EventKind::Overdue { stopping_for }, now);
+                    }
+                }
+                Decision::Trust => {
+                    child.circuit.trust();
+                    self.report(key, EventKind::Healthy, now);
+                }
+                Decision::Retire { keep_body } => {
+                    child.circuit.retired();
+                    self.act(Action::Retire { key, keep_body });
+                }
+                Decision::Forget => {
+                    self.publish(key, None, now);
+                    self.act(Action::Forget { key });
+                    self.wake_at(key, None);
+                    self.children.remove(&key);
+                    return;
+                }
+                Decision::Sleep(deadline) => {
+                    self.publish(key, None, now);
+                    self.wake_at(key, deadline);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, key: Key, now: Instant, outside: &mut impl Outside) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let last_run = child.circuit.last_run();
+        child.circuit.begin(self.next_run, now);
+        let view = child.circuit.view(now);
+        if let Err(bar) = outside.begin(key, view) {
+            child.circuit.unbegin(last_run);
+            match bar {
+                Bar::Held => child.circuit.hold(),
+                Bar::Removing => child.circuit.remove(),
+                Bar::Closing => {
+                    // Its message is on the way, and brings the limit.
+                    child.circuit.close(now, Duration::MAX);
+                }
+            }
+            return;
+        }
+        self.next_run += 1;
+        self.awaited += 1;
+        child.shown = Some(view);
+        match outside.provide_thread(key) {
+            Ok(()) => {
+                self.report(key, EventKind::Started, now);
+                self.actions.push_back(Step::Go(key));
+            }
+            Err(failure) => {
+                let mut asked = None;
+                let ended = child.circuit.end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+                self.tell_end(key, ended, Exit::Failed(failure), asked, now);
+            }
+        }
+    }
+
+    fn go(&mut self, key: Key, now: Instant) -> Action {
+        let child = self.children.get_mut(&key).expect("a started child is listed until it has ended");
+        child.circuit.go(now);
+        let (run, attempt_count) = (child.circuit.last_run(), child.circuit.attempt_count());
+        self.unsettled.push_front(key);
+        Action::Go { key, run, attempt_count }
+    }
+
+    /// Publishes and reports the end of a run.
+    fn tell_end(&mut self, key: Key, ended: Ended, exit: Exit, asked: Option<Option<Panic>>, now: Instant) {
+        let Ended { newly_healthy, cause, uptime, attempt_count, retry_in, gave_up, was_lapsed } = ended;
+        self.awaited -= usize::from(!was_lapsed);
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let (id, run) = (child.id.clone(), child.circuit.last_run());
+        let given_up = (gave_up && child.circuit.rules.significant).then(|| exit.clone());
+        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime }), now);
+        let mut report = |attempt_count, kind| {
+            self.actions
+                .push_back(Step::Act(Action::Report { key, report: Report { id: id.clone(), run, attempt_count, kind } }));
+        };
+        if newly_healthy {
+            report(0, EventKind::Healthy);
+        }
+        report(attempt_count, EventKind::Stopped { cause, exit, uptime, retry_in });
+        if gave_up {
+            report(attempt_count.saturating_add(1), EventKind::GaveUp);
+        }
+        if let Some(exit) = given_up {
+            self.act(Action::GiveUp { id, exit });
+        }
+        if let Some(panic) = asked {
+            self.note_call(key, Callback::Backoff, panic, now);
+        }
+        self.unsettled.push_back(key);
+    }
+
+    /// A callback of the child was called. A panic is reported, unless the last call of that callback panicked as well.
+    pub(crate) fn note_call(&mut self, key: Key, callback: Callback, panic: Option<Panic>, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let known = child.faults.iter().position(|faulty| *faulty == callback);
+        match (panic, known) {
+            (None, Some(position)) => {
+                child.faults.swap_remove(position);
+            }
+            (Some(panic), None) => {
+                child.faults.push(callback);
+                self.report(key, EventKind::CallbackPanicked { callback, panic }, now);
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// Reports what is true of the child as it is now, after others can see it.
+    fn report(&mut self, key: Key, kind: EventKind, now: Instant) {
+        self.publish(key, None, now);
+        let Some(child) = self.children.get(&key) else { return };
+        let (id, run, attempt_count) = (child.id.clone(), child.circuit.last_run(), child.circuit.attempt_count());
+        self.act(Action::Report { key, report: Report { id, run, attempt_count, kind } });
+    }
+
+    /// Publishes what has changed since it was last published.
+    fn publish(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let view = child.circuit.view(now);
+        if child.shown != Some(view) || stopped.is_some() {
+            child.shown = Some(view);
+            self.act(Action::Publish { key, view, stopped });
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push_back(Step::Act(action));
+    }
+
+    fn wake_at(&mut self, key: Key, deadline: Option<Instant>) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.wake == deadline {
+            return;
+        }
+        if let Some(before) = child.wake {
+            self.deadlines.remove(&(before, key));
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, key));
+        }
+        child.wake = deadline;
+    }
+}
+
+/// Asks for a backoff, and remembers that it was asked and how that went.
+fn ask_backoff(outside: &mut impl Outside, key: Key, attempt: u32, asked: &mut Option<Option<Panic>>) -> Duration {
+    let answer = outside.backoff(key, attempt);
+    *asked = Some(answer.panic);
+    answer.value
+}

@@ -1,0 +1,390 @@
+//! What all threads share about one supervisor: its inbox, what is known of its children, and who waits for news of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::{
+    child::ChildSpec,
+    circuit::{Circuit, Rules, View},
+    deadline,
+    error::{AddError, AddErrorReason, CommandError, Invalid},
+    event::{Callback, LastStop},
+    id::ChildId,
+    inbox::{Message, Order},
+    report::{ShutdownReport, StuckIn},
+    roster::{Bar, Key},
+    snapshot::ChildInfo,
+};
+
+/// The state that handles, workers and the supervisor thread share. No lock is held while user code runs.
+///
+/// Locks are taken in this order: `directory`, `closing`, a row.
+pub(crate) struct Shared {
+    pub(crate) name: Arc<str>,
+    /// Tells this supervisor from all others of the process.
+    pub(crate) number: u64,
+    /// What the builder set for all children; a child's own settings come first.
+    pub(crate) defaults: Defaults,
+    inbox: Sender<Message>,
+    directory: RwLock<Directory>,
+    /// A shutdown was asked for: nothing starts any more.
+    closing: Mutex<bool>,
+    /// The supervisor thread has taken notice of the shutdown.
+    pub(crate) acknowledged: AtomicBool,
+    pub(crate) doing: Doing,
+    watch: Watch,
+    end: Mutex<Option<ShutdownReport>>,
+}
+
+/// Settings that a child may have of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Defaults {
+    pub(crate) healthy_after: Duration,
+    pub(crate) stop_timeout: Duration,
+}
+
+impl Defaults {
+    pub(crate) fn rules(&self, spec: &ChildSpec) -> Rules {
+        Rules {
+            policy: spec.policy,
+            healthy_after: spec.healthy_after.unwrap_or(self.healthy_after),
+            stop_timeout: spec.stop_timeout.unwrap_or(self.stop_timeout),
+            max_restarts: spec.max_restarts,
+            significant: spec.significant,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Directory {
+    closed: bool,
+    next_key: u64,
+    keys: HashMap<ChildId, Key>,
+    rows: BTreeMap<Key, Arc<Row>>,
+}
+
+/// What is known of one child, and the orders that hold for it from the moment they are given.
+pub(crate) struct Row {
+    key: Key,
+    id: ChildId,
+    state: Mutex<RowState>,
+}
+
+struct RowState {
+    view: View,
+    last_stop: Option<LastStop>,
+    held: bool,
+    removing: bool,
+    gone: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(name: Arc<str>, defaults: Defaults, inbox: Sender<Message>) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            name,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            defaults,
+            inbox,
+            directory: RwLock::default(),
+            closing: Mutex::new(false),
+            acknowledged: AtomicBool::new(false),
+            doing: Doing::default(),
+            watch: Watch::default(),
+            end: Mutex::new(None),
+        }
+    }
+
+    // ── Telling the supervisor ──────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn tell(&self, message: Message) -> Result<(), CommandError> {
+        self.inbox.send(message).map_err(|_| CommandError::Ended)
+    }
+
+    /// Lists a child and has it supervised.
+    pub(crate) fn add(&self, spec: ChildSpec, now: Instant) -> Result<(), AddError> {
+        if let Err(invalid) = check_id(&spec.id) {
+            return Err(AddError::new(AddErrorReason::Invalid(invalid), spec));
+        }
+        let mut directory = self.directory.write();
+        if directory.closed || *self.closing.lock() {
+            return Err(AddError::new(AddErrorReason::Ended, spec));
+        }
+        let row = match directory.list(&spec, self.defaults, now) {
+            Ok(row) => row,
+            Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
+        };
+        // Under the lock, so that keys reach the supervisor in their order. A channel without bound does not block.
+        let _ = self.tell(Message::Add { key: row.key, spec: Box::new(spec) });
+        Ok(())
+    }
+
+    /// Lists a child that was there from the beginning.
+    pub(crate) fn list(&self, spec: &ChildSpec, now: Instant) -> Arc<Row> {
+        self.directory.write().list(spec, self.defaults, now).expect("the builder's ids were checked")
+    }
+
+    /// Gives an order, which holds as soon as this has returned.
+    pub(crate) fn order(&self, id: &str, order: Order) -> Result<(), CommandError> {
+        if self.has_ended() {
+            return Err(CommandError::Ended);
+        }
+        let row = self.row(id).ok_or_else(|| CommandError::UnknownId(id.into()))?;
+        let mut state = row.state.lock();
+        match order {
+            _ if state.gone => return Err(CommandError::UnknownId(id.into())),
+            Order::Hold => state.held = true,
+            Order::Release => state.held = false,
+            Order::Remove => state.removing = true,
+            Order::Restart | Order::Reset => {}
+        }
+        // Under the lock, so that the last order is the last to arrive.
+        self.tell(Message::Order { key: row.key, order })
+    }
+
+    /// Has the supervisor shut down. Once this has returned, nothing starts.
+    pub(crate) fn request_shutdown(&self, limit: Duration) {
+        *self.closing.lock() = true;
+        let _ = self.tell(Message::Shutdown { limit });
+        self.watch.notify();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.lock()
+    }
+
+    // ── What is known of children ───────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
+        let directory = self.directory.read();
+        let key = directory.keys.get(id)?;
+        directory.rows.get(key).cloned()
+    }
+
+    /// In list order.
+    pub(crate) fn rows(&self) -> Vec<Arc<Row>> {
+        self.directory.read().rows.values().cloned().collect()
+    }
+
+    /// Shows what is new about a child. Gives back what it took the place of, to be dropped with no lock held.
+    #[must_use = "it holds a user's error, whose drop may panic"]
+    pub(crate) fn publish(&self, row: &Row, view: View, last_stop: Option<LastStop>) -> Option<LastStop> {
+        let mut state = row.state.lock();
+        state.view = view;
+        let before = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
+        drop(state);
+        self.watch.notify();
+        before
+    }
+
+    /// Shows that a run begins, unless an order forbids it.
+    pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), Bar> {
+        let closing = self.closing.lock();
+        let mut state = row.state.lock();
+        match () {
+            () if *closing => return Err(Bar::Closing),
+            () if state.removing => return Err(Bar::Removing),
+            () if state.held => return Err(Bar::Held),
+            () => state.view = view,
+        }
+        drop(state);
+        drop(closing);
+        self.watch.notify();
+        Ok(())
+    }
+
+    /// Frees the id of a child.
+    #[must_use = "it holds a user's error, whose drop may panic"]
+    pub(crate) fn forget(&self, row: &Row) -> Option<Arc<Row>> {
+        let mut directory = self.directory.write();
+        directory.keys.remove(&row.id);
+        let row = directory.rows.remove(&row.key)?;
+        row.state.lock().gone = true;
+        drop(directory);
+        self.watch.notify();
+        Some(row)
+    }
+
+    /// Which callback holds the supervisor thread at this moment.
+    pub(crate) fn stuck_in(&self) -> Option<StuckIn> {
+        let (callback, key) = self.doing.now()?;
+        let id = self.directory.read().rows.get(&key).map(|row| row.id.clone());
+        Some(StuckIn { callback, id })
+    }
+
+    // ── The end ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes no more children.
+    pub(crate) fn close_directory(&self) {
+        self.directory.write().closed = true;
+    }
+
+    /// The supervisor has ended. The first report stays.
+    pub(crate) fn ended(&self, report: ShutdownReport) {
+        self.close_directory();
+        *self.closing.lock() = true;
+        let mut end = self.end.lock();
+        let unused = if end.is_none() { end.replace(report) } else { Some(report) };
+        drop(end);
+        drop(unused);
+        self.watch.notify();
+    }
+
+    pub(crate) fn end(&self) -> Option<ShutdownReport> {
+        self.end.lock().clone()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.lock().is_some()
+    }
+
+    /// Waits until `check` has an answer, asking again at all news; at the deadline it is asked for the last time. It is
+    /// called with no lock held.
+    pub(crate) fn wait_for<T>(&self, deadline: Option<Instant>, check: impl FnMut() -> Option<T>) -> Option<T> {
+        self.watch.wait_for(deadline, check)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("name", &self.name).field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    fn list(&mut self, spec: &ChildSpec, defaults: Defaults, now: Instant) -> Result<Arc<Row>, Invalid> {
+        if self.keys.contains_key(&spec.id) {
+            return Err(Invalid::DuplicateId(spec.id.clone()));
+        }
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        let view = Circuit::new(defaults.rules(spec), now).view(now);
+        let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
+        let row = Arc::new(Row { key, id: spec.id.clone(), state: Mutex::new(state) });
+        self.keys.insert(spec.id.clone(), key);
+        self.rows.insert(key, row.clone());
+        Ok(row)
+    }
+}
+
+impl Row {
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn info(&self, now: Instant) -> ChildInfo {
+        let state = self.state.lock();
+        ChildInfo::new(self.id.clone(), &state.view, state.last_stop.clone(), now)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.lock().gone
+    }
+}
+
+/// Whether a child may have this id.
+pub(crate) fn check_id(id: &ChildId) -> Result<(), Invalid> {
+    if id.is_empty() {
+        Err(Invalid::EmptyId)
+    } else if id.contains('\0') {
+        Err(Invalid::NulInId(id.clone()))
+    } else {
+        Ok(())
+    }
+}
+
+/// Which user callback the supervisor thread is in: written by it around each call, read by those who find it stuck.
+#[derive(Debug, Default)]
+pub(crate) struct Doing {
+    /// 0 for none.
+    callback: AtomicU8,
+    key: AtomicU64,
+}
+
+impl Doing {
+    const CALLBACKS: [Callback; 4] = [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
+
+    /// Calls user code on the supervisor thread.
+    ///
+    /// Relaxed stores are enough: whoever reads has found the thread stuck for long, and tells people, not programs.
+    pub(crate) fn call<R>(&self, callback: Callback, key: Key, f: impl FnOnce() -> R) -> R {
+        let position = Self::CALLBACKS.iter().position(|known| *known == callback).map_or(0, |position| position + 1);
+        self.key.store(key.0, Ordering::Relaxed);
+        self.callback.store(u8::try_from(position).unwrap_or(0), Ordering::Relaxed);
+        let result = f();
+        self.callback.store(0, Ordering::Relaxed);
+        result
+    }
+
+    fn now(&self) -> Option<(Callback, Key)> {
+        let position = usize::from(self.callback.load(Ordering::Relaxed)).checked_sub(1)?;
+        Some((*Self::CALLBACKS.get(position)?, Key(self.key.load(Ordering::Relaxed))))
+    }
+}
+
+/// Wakes those who wait for news. It costs next to nothing while nobody does.
+#[derive(Debug, Default)]
+struct Watch {
+    waiters: AtomicUsize,
+    epoch: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Watch {
+    /// To be called after the news can be seen.
+    fn notify(&self) {
+        // Either this load sees the waiter, or the waiter's look, which follows its own fence, sees the news.
+        fence(Ordering::SeqCst);
+        if self.waiters.load(Ordering::Relaxed) > 0 {
+            let mut epoch = self.epoch.lock();
+            *epoch = epoch.wrapping_add(1);
+            drop(epoch);
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait_for<T>(&self, deadline: Option<Instant>, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+        struct Registered<'a>(&'a AtomicUsize);
+        impl Drop for Registered<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        let _registered = Registered(&self.waiters);
+        fence(Ordering::SeqCst);
+        loop {
+            let seen = *self.epoch.lock();
+            if let Some(answer) = check() {
+                return Some(answer);
+            }
+            let mut epoch = self.epoch.lock();
+            while *epoch == seen {
+                match deadline {
+                    None => self.changed.wait(&mut epoch),
+                    Some(deadline) => {
+                        if self.changed.wait_until(&mut epoch, deadline).timed_out() {
+                            drop(epoch);
+                            return check();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The deadline of a wait that begins now.
+pub(crate) fn wait_deadline(now: Instant, timeout: Duration) -> Option<Instant> {
+    deadline::after(now, timeout)
+}

@@ -1,0 +1,240 @@
+//! What one sees of children who asks at one moment.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    circuit::{ChildStatus, CircuitState, OffBy, View},
+    event::{In, LastStop, Span, StopCause},
+    id::ChildId,
+};
+
+/// What is known of one child at one moment.
+///
+/// Its `Display` is one sentence that says what the child is doing or why it is down, and when it is tried again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChildInfo {
+    /// The child's id.
+    pub id: ChildId,
+    /// What it is doing.
+    pub status: ChildStatus,
+    /// What its callers should make of that.
+    pub circuit: CircuitState,
+    /// The failures since it was last healthy.
+    pub attempt_count: u32,
+    /// The present run, or the last one; 0 before the first.
+    pub run_number: u64,
+    /// How long the present run has been up.
+    pub uptime: Option<Duration>,
+    /// Why the present run was told to stop, if it was.
+    pub told_to_stop: Option<StopCause>,
+    /// How long ago the present run was told to stop, if it was.
+    pub stopping_for: Option<Duration>,
+    /// Whether the present run has not stopped within its stop timeout.
+    pub is_overdue: bool,
+    /// How the last run ended.
+    pub last_stop: Option<LastStop>,
+    /// While it backs off: how long until it is tried again, zero if that is just about to happen and [`Duration::MAX`] if
+    /// only a reset ends it.
+    pub retry_in: Option<Duration>,
+}
+
+impl ChildInfo {
+    pub(crate) fn new(id: ChildId, view: &View, last_stop: Option<LastStop>, now: Instant) -> Self {
+        let ago = |instant: Instant| now.saturating_duration_since(instant);
+        Self {
+            id,
+            status: view.status,
+            circuit: view.circuit,
+            attempt_count: view.attempt_count,
+            run_number: view.run,
+            uptime: view.since.map(ago),
+            told_to_stop: view.told.map(|(cause, _)| cause),
+            stopping_for: view.told.map(|(_, at)| ago(at)),
+            is_overdue: view.is_overdue,
+            last_stop,
+            retry_in: view.retry_at.map(|at| at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))),
+        }
+    }
+
+    /// Returns whether the body is running.
+    pub fn is_running(&self) -> bool {
+        self.status.is_running()
+    }
+
+    /// The failures in a row, for people.
+    fn failures(&self) -> String {
+        match self.attempt_count {
+            1 => String::from("1 failure"),
+            count => format!("{count} failures in a row"),
+        }
+    }
+
+    /// Why it is as it is, and what comes next: the part of the sentence behind the status.
+    fn explanation(&self) -> String {
+        let last = self.last_stop.as_ref().map(|last| match last.cause {
+            StopCause::NotSpawned => format!("it got no thread: {}", last.exit.message().unwrap_or_default()),
+            StopCause::Exited => format!("it {} after {}", last.exit, Span(last.uptime)),
+            _ if last.exit.is_panicked() => format!("it was stopped after {} and {}", Span(last.uptime), last.exit),
+            _ => format!("it was stopped after {}", Span(last.uptime)),
+        });
+        let last = last.unwrap_or_else(|| String::from("it has not run yet"));
+        match self.status {
+            ChildStatus::Healthy => String::new(),
+            ChildStatus::OnTrial if self.attempt_count == 0 => String::new(),
+            ChildStatus::OnTrial => format!("{}; before that, {last}", self.failures()),
+            ChildStatus::Stopping => {
+                let reason = self.told_to_stop.map_or("", StopCause::reason);
+                let since = Span(self.stopping_for.unwrap_or_default());
+                let overdue = if self.is_overdue { ", overdue" } else { "" };
+                format!("{reason}, asked {since} ago{overdue}")
+            }
+            ChildStatus::BackingOff => {
+                format!("{last}; {}; tried again {}", self.failures(), In(self.retry_in.unwrap_or_default()))
+            }
+            ChildStatus::Off { by } => {
+                let why = match by {
+                    OffBy::Flag => "its flag is off",
+                    OffBy::Operator => "held by the operator until released",
+                    OffBy::Shutdown => "the supervisor shuts down",
+                };
+                if self.run_number == 0 { why.to_owned() } else { format!("{why}; {last}") }
+            }
+            ChildStatus::Due => String::from("about to be started"),
+            ChildStatus::Finished => last,
+            ChildStatus::GaveUp => format!("{last}; {}; stays down until it is reset", self.failures()),
+        }
+    }
+}
+
+impl fmt::Display for ChildInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is {}", self.id, self.status)?;
+        if let Some(uptime) = self.uptime {
+            write!(f, ", up for {} (run {})", Span(uptime), self.run_number)?;
+        }
+        let explanation = self.explanation();
+        if explanation.is_empty() { Ok(()) } else { write!(f, ": {explanation}") }
+    }
+}
+
+/// What is known of a supervisor and all its children at one moment.
+///
+/// Each child is shown as it was at one moment; the children are looked at one after the other. Its `Display` is a table, one
+/// row for each child, which says why a child is not running and when it is tried again.
+///
+/// ```
+/// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+/// # use std::time::Duration;
+/// let supervisor = Supervisor::builder()
+///     .name("pipeline")
+///     .child(ChildSpec::new("parser", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+///     .start()?;
+/// let snapshot = supervisor.handle().snapshot();
+/// assert!(snapshot.is_healthy());
+/// assert_eq!(snapshot.counts().running, 1);
+/// println!("{snapshot}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The supervisor's name.
+    pub name: Arc<str>,
+    /// Whether the supervisor runs and was not asked to shut down.
+    pub is_running: bool,
+    /// The children, in list order.
+    pub children: Vec<ChildInfo>,
+}
+
+/// How many children there are, by status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// All that are listed.
+    pub children: usize,
+    /// Those whose body is running: the sum of the next three.
+    pub running: usize,
+    /// Running, and on trial.
+    pub on_trial: usize,
+    /// Running, and healthy.
+    pub healthy: usize,
+    /// Running, and asked to stop.
+    pub stopping: usize,
+    /// Down, until their backoff is over.
+    pub backing_off: usize,
+    /// Off, by whose word it may be.
+    pub off: usize,
+    /// About to be started.
+    pub due: usize,
+    /// Ended for good.
+    pub finished: usize,
+    /// Given up.
+    pub gave_up: usize,
+}
+
+impl Snapshot {
+    /// Counts the children by status.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { children: self.children.len(), ..Counts::default() };
+        for child in &self.children {
+            counts.running += usize::from(child.is_running());
+            *match child.status {
+                ChildStatus::OnTrial => &mut counts.on_trial,
+                ChildStatus::Healthy => &mut counts.healthy,
+                ChildStatus::Stopping => &mut counts.stopping,
+                ChildStatus::BackingOff => &mut counts.backing_off,
+                ChildStatus::Off { .. } => &mut counts.off,
+                ChildStatus::Due => &mut counts.due,
+                ChildStatus::Finished => &mut counts.finished,
+                ChildStatus::GaveUp => &mut counts.gave_up,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Returns whether all is well: the answer for `/healthz`.
+    ///
+    /// The supervisor runs, and no child has failed since it was last healthy, was given up, or is overdue. A child whose
+    /// flag is off, and one on its first trial, are well.
+    pub fn is_healthy(&self) -> bool {
+        self.is_running
+            && self
+                .children
+                .iter()
+                .all(|child| child.attempt_count == 0 && child.status != ChildStatus::GaveUp && !child.is_overdue)
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { children, running, .. } = self.counts();
+        let state = match (self.is_running, self.is_healthy()) {
+            (false, _) => "shut down",
+            (true, true) => "healthy",
+            (true, false) => "not healthy",
+        };
+        write!(f, "{}: {state}, {running} of {children} children running", self.name)?;
+        let width = self.children.iter().map(|child| child.id.chars().count()).max().unwrap_or(0).clamp(2, 40);
+        if !self.children.is_empty() {
+            write!(f, "\n{:width$}  {:14}  {:>6}  {:>8}  {:>11}  WHY", "ID", "STATUS", "RUN", "FAILURES", "UP")?;
+        }
+        for child in &self.children {
+            let up = child.uptime.map_or_else(|| String::from("-"), |uptime| Span(uptime).to_string());
+            let row = format!(
+                "{:width$}  {:14}  {:>6}  {:>8}  {up:>11}  {}",
+                child.id,
+                child.status,
+                child.run_number,
+                child.attempt_count,
+                child.explanation(),
+            );
+            write!(f, "\n{}", row.trim_end())?;
+        }
+        Ok(())
+    }
+}

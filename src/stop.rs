@@ -1,0 +1,192 @@
+//! The stop signal of one run, with the callbacks that unblock it.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    mem,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{exit::Panic, unwind};
+
+/// What is called when a run is told to stop.
+pub(crate) type StopCallback = Box<dyn FnOnce() + Send>;
+
+/// Whether one run is to stop; and what is to be called when it is told so.
+///
+/// | phase | `is_stopping` | a callback that is set now |
+/// | --- | --- | --- |
+/// | `Running` | no | waits |
+/// | `Told` | yes | is called at once, by whoever sets it |
+/// | `Ended` | yes | is dropped |
+///
+/// Callbacks are called one at a time and never with the lock held.
+#[derive(Debug)]
+pub(crate) struct StopSignal {
+    /// What the phase says, for a look without the lock.
+    stopping: AtomicBool,
+    state: Mutex<State>,
+    /// A callback has returned.
+    returned: Condvar,
+    /// Made for those who ask for it: most runs look at `stopping` alone.
+    channel: OnceLock<Receiver<Infallible>>,
+}
+
+struct State {
+    phase: Phase,
+    waiting: VecDeque<(u64, StopCallback)>,
+    next: u64,
+    /// A thread is calling them one after the other.
+    has_caller: bool,
+    called: Option<(u64, ThreadId)>,
+    /// Dropped to tell all receivers.
+    sender: Option<Sender<Infallible>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Told,
+    Ended,
+}
+
+impl StopSignal {
+    pub(crate) fn new() -> Self {
+        Self {
+            stopping: AtomicBool::new(false),
+            state: Mutex::new(State {
+                phase: Phase::Running,
+                waiting: VecDeque::new(),
+                next: 0,
+                has_caller: false,
+                called: None,
+                sender: None,
+            }),
+            returned: Condvar::new(),
+            channel: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        // Acquire, so that whoever sees the stop sees what was done before it was asked for.
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A channel that is disconnected by the stop.
+    pub(crate) fn stopped(&self) -> &Receiver<Infallible> {
+        self.channel.get_or_init(|| {
+            let (sender, receiver) = bounded(0);
+            let mut state = self.state.lock();
+            if state.phase == Phase::Running {
+                state.sender = Some(sender);
+            }
+            receiver
+        })
+    }
+
+    /// Tells the run to stop. The callbacks are left to [`call_all`](StopSignal::call_all).
+    pub(crate) fn tell(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Running {
+            state.phase = Phase::Told;
+        }
+        self.stopping.store(true, Ordering::Release);
+        let sender = state.sender.take();
+        drop(state);
+        drop(sender);
+    }
+
+    /// Whether the run was told to stop and nobody has begun to call its callbacks.
+    pub(crate) fn needs_caller(&self) -> bool {
+        let state = self.state.lock();
+        state.phase == Phase::Told && !state.has_caller && !state.waiting.is_empty()
+    }
+
+    /// Calls the callbacks in the order in which they were set. Returns the first panic.
+    pub(crate) fn call_all(&self) -> Option<Panic> {
+        let mut state = self.state.lock();
+        if mem::replace(&mut state.has_caller, true) {
+            return None;
+        }
+        let mut panic = None;
+        while state.phase == Phase::Told {
+            let Some((number, callback)) = state.waiting.pop_front() else { break };
+            state.called = Some((number, thread::current().id()));
+            drop(state);
+            let result = unwind::catch(callback);
+            panic = panic.or(result.err());
+            state = self.state.lock();
+            state.called = None;
+            self.returned.notify_all();
+        }
+        panic
+    }
+
+    /// Sets a callback. Returns its number, or gives it back if the run was told to stop and it is to be called now. At the
+    /// end of a run it is dropped.
+    pub(crate) fn set(&self, callback: StopCallback) -> Result<Option<u64>, StopCallback> {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Running => {
+                let number = state.next;
+                state.next += 1;
+                state.waiting.push_back((number, callback));
+                Ok(Some(number))
+            }
+            Phase::Told => Err(callback),
+            Phase::Ended => {
+                drop(state);
+                let _ = unwind::discard(callback);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a callback back; if it is just being called on another thread, waits until it has returned.
+    pub(crate) fn take_back(&self, number: u64) {
+        let mut state = self.state.lock();
+        if let Ok(position) = state.waiting.binary_search_by_key(&number, |(number, _)| *number) {
+            let callback = state.waiting.remove(position);
+            drop(state);
+            let _ = unwind::discard(callback);
+            return;
+        }
+        let me = thread::current().id();
+        while state.called.is_some_and(|(called, by)| called == number && by != me) {
+            self.returned.wait(&mut state);
+        }
+    }
+
+    /// The run has ended: helpers that still look at the signal are told to stop, callbacks that were left behind are dropped
+    /// uncalled, and one that is just being called is waited for. Returns the first panic of a drop.
+    pub(crate) fn end(&self) -> Option<Panic> {
+        let mut state = self.state.lock();
+        state.phase = Phase::Ended;
+        self.stopping.store(true, Ordering::Release);
+        let sender = state.sender.take();
+        let waiting = mem::take(&mut state.waiting);
+        while state.called.is_some() {
+            self.returned.wait(&mut state);
+        }
+        drop(state);
+        drop(sender);
+        waiting.into_iter().fold(None, |panic, callback| {
+            let result = unwind::discard(callback);
+            panic.or(result.err())
+        })
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { phase, waiting, next: _, has_caller: _, called, sender: _ } = self;
+        f.debug_struct("State").field("phase", phase).field("waiting", &waiting.len()).field("called", called).finish()
+    }
+}

@@ -1,0 +1,135 @@
+//! The supervisor as its owner holds it: to wait for its end, or to bring it about.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    builder::SupervisorBuilder,
+    deadline,
+    handle::Handle,
+    report::{ShutdownCause, ShutdownReport},
+    shared::Shared,
+    telemetry::TARGET,
+    unwind,
+    worker::{self, Crew},
+};
+
+/// How long the supervisor thread may take to notice a shutdown before it counts as stuck, and its children are stopped
+/// without it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How much longer than the children's stop timeouts a shutdown may take, where the supervisor thread is late or stuck.
+const SLACK: Duration = Duration::from_millis(250);
+
+/// Keeps its children alive until it is shut down, waited for, or dropped.
+///
+/// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long; what did not stop is logged.
+#[must_use = "dropping a supervisor shuts it down; keep it, or wait for it"]
+pub struct Supervisor {
+    handle: Handle,
+    shared: Arc<Shared>,
+    crew: Arc<Crew>,
+    is_done: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "its waits end by the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Supervisor {
+    pub(crate) fn new(shared: Arc<Shared>, crew: Arc<Crew>) -> Self {
+        Self { handle: Handle::new(shared.clone()), shared, crew, is_done: false }
+    }
+
+    /// Begins the description of a supervisor.
+    pub fn builder() -> SupervisorBuilder {
+        SupervisorBuilder::new()
+    }
+
+    /// Returns the handle by which to ask and command this supervisor.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Asks all children to stop, waits for them together, and returns who did not.
+    ///
+    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default, so this takes at most
+    /// the longest of them and a little. Afterwards no thread of the supervisor is alive except those that the report names,
+    /// and nothing restarts. A thread cannot be killed: a child that never stops stays, and ends with the process.
+    ///
+    /// If a callback holds the supervisor thread, the children are stopped without it, and the report names that callback. On
+    /// the supervisor's own thread or on a thread of one of its children, where waiting would be waiting for oneself, this only
+    /// asks, and the report names those that run.
+    pub fn shutdown(mut self) -> ShutdownReport {
+        self.end(Duration::MAX)
+    }
+
+    /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but gives no child more than `limit` to stop.
+    ///
+    /// With zero, all are asked and this returns at once.
+    pub fn shutdown_within(mut self, limit: Duration) -> ShutdownReport {
+        self.end(limit)
+    }
+
+    /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a significant child that gives up,
+    /// and returns what [`shutdown`](Supervisor::shutdown) would.
+    ///
+    /// On the supervisor's own thread, or one of its children's, this asks for the shutdown and returns.
+    pub fn wait(mut self) -> ShutdownReport {
+        if !worker::is_within(self.shared.number) {
+            self.shared.wait_for(None, || (self.shared.has_ended() || self.shared.is_closing()).then_some(()));
+        }
+        self.end(Duration::MAX)
+    }
+
+    fn end(&mut self, limit: Duration) -> ShutdownReport {
+        self.is_done = true;
+        let since = now();
+        self.shared.request_shutdown(limit);
+        if worker::is_within(self.shared.number) {
+            return self.report_meanwhile();
+        }
+        let noticed = || (self.shared.has_ended() || self.shared.acknowledged.load(Ordering::Relaxed)).then_some(());
+        if self.shared.wait_for(deadline::after(since, PATIENCE), noticed).is_none() {
+            self.crew.seize(now());
+        }
+        let longest = self.crew.most_patient().map_or(Duration::ZERO, |(_, timeout)| timeout).min(limit);
+        let until = deadline::after(since, longest.saturating_add(SLACK));
+        let report = self.shared.wait_for(until, || self.shared.end()).unwrap_or_else(|| {
+            let report = self.report_meanwhile();
+            // A supervisor thread that comes back finds its threads let go, and nothing left to do.
+            self.crew.dismiss();
+            report
+        });
+        self.crew.join_supervisor(now() + SLACK);
+        report
+    }
+
+    fn report_meanwhile(&self) -> ShutdownReport {
+        let unstopped = self.crew.unstopped(now());
+        ShutdownReport { cause: ShutdownCause::Requested, unstopped, stuck_in: self.shared.stuck_in() }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let within = worker::is_within(self.shared.number);
+        let report = self.end(Duration::MAX);
+        if !within && !report.is_clean() {
+            let _ = unwind::catch(|| log::warn!(target: TARGET, "{}: {report}", self.shared.name));
+        }
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! Where events go.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use log::{Level, Record, kv::Value};
+
+use crate::event::{Event, EventKind, StopCause};
+
+/// Receives every event of a supervisor, in order, on the supervisor's own thread.
+///
+/// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision (though never a shutdown or a
+/// wait). It may ask and command the supervisor through a [`Handle`](crate::Handle). A panic in it is contained, and logged
+/// once until the sink succeeds again; the other sinks get the event all the same.
+///
+/// | sink | what it does |
+/// | --- | --- |
+/// | [`LogSink`] | logs through the `log` crate; used when no sink is given |
+/// | a closure, by [`on_event`](crate::SupervisorBuilder::on_event) | what you like |
+/// | [`Sender<Event>`](crossbeam_channel::Sender) | hands a copy to another thread and never blocks |
+/// | `()` | nothing: for silence |
+/// | `Arc<T>`, `Box<T>` | what `T` does |
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{Event, EventKind, Supervisor, TelemetrySink};
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// #[derive(Default)]
+/// struct Restarts(AtomicU64);
+///
+/// impl TelemetrySink for Restarts {
+///     fn record(&self, event: &Event) {
+///         if matches!(event.kind, EventKind::Started) && event.attempt_count > 0 {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let supervisor = Supervisor::builder().telemetry(Restarts::default()).start()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait TelemetrySink: Send + Sync + 'static {
+    /// Records one event.
+    fn record(&self, event: &Event);
+}
+
+/// Records nothing.
+impl TelemetrySink for () {
+    fn record(&self, _event: &Event) {}
+}
+
+impl<T: TelemetrySink + ?Sized> TelemetrySink for Arc<T> {
+    fn record(&self, event: &Event) {
+        (**self).record(event);
+    }
+}
+
+impl<T: TelemetrySink + ?Sized> TelemetrySink for Box<T> {
+    fn record(&self, event: &Event) {
+        (**self).record(event);
+    }
+}
+
+/// Sends a copy of each event without ever blocking: what finds the channel full, or nobody at its other end, is dropped, and
+/// shows as a gap in [`Event::seq`].
+impl TelemetrySink for Sender<Event> {
+    fn record(&self, event: &Event) {
+        let _ = self.try_send(event.clone());
+    }
+}
+
+/// A closure as a sink.
+pub(crate) struct OnEvent<F>(pub(crate) F);
+
+impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
+    fn record(&self, event: &Event) {
+        (self.0)(event);
+    }
+}
+
+/// Logs each event as one line through the [`log`] crate, under the target `circuit_breaker_supervisor`.
+///
+/// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
+/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and `retry_in_ms`.
+///
+/// | event | level |
+/// | --- | --- |
+/// | started, healthy; stopped because it was asked to, or finished | info |
+/// | stopped by an error or a return, overdue | warn |
+/// | stopped by a panic or for want of a thread, given up, a callback panicked | error |
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogSink;
+
+/// What all log records of this crate are filed under.
+pub(crate) const TARGET: &str = "circuit_breaker_supervisor";
+
+impl TelemetrySink for LogSink {
+    fn record(&self, event: &Event) {
+        let level = level(event);
+        if level > log::max_level() {
+            return;
+        }
+        let mut pairs = vec![
+            ("event", Value::from(event.name())),
+            ("id", Value::from(event.id.as_str())),
+            ("run", Value::from(event.run)),
+            ("attempt_count", Value::from(event.attempt_count)),
+        ];
+        let words;
+        match &event.kind {
+            EventKind::Stopped { cause, exit, uptime, retry_in } => {
+                words = cause.to_string();
+                pairs.push(("cause", Value::from(words.as_str())));
+                pairs.push(("exit", Value::from(exit.name())));
+                pairs.push(("uptime_ms", Value::from(uptime.as_millis())));
+                if let Some(delay) = retry_in {
+                    pairs.push(("retry_in_ms", Value::from(delay.as_millis())));
+                }
+            }
+            EventKind::CallbackPanicked { callback, .. } => {
+                words = callback.to_string();
+                pairs.push(("callback", Value::from(words.as_str())));
+            }
+            EventKind::Started | EventKind::Healthy | EventKind::Overdue { .. } | EventKind::GaveUp => {}
+        }
+        log::logger().log(
+            &Record::builder()
+                .level(level)
+                .target(TARGET)
+                .module_path_static(Some(module_path!()))
+                .key_values(&pairs.as_slice())
+                .args(format_args!("{event}"))
+                .build(),
+        );
+    }
+}
+
+fn level(event: &Event) -> Level {
+    match &event.kind {
+        EventKind::Started | EventKind::Healthy => Level::Info,
+        EventKind::Stopped { cause, exit, retry_in, .. } => match cause {
+            StopCause::NotSpawned => Level::Error,
+            _ if exit.is_panicked() => Level::Error,
+            // A transient or one-shot child that did what it was for.
+            StopCause::Exited if exit.is_completed() && retry_in.is_none() => Level::Info,
+            StopCause::Exited => Level::Warn,
+            _asked => Level::Info,
+        },
+        EventKind::Overdue { .. } => Level::Warn,
+        EventKind::GaveUp | EventKind::CallbackPanicked { .. } => Level::Error,
+    }
+}

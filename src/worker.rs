@@ -1,0 +1,497 @@
+//! The threads: nothing else in the crate spawns one.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    child::Body,
+    context::{ChildContext, Link},
+    exit::{Exit, Failure, Panic},
+    inbox::{Message, RunEnd},
+    report::{Unstopped, UnstoppedPhase},
+    roster::Key,
+    unwind,
+};
+
+thread_local! {
+    /// Says that its thread is gone, when all destructors of thread-local variables have run: it is the first to be made, and
+    /// the last to be dropped.
+    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+    /// The supervisors that this thread works for, the outermost first.
+    static LINEAGE: RefCell<Arc<[u64]>> = RefCell::new(Arc::new([]));
+    /// The supervisor that this thread is.
+    static SUPERVISOR: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Whether this is the thread of that supervisor, on which its callbacks run.
+pub(crate) fn is_supervisor(number: u64) -> bool {
+    SUPERVISOR.get() == Some(number)
+}
+
+/// Whether that supervisor cannot end before this thread does: it is its own, or one of its children's, however deep.
+pub(crate) fn is_within(number: u64) -> bool {
+    LINEAGE.with_borrow(|lineage| lineage.contains(&number))
+}
+
+/// Tells one thread of a crew from all others that it ever had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ThreadNumber(u64);
+
+/// All threads of one supervisor.
+///
+/// Whoever asks a thread to end waits for the word that it is gone, and joins it only then: a join before that word would wait
+/// for as long as the destructors of the thread's thread-local variables take.
+pub(crate) struct Crew {
+    number: u64,
+    lineage: Arc<[u64]>,
+    roll: Mutex<Roll>,
+    /// A thread has gone.
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Roll {
+    next: u64,
+    threads: BTreeMap<ThreadNumber, Entry>,
+    /// Nothing is spawned any more.
+    sealed: bool,
+}
+
+struct Entry {
+    thread: Arc<Thread>,
+    join: Option<JoinHandle<()>>,
+    is_gone: bool,
+}
+
+struct Thread {
+    number: ThreadNumber,
+    /// The child whose thread it is; the supervisor's own has none.
+    post: Option<Arc<Post>>,
+    phase: AtomicU8,
+}
+
+/// How far a thread has come, in the order of a life.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Phase {
+    Waiting,
+    Running,
+    Dropping,
+    Ending,
+}
+
+impl Thread {
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// How far it has come, for those who wait for its end. One that waits for a word was told to leave and is about to.
+    fn phase(&self) -> UnstoppedPhase {
+        match self.phase.load(Ordering::Relaxed) {
+            phase if phase == Phase::Running as u8 => UnstoppedPhase::Running,
+            phase if phase == Phase::Dropping as u8 => UnstoppedPhase::Dropping,
+            _ => UnstoppedPhase::Ending,
+        }
+    }
+}
+
+struct Farewell {
+    crew: Arc<Crew>,
+    thread: Arc<Thread>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.crew.is_gone(&self.thread);
+    }
+}
+
+/// What a child's thread and its supervisor share: the body in its slot, and the word to go.
+///
+/// The body is in the slot whenever it is not running, and whoever finds the slot empty has no right to run it. So a thread
+/// that could not be spawned takes no body with it, and two runs of one child cannot be.
+pub(crate) struct Post {
+    pub(crate) link: Arc<Link>,
+    stop_timeout: Duration,
+    stack_size: Option<usize>,
+    fresh_thread: bool,
+    slot: Mutex<Option<Body>>,
+    /// There will be no further run: the body is dropped on its thread as soon as it is out of work.
+    last_run: AtomicBool,
+    run: AtomicU64,
+    desk: Mutex<Desk>,
+}
+
+#[derive(Default)]
+struct Desk {
+    /// Reaches the thread that waits for a word.
+    words: Option<Sender<Word>>,
+    /// The present run.
+    context: Option<ChildContext>,
+    told_at: Option<Instant>,
+    /// No run is let go any more.
+    sealed: bool,
+}
+
+enum Word {
+    Run(ChildContext),
+    Leave { keep_body: bool },
+}
+
+impl Post {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        body: Body,
+        stop_timeout: Duration,
+        stack_size: Option<usize>,
+        fresh_thread: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            stop_timeout,
+            stack_size,
+            fresh_thread,
+            slot: Mutex::new(Some(body)),
+            last_run: AtomicBool::new(false),
+            run: AtomicU64::new(0),
+            desk: Mutex::default(),
+        })
+    }
+
+    /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
+    pub(crate) fn go(&self, run: u64, attempt_count: u32) -> bool {
+        let context = ChildContext::new(self.link.clone(), run, attempt_count);
+        let mut desk = self.desk.lock();
+        if desk.sealed {
+            return false;
+        }
+        self.run.store(run, Ordering::Relaxed);
+        desk.context = Some(context.clone());
+        desk.told_at = None;
+        // The thread waits for a word or is just about to: there is room for it.
+        desk.words.as_ref().is_some_and(|words| words.try_send(Word::Run(context)).is_ok())
+    }
+
+    /// No further run will be: the body may be dropped as the present one ends.
+    pub(crate) fn make_last_run(&self) {
+        self.last_run.store(true, Ordering::Release);
+    }
+
+    /// The run's end has been seen by the supervisor: a thread that serves one run only has left.
+    pub(crate) fn run_is_over(&self) {
+        if self.fresh_thread {
+            self.desk.lock().words = None;
+        }
+    }
+
+    fn holds_body(&self) -> bool {
+        self.slot.lock().is_some()
+    }
+
+    fn context(&self) -> Option<ChildContext> {
+        self.desk.lock().context.clone()
+    }
+}
+
+impl Crew {
+    /// The threads of the supervisor of this number, which itself works for those of `outer`.
+    pub(crate) fn new(number: u64) -> Arc<Self> {
+        let lineage = LINEAGE.with_borrow(|outer| outer.iter().copied().chain([number]).collect());
+        Arc::new(Self { number, lineage, roll: Mutex::default(), left: Condvar::new() })
+    }
+
+    // ── Spawning ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn spawn(
+        self: &Arc<Self>,
+        name: String,
+        stack_size: Option<usize>,
+        post: Option<Arc<Post>>,
+        main: impl FnOnce(&Thread) + Send + 'static,
+    ) -> io::Result<()> {
+        // Held while the thread is spawned, so that it is listed before it can be gone. No user code runs meanwhile.
+        let mut roll = self.roll.lock();
+        if roll.sealed {
+            return Err(io::Error::other("the supervisor shuts down"));
+        }
+        let number = ThreadNumber(roll.next);
+        roll.next += 1;
+        let thread = Arc::new(Thread { number, post, phase: AtomicU8::new(Phase::Waiting as u8) });
+        let (crew, its) = (self.clone(), thread.clone());
+        let mut builder = thread::Builder::new().name(name);
+        if let Some(bytes) = stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        let join = builder.spawn(move || {
+            FAREWELL.set(Some(Farewell { crew: crew.clone(), thread: its.clone() }));
+            LINEAGE.set(crew.lineage.clone());
+            main(&its);
+            its.enter(Phase::Ending);
+        })?;
+        roll.threads.insert(number, Entry { thread, join: Some(join), is_gone: false });
+        Ok(())
+    }
+
+    /// Spawns the supervisor's own thread.
+    pub(crate) fn spawn_supervisor(self: &Arc<Self>, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let number = self.number;
+        self.spawn(name, None, None, move |_| {
+            SUPERVISOR.set(Some(number));
+            main();
+        })
+    }
+
+    /// Sees to it that a thread waits for the word to go.
+    pub(crate) fn provide(self: &Arc<Self>, post: &Arc<Post>) -> Result<(), Failure> {
+        if post.desk.lock().words.is_some() {
+            return Ok(());
+        }
+        let (words, inbox) = bounded(1);
+        let its = post.clone();
+        self.spawn(post.link.id.to_string(), post.stack_size, Some(post.clone()), move |thread| work(thread, &its, &inbox))
+            .map_err(|error| Failure::new(&error.to_string(), Arc::new(error)))?;
+        post.desk.lock().words = Some(words);
+        Ok(())
+    }
+
+    /// Tells the present run of a child to stop. Its callbacks are called on a thread of their own.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread for the callbacks; then [`call_back`](Crew::call_back) is to be tried again.
+    pub(crate) fn stop(self: &Arc<Self>, post: &Arc<Post>, now: Instant) -> io::Result<()> {
+        let context = {
+            let mut desk = post.desk.lock();
+            desk.told_at.get_or_insert(now);
+            desk.context.clone()
+        };
+        if let Some(context) = context {
+            context.signal().tell();
+        }
+        self.call_back(post)
+    }
+
+    /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
+    pub(crate) fn call_back(self: &Arc<Self>, post: &Arc<Post>) -> io::Result<()> {
+        let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else { return Ok(()) };
+        self.spawn(format!("{}:stop", post.link.id), None, Some(post.clone()), move |thread| {
+            thread.enter(Phase::Running);
+            let panic = context.signal().call_all();
+            context.callback_returned(panic);
+        })
+    }
+
+    /// Ends the thread that waits for a word. The body is dropped with it unless it is kept, on a thread of its own if it has
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread to drop it on; then this is to be tried again.
+    pub(crate) fn retire(self: &Arc<Self>, post: &Arc<Post>, keep_body: bool) -> io::Result<()> {
+        if let Some(words) = post.desk.lock().words.take() {
+            if words.try_send(Word::Leave { keep_body }).is_ok() {
+                return Ok(());
+            }
+        }
+        if keep_body || !post.holds_body() {
+            return Ok(());
+        }
+        let its = post.clone();
+        self.spawn(format!("{}:drop", post.link.id), None, Some(post.clone()), move |thread| drop_body(thread, &its))
+    }
+
+    // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes everything out of the hands of a supervisor thread that does not come back: every run is told to stop, every
+    /// thread to leave, and no run is let go any more.
+    pub(crate) fn seize(self: &Arc<Self>, now: Instant) {
+        for post in self.posts() {
+            post.desk.lock().sealed = true;
+            post.make_last_run();
+            // Without a thread for them, callbacks are not called and bodies not dropped: whoever seizes does not retry.
+            let _ = self.stop(&post, now);
+            let _ = self.retire(&post, false);
+        }
+    }
+
+    /// The children that have a thread, the last first.
+    fn posts(&self) -> Vec<Arc<Post>> {
+        let mut posts: Vec<_> = self.roll.lock().threads.values().filter_map(|entry| entry.thread.post.clone()).collect();
+        posts.sort_by_key(|post| std::cmp::Reverse(post.link.key));
+        posts.dedup_by_key(|post| post.link.key);
+        posts
+    }
+
+    fn is_gone(&self, thread: &Thread) {
+        let mut roll = self.roll.lock();
+        if let Some(entry) = roll.threads.get_mut(&thread.number) {
+            entry.is_gone = true;
+        }
+        drop(roll);
+        self.left.notify_all();
+        if let Some(post) = &thread.post {
+            let _ = post.link.handle.shared().tell(Message::ThreadGone(thread.number));
+        }
+    }
+
+    /// Joins a thread that has said that it is gone.
+    pub(crate) fn reap(&self, number: ThreadNumber) {
+        let entry = self.roll.lock().threads.remove(&number);
+        if let Some(join) = entry.and_then(|entry| entry.join) {
+            // No result: user code runs under a guard.
+            let _ = join.join();
+        }
+    }
+
+    /// Joins all threads that have said that they are gone.
+    fn reap_all(&self) {
+        let gone: Vec<_> =
+            self.roll.lock().threads.iter().filter(|(_, entry)| entry.is_gone).map(|(number, _)| *number).collect();
+        for number in gone {
+            self.reap(number);
+        }
+    }
+
+    /// A thread of a child that is not gone, of those with the longest stop timeout.
+    pub(crate) fn most_patient(&self) -> Option<(ThreadNumber, Duration)> {
+        let roll = self.roll.lock();
+        let alive = roll.threads.values().filter(|entry| !entry.is_gone);
+        let patience = |entry: &Entry| Some((entry.thread.number, entry.thread.post.as_ref()?.stop_timeout));
+        alive.filter_map(patience).min_by_key(|(_, timeout)| std::cmp::Reverse(*timeout))
+    }
+
+    pub(crate) fn is_alive(&self, number: ThreadNumber) -> bool {
+        self.roll.lock().threads.get(&number).is_some_and(|entry| !entry.is_gone)
+    }
+
+    /// The children of which a thread is alive, in list order.
+    pub(crate) fn unstopped(&self, now: Instant) -> Vec<Unstopped> {
+        let roll = self.roll.lock();
+        let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
+        for entry in roll.threads.values().filter(|entry| !entry.is_gone) {
+            let Some(post) = &entry.thread.post else { continue };
+            let phase = entry.thread.phase();
+            let told_at = post.desk.lock().told_at;
+            let child = children.entry(post.link.key).or_insert_with(|| Unstopped {
+                id: post.link.id.clone(),
+                run: post.run.load(Ordering::Relaxed),
+                stopping_for: told_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
+                phase,
+            });
+            child.phase = child.phase.min(phase);
+        }
+        children.into_values().collect()
+    }
+
+    /// Lets go of all threads, and spawns no more: those that are gone are joined, the others detached.
+    pub(crate) fn dismiss(&self) {
+        self.roll.lock().sealed = true;
+        self.reap_all();
+        let detached: Vec<_> = {
+            let mut roll = self.roll.lock();
+            let numbers: Vec<_> =
+                roll.threads.iter().filter(|(_, entry)| entry.thread.post.is_some()).map(|(number, _)| *number).collect();
+            numbers.into_iter().filter_map(|number| roll.threads.remove(&number)).collect()
+        };
+        drop(detached);
+    }
+
+    /// Waits until the supervisor's own thread is gone too, and joins it.
+    pub(crate) fn join_supervisor(&self, deadline: Instant) {
+        let mut roll = self.roll.lock();
+        while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_none()) {
+            if self.left.wait_until(&mut roll, deadline).timed_out() {
+                return;
+            }
+        }
+        drop(roll);
+        self.reap_all();
+    }
+}
+
+/// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that went, and waits again.
+fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
+    while let Ok(word) = words.recv() {
+        match word {
+            Word::Run(context) => {
+                if !run(thread, post, context) {
+                    break;
+                }
+            }
+            Word::Leave { keep_body } => {
+                if !keep_body {
+                    drop_body(thread, post);
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Runs the body once. Returns whether the thread stays for another run.
+fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
+    let Some(mut body) = post.slot.lock().take() else { return true };
+    thread.enter(Phase::Running);
+    let outcome = unwind::catch_both(|| body(&context));
+    #[expect(clippy::disallowed_methods, reason = "only the thread itself knows when the body ended")]
+    let at = Instant::now();
+    let (exit, display_panic, mut drop_panic) = reduce(outcome);
+    drop_panic = drop_panic.or(context.signal().end());
+    let number = context.run_number();
+    drop(context);
+    post.desk.lock().context = None;
+    let is_last = post.last_run.load(Ordering::Acquire);
+    if is_last {
+        thread.enter(Phase::Dropping);
+        drop_panic = drop_panic.or(unwind::discard(body).err());
+    } else {
+        *post.slot.lock() = Some(body);
+    }
+    thread.enter(Phase::Waiting);
+    let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drop_panic };
+    tell(post, Message::Exit(Box::new(end)));
+    !is_last && !post.fresh_thread
+}
+
+/// Makes data of what came out of a body. Returns the panics of the error's `Display` and of a payload's `Drop` too.
+fn reduce(outcome: Result<crate::exit::ChildResult, (Panic, Option<Panic>)>) -> (Exit, Option<Panic>, Option<Panic>) {
+    match outcome {
+        Ok(Ok(())) => (Exit::Completed, None, None),
+        Ok(Err(error)) => {
+            let error: Arc<dyn Error + Send + Sync> = Arc::from(error);
+            match unwind::catch(|| error.to_string()) {
+                Ok(message) => (Exit::Failed(Failure::new(&message, error)), None, None),
+                Err(panic) => (Exit::Failed(Failure::new("an error whose `Display` panicked", error)), Some(panic), None),
+            }
+        }
+        Err((panic, drop_panic)) => (Exit::Panicked(panic), None, drop_panic),
+    }
+}
+
+fn drop_body(thread: &Thread, post: &Arc<Post>) {
+    let Some(body) = post.slot.lock().take() else { return };
+    thread.enter(Phase::Dropping);
+    if let Err(panic) = unwind::discard(body) {
+        let (key, callback) = (post.link.key, crate::event::Callback::Drop);
+        tell(post, Message::Called { key, callback, panic: Some(panic) });
+    }
+}
+
+/// Tells the supervisor. One that has ended does not listen; what it would have been told is dropped here, under a guard.
+fn tell(post: &Post, message: Message) {
+    let _ = unwind::catch(|| post.link.handle.shared().tell(message).is_ok());
+}
