@@ -355,11 +355,15 @@ impl Circuit {
         }
     }
 
-    /// It was told to stop: for `cause`, unless it had been told before.
-    pub(crate) fn told_to_stop(&mut self, cause: StopCause, now: Instant) {
+    /// Notes that it is told to stop. Returns whether that is news; if not, the first cause stays.
+    pub(crate) fn told_to_stop(&mut self, cause: StopCause, now: Instant) -> bool {
         let deadline = deadline::after(now, self.rules.stop_timeout);
-        if let Some(run) = &mut self.run {
-            run.told.get_or_insert(Told { cause, at: now, deadline, lapsed: false });
+        match &mut self.run {
+            Some(run) if run.told.is_none() => {
+                run.told = Some(Told { cause, at: now, deadline, lapsed: false });
+                true
+            }
+            _ => false,
         }
     }
 

@@ -16,6 +16,8 @@ mod inbox;
 mod report;
 mod roster;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod stop;
 mod supervisor;

@@ -108,8 +108,8 @@ pub(crate) struct Roster {
     deadlines: BTreeSet<(Instant, Key)>,
     /// What is to be done now.
     actions: VecDeque<Step>,
-    /// Whose facts have changed, or whose time has come.
-    unsettled: VecDeque<Key>,
+    /// Whose facts have changed, or whose time has come; with whether its flag was asked just now.
+    unsettled: VecDeque<(Key, bool)>,
     round: Option<Round>,
     next_run: u64,
     closing: bool,
@@ -173,7 +173,7 @@ impl Roster {
     /// Considers the child at the next turn.
     pub(crate) fn unsettle(&mut self, key: Key) {
         if self.children.contains_key(&key) {
-            self.unsettled.push_back(key);
+            self.unsettled.push_back((key, false));
         }
     }
 
@@ -199,7 +199,7 @@ impl Roster {
             self.deadlines.pop_first();
             if let Some(child) = self.children.get_mut(&key) {
                 child.wake = None;
-                self.unsettled.push_back(key);
+                self.unsettled.push_back((key, false));
             }
         }
     }
@@ -229,7 +229,7 @@ impl Roster {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) && child.circuit.trust() {
             self.report(key, EventKind::Healthy, now);
-            self.unsettled.push_back(key);
+            self.unsettled.push_back((key, false));
         }
     }
 
@@ -240,12 +240,13 @@ impl Roster {
         for (&key, child) in self.children.iter_mut().rev() {
             self.awaited += usize::from(child.circuit.close(now, limit));
             if child.circuit.is_running() {
-                // All are told before any of them is looked at more closely: what is reported of one delays no other.
-                child.circuit.told_to_stop(StopCause::Shutdown, now);
                 self.actions.push_back(Step::Act(Action::LastRun { key }));
-                self.actions.push_back(Step::Act(Action::Stop { key }));
+                // All are told before any of them is looked at more closely: what is reported of one delays no other.
+                if child.circuit.told_to_stop(StopCause::Shutdown, now) {
+                    self.actions.push_back(Step::Act(Action::Stop { key }));
+                }
             }
-            self.unsettled.push_back(key);
+            self.unsettled.push_back((key, false));
         }
     }
 
@@ -286,7 +287,7 @@ impl Roster {
     fn command(&mut self, key: Key, change: impl FnOnce(&mut Circuit)) {
         if let Some(child) = self.children.get_mut(&key) {
             change(&mut child.circuit);
-            self.unsettled.push_back(key);
+            self.unsettled.push_back((key, false));
         }
     }
 
@@ -299,8 +300,8 @@ impl Roster {
                 Some(Step::Act(action)) => return Some(action),
                 Some(Step::Go(key)) => return Some(self.go(key, now)),
                 None => {
-                    let key = self.unsettled.pop_front()?;
-                    self.decide(key, now, false, outside);
+                    let (key, asked) = self.unsettled.pop_front()?;
+                    self.decide(key, now, asked, outside);
                 }
             }
         }
@@ -347,6 +348,11 @@ impl Roster {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
+    #[cfg(test)]
+    pub(crate) fn deadline_count(&self) -> usize {
+        self.deadlines.len()
+    }
+
     /// Does what the facts about one child demand, until they demand nothing any more. `asked` says that its flag was asked
     /// just now.
     fn decide(&mut self, key: Key, now: Instant, mut asked: bool, outside: &mut impl Outside) {
@@ -361,6 +367,11 @@ impl Roster {
                         child.circuit.flag_is(on);
                     }
                     self.note_call(key, Callback::Enabled, answer.panic, now);
+                }
+                Decision::Start if !self.actions.is_empty() => {
+                    // A start is made known at once; what is still to be said comes before it.
+                    self.unsettled.push_front((key, true));
+                    return;
                 }
                 Decision::Start => {
                     self.start(key, now, outside);
@@ -441,7 +452,7 @@ impl Roster {
         let child = self.children.get_mut(&key).expect("a started child is listed until it has ended");
         child.circuit.go(now);
         let (run, attempt_count) = (child.circuit.last_run(), child.circuit.attempt_count());
-        self.unsettled.push_front(key);
+        self.unsettled.push_front((key, false));
         Action::Go { key, run, attempt_count }
     }
 
@@ -470,7 +481,7 @@ impl Roster {
         if let Some(panic) = asked {
             self.note_call(key, Callback::Backoff, panic, now);
         }
-        self.unsettled.push_back(key);
+        self.unsettled.push_back((key, false));
     }
 
     /// A callback of the child was called. A panic is reported, unless the last call of that callback panicked as well.
