@@ -22,7 +22,7 @@ use crate::{
     id::ChildId,
     inbox::{Message, Order, RunEnd},
     report::{ShutdownCause, ShutdownReport},
-    roster::{Action, Answer, Bar, Key, Outside, Report, Roster},
+    roster::{Action, Answer, Bar, Key, Outside, Progress, Report, Roster},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -150,8 +150,12 @@ impl Engine {
     /// Does all that is to be done now.
     fn settle(&mut self) {
         self.roster.expire(now());
-        while let Some(action) = self.roster.settle(now(), &mut self.desk) {
-            self.perform(action);
+        loop {
+            match self.roster.settle(now(), &mut self.desk) {
+                Progress::Perform(action) => self.perform(action),
+                Progress::Again => {}
+                Progress::Settled => break,
+            }
         }
         if deadline::is_reached(self.chores_at, now()) {
             self.chores_at = None;

@@ -92,6 +92,15 @@ pub(crate) enum Action {
     },
 }
 
+/// What one step came to.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Perform(Action),
+    Again,
+    /// There is nothing to do before something happens.
+    Settled,
+}
+
 /// An event but for its place in the order of all, which the outside gives it as it records it.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -132,7 +141,9 @@ struct Child {
 #[derive(Debug)]
 enum Step {
     Act(Action),
+    /// These two begin a span of time, and so wait for the instant at which they are taken up.
     Go(Key),
+    NotSpawned(Key, Failure),
 }
 
 /// A pass over all children in list order that asks each flag.
@@ -293,17 +304,23 @@ impl Roster {
 
     // ── What follows ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// The next thing to do, if there is any. To be called, with a new `now`, until there is none.
-    pub(crate) fn settle(&mut self, now: Instant, outside: &mut impl Outside) -> Option<Action> {
-        loop {
-            match self.actions.pop_front() {
-                Some(Step::Act(action)) => return Some(action),
-                Some(Step::Go(key)) => return Some(self.go(key, now)),
-                None => {
-                    let (key, asked) = self.unsettled.pop_front()?;
-                    self.decide(key, now, asked, outside);
-                }
+    /// Takes one step. To be called, each time with a new `now`, until all is settled: a step may ask user code, which takes
+    /// time.
+    pub(crate) fn settle(&mut self, now: Instant, outside: &mut impl Outside) -> Progress {
+        match self.actions.pop_front() {
+            Some(Step::Act(action)) => Progress::Perform(action),
+            Some(Step::Go(key)) => Progress::Perform(self.go(key, now)),
+            Some(Step::NotSpawned(key, failure)) => {
+                self.not_spawned(key, failure, now, outside);
+                Progress::Again
             }
+            None => match self.unsettled.pop_front() {
+                Some((key, asked)) => {
+                    self.decide(key, now, asked, outside);
+                    Progress::Again
+                }
+                None => Progress::Settled,
+            },
         }
     }
 
@@ -337,7 +354,8 @@ impl Roster {
                 if let Some(panic) = called {
                     self.note_call(key, Callback::Enabled, panic, now);
                 }
-                self.decide(key, now, true, outside);
+                // What is to be done is done with a `now` from after the callbacks.
+                self.unsettled.push_back((key, true));
             }
             None => self.round = round.again.then_some(Round { after: None, again: false }),
         }
@@ -376,7 +394,7 @@ impl Roster {
                 Decision::Start => {
                     self.start(key, now, outside);
                     if self.children.get(&key).is_some_and(|child| child.circuit.is_running()) {
-                        // Its timers are set as it is given the word to go.
+                        // It is looked at again as it is given the word to go, or found to have no thread.
                         return;
                     }
                 }
@@ -440,12 +458,15 @@ impl Roster {
                 self.report(key, EventKind::Started, now);
                 self.actions.push_back(Step::Go(key));
             }
-            Err(failure) => {
-                let mut asked = None;
-                let ended = child.circuit.end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
-                self.tell_end(key, ended, Exit::Failed(failure), asked, now);
-            }
+            Err(failure) => self.actions.push_back(Step::NotSpawned(key, failure)),
         }
+    }
+
+    fn not_spawned(&mut self, key: Key, failure: Failure, now: Instant, outside: &mut impl Outside) {
+        let child = self.children.get_mut(&key).expect("a child that begins is listed until it has ended");
+        let mut asked = None;
+        let ended = child.circuit.end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+        self.tell_end(key, ended, Exit::Failed(failure), asked, now);
     }
 
     fn go(&mut self, key: Key, now: Instant) -> Action {
