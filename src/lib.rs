@@ -22,6 +22,8 @@ mod snapshot;
 mod stop;
 mod supervisor;
 mod telemetry;
+#[cfg(test)]
+mod timelines;
 mod unwind;
 mod worker;
 

@@ -65,6 +65,8 @@ struct Model {
     last_run: u64,
     not_before: Option<Option<Instant>>,
     healthy: bool,
+    /// It was up long enough; that has to be told before its end is.
+    was_healthy: bool,
     overdue: bool,
     done: bool,
     /// Its closure has been given up, or will be as the run ends.
@@ -242,6 +244,7 @@ impl Simulation {
             last_run: 0,
             not_before: None,
             healthy: false,
+            was_healthy: false,
             overdue: false,
             done: false,
             let_go: false,
@@ -428,7 +431,8 @@ impl Simulation {
         model.body = None;
         let until = model.told.map_or(at, |(told, _)| told.min(at));
         let healthy_at = deadline::after(body.since, model.rules.healthy_after);
-        if deadline::is_reached(healthy_at, until) && !model.healthy {
+        model.was_healthy = deadline::is_reached(healthy_at, until);
+        if model.was_healthy && !model.healthy {
             model.failures = 0;
         }
         let asked = model.told.is_some();
@@ -631,6 +635,7 @@ impl Simulation {
                 assert_eq!(model.started.take(), Some(run), "promise 2: Stopped pairs with its Started");
                 assert!(model.body.is_none() && !view.status.is_running(), "promise 2: Stopped comes after the body");
                 assert_eq!(cause == StopCause::Exited, model.told.is_none(), "asked or not: {cause}");
+                assert!(model.healthy || !model.was_healthy, "promise 5: nobody noticed that it had been up long enough");
                 model.told = None;
             }
             EventKind::Healthy => {

@@ -1,0 +1,357 @@
+//! Single timelines of the core on virtual instants, each drawn above what it comes to.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    circuit::{Policy, Rules, View},
+    exit::{Exit, Failure, Panic},
+    id::ChildId,
+    roster::{Action, Answer, Bar, Key, Outside, Progress, Roster},
+};
+
+const MS: Duration = Duration::from_millis(1);
+const A: Key = Key(0);
+const B: Key = Key(1);
+const C: Key = Key(2);
+
+/// A supervisor on virtual time: what the core asks is answered from a script, what it tells is written down.
+struct Scene {
+    roster: Roster,
+    script: Script,
+    now: Instant,
+    origin: Instant,
+    told: Vec<String>,
+}
+
+struct Script {
+    off: Vec<Key>,
+    no_thread: bool,
+    delay: fn(u32) -> Duration,
+    flags_asked: Vec<Key>,
+    backoffs_asked: Vec<u32>,
+}
+
+impl Outside for Script {
+    fn is_enabled(&mut self, key: Key, _id: &ChildId) -> Answer<Option<bool>> {
+        self.flags_asked.push(key);
+        Answer { value: Some(!self.off.contains(&key)), panic: None }
+    }
+
+    fn backoff(&mut self, _key: Key, attempt: u32) -> Answer<Duration> {
+        self.backoffs_asked.push(attempt);
+        Answer { value: (self.delay)(attempt), panic: None }
+    }
+
+    fn begin(&mut self, _key: Key, _view: View) -> Result<(), Bar> {
+        Ok(())
+    }
+
+    fn provide_thread(&mut self, _key: Key) -> Result<(), Failure> {
+        if self.no_thread { Err(Failure::new("no thread", std::sync::Arc::new(std::io::Error::other("")))) } else { Ok(()) }
+    }
+}
+
+fn rules() -> Rules {
+    Rules { policy: Policy::Permanent, healthy_after: 1000 * MS, stop_timeout: 200 * MS, max_restarts: None, significant: false }
+}
+
+fn failed() -> Exit {
+    Exit::Panicked(Panic::new("boom"))
+}
+
+impl Scene {
+    fn new(rules: &[Rules]) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "any instant does as the origin of virtual time")]
+        let now = Instant::now();
+        let script = Script {
+            off: Vec::new(),
+            no_thread: false,
+            delay: |attempt| 10 * MS * 2u32.pow(attempt),
+            flags_asked: Vec::new(),
+            backoffs_asked: Vec::new(),
+        };
+        let mut scene = Self { roster: Roster::new(), script, now, origin: now, told: Vec::new() };
+        for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
+            scene.roster.insert(Key(number as u64), ChildId::from(name), rules.clone(), now);
+        }
+        scene.poll();
+        scene
+    }
+
+    fn settle(&mut self) {
+        loop {
+            self.roster.expire(self.now);
+            loop {
+                match self.roster.settle(self.now, &mut self.script) {
+                    Progress::Perform(Action::Report { report, .. }) => {
+                        let name = match report.kind {
+                            crate::EventKind::Started => "started",
+                            crate::EventKind::Stopped { .. } => "stopped",
+                            crate::EventKind::Healthy => "healthy",
+                            crate::EventKind::Overdue { .. } => "overdue",
+                            crate::EventKind::GaveUp => "gave up",
+                            crate::EventKind::CallbackPanicked { .. } => "panicked",
+                        };
+                        let millis = (self.now - self.origin).as_millis();
+                        self.told.push(format!("{millis} {} {name} {}", report.id, report.attempt_count));
+                    }
+                    Progress::Perform(Action::Stop { key }) => {
+                        self.told.push(format!("{} {key:?} told to stop", (self.now - self.origin).as_millis()));
+                    }
+                    Progress::Perform(_) | Progress::Again => {}
+                    Progress::Settled => break,
+                }
+            }
+            if !self.roster.is_in_round() {
+                return;
+            }
+            self.roster.continue_round(self.now, &mut self.script);
+        }
+    }
+
+    fn poll(&mut self) {
+        self.roster.begin_round();
+        self.settle();
+    }
+
+    /// Goes to a moment by way of all timers before it, as the engine does.
+    fn at(&mut self, millis: u32) -> &mut Self {
+        let target = self.origin + millis * MS;
+        while let Some(deadline) = self.roster.next_deadline().filter(|deadline| *deadline <= target) {
+            self.now = deadline;
+            self.settle();
+        }
+        self.now = target;
+        self
+    }
+
+    fn exits(&mut self, key: Key, run: u64, exit: Exit) -> &mut Self {
+        self.roster.run_ended(key, run, exit, self.now, &mut self.script).expect("it is the present run");
+        self.settle();
+        self
+    }
+
+    #[track_caller]
+    fn tells(&mut self, expected: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.told), expected);
+    }
+}
+
+// BO-01, BO-15, TE-01
+//
+//   0        100     120         200         240
+//   run 1 ───✗ 20 ms run 2 ──────✗ 40 ms     run 3
+#[test]
+fn restarts_come_exactly_after_their_backoff() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.at(100).exits(A, 1, failed());
+    scene.at(200).exits(A, 2, failed());
+    scene.at(240).tells(&["0 a started 0", "100 a stopped 0", "120 a started 1", "200 a stopped 1", "240 a started 2"]);
+    assert_eq!(scene.script.backoffs_asked, [1, 2]);
+}
+
+// BO-05, BO-06, BO-10
+//
+//   0        20      1019          1059    2059         2100
+//   run 1 ✗  run 2 ──✗ 999 ms up   run 3 ──healthy ─────✗ forgiven
+#[test]
+fn failures_are_forgiven_at_healthy_after_and_not_a_millisecond_sooner() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.exits(A, 1, failed());
+    scene.at(1019).exits(A, 2, failed());
+    scene.at(2100).exits(A, 3, failed());
+    scene.tells(&[
+        "0 a started 0",
+        "0 a stopped 0",
+        "20 a started 1",
+        "1019 a stopped 1",
+        "1059 a started 2",
+        "2059 a healthy 0",
+        "2100 a stopped 0",
+    ]);
+    assert_eq!(scene.script.backoffs_asked, [1, 2, 1]);
+}
+
+// BO-09
+#[test]
+fn with_healthy_after_zero_every_run_is_healthy() {
+    let mut scene = Scene::new(&[Rules { healthy_after: Duration::ZERO, ..rules() }]);
+    scene.at(5).exits(A, 1, failed());
+    scene.at(30).exits(A, 2, failed());
+    scene.tells(&["0 a started 0", "0 a healthy 0", "5 a stopped 0", "25 a started 1", "25 a healthy 0", "30 a stopped 0"]);
+    assert_eq!(scene.script.backoffs_asked, [1, 1]);
+}
+
+// BO-02, BO-14, BO-24: three children come back in the order of their deadlines.
+//
+//   a ✗────────────80──▶
+//   b ✗──────40──▶
+//   c ✗──20──▶
+#[test]
+fn each_child_has_its_own_deadline() {
+    let mut scene = Scene::new(&[rules(), rules(), rules()]);
+    scene.tells(&["0 a started 0", "0 b started 0", "0 c started 0"]);
+    scene.script.delay = |_| 80 * MS;
+    scene.exits(A, 1, failed());
+    scene.script.delay = |_| 40 * MS;
+    scene.exits(B, 2, failed());
+    scene.script.delay = |_| 20 * MS;
+    scene.exits(C, 3, failed());
+    scene.told.clear();
+    scene.at(100).tells(&["20 c started 1", "40 b started 1", "80 a started 1"]);
+}
+
+// EN-05, EN-06
+//
+//   0        100      110      125      140
+//   run 1 ───✗ off    (poll)   (due)    on at the poll: at once, for the backoff is over
+#[test]
+fn backoff_that_ends_while_the_flag_is_off_starts_nothing() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.at(100).script.off.push(A);
+    scene.exits(A, 1, failed());
+    scene.at(110).poll();
+    scene.at(130).tells(&["0 a started 0", "100 a stopped 0"]);
+    scene.script.off.clear();
+    scene.at(140).poll();
+    scene.tells(&["140 a started 1"]);
+}
+
+// EN-08, TE-05
+#[test]
+fn levels_of_a_flag_count_and_not_its_edges() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.at(10).script.off.push(A);
+    scene.script.off.clear();
+    scene.poll();
+    scene.tells(&["0 a started 0"]);
+    scene.at(20).script.off.push(A);
+    scene.poll();
+    scene.at(30).exits(A, 1, failed());
+    scene.tells(&["20 Key(0) told to stop", "30 a stopped 0"]);
+    scene.script.off.clear();
+    scene.at(40).poll();
+    scene.tells(&["40 a started 0"]);
+    assert!(scene.script.backoffs_asked.is_empty(), "being switched off is no failure");
+}
+
+// EN-10
+#[test]
+fn one_round_asks_every_flag_once() {
+    let mut scene = Scene::new(&[rules(), rules(), rules()]);
+    assert_eq!(scene.script.flags_asked, [A, B, C], "the answers of the first round are those right before the starts");
+    scene.roster.begin_round();
+    scene.roster.begin_round();
+    scene.script.flags_asked.clear();
+    scene.settle();
+    assert_eq!(scene.script.flags_asked, [A, B, C, A, B, C], "what was asked for during a round may have been passed by it");
+    scene.roster.remove(B);
+    scene.settle();
+    scene.script.flags_asked.clear();
+    scene.poll();
+    assert_eq!(scene.script.flags_asked, [A, C], "a child that is being removed is not asked for");
+}
+
+// EX-21: an Ok at once, again and again, meets the backoff like any failure.
+#[test]
+fn returning_at_once_does_not_spin() {
+    let mut scene = Scene::new(&[Rules { healthy_after: Duration::MAX, ..rules() }]);
+    scene.script.delay = |attempt| (100 * MS * 2u32.saturating_pow(attempt - 1)).min(60_000 * MS);
+    let mut runs = 0;
+    while (scene.now - scene.origin) < Duration::from_secs(3600) {
+        runs += 1;
+        scene.exits(A, runs, Exit::Completed);
+        let next = scene.roster.next_deadline().expect("it is tried again");
+        scene.now = next;
+        scene.settle();
+    }
+    assert!(runs < 75, "{runs} runs in an hour");
+}
+
+// EX-25
+//
+//   run 1 ✗ run 2 ✗ run 3 ✗ given up          run 4, tried again by hand
+#[test]
+fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
+    let mut scene = Scene::new(&[Rules { max_restarts: Some(2), ..rules() }]);
+    scene.exits(A, 1, failed());
+    scene.at(20).exits(A, 2, failed());
+    scene.at(60).exits(A, 3, failed());
+    scene.at(10_000).tells(&[
+        "0 a started 0",
+        "0 a stopped 0",
+        "20 a started 1",
+        "20 a stopped 1",
+        "60 a started 2",
+        "60 a stopped 2",
+        "60 a gave up 3",
+    ]);
+    assert_eq!(scene.script.backoffs_asked, [1, 2], "no backoff is asked for the failure that gives up");
+    scene.roster.reset(A, scene.now);
+    scene.settle();
+    scene.tells(&["10000 a started 0"]);
+}
+
+// BO-11, TE-02: a start that finds no thread waits at least 100 ms, and has no `started`.
+#[test]
+fn starts_without_a_thread_are_failures_with_a_backoff() {
+    let mut scene = Scene::new(&[]);
+    scene.script.no_thread = true;
+    scene.script.delay = |attempt| 60 * MS * attempt;
+    scene.roster.insert(A, ChildId::from("a"), rules(), scene.now);
+    scene.poll();
+    scene.at(219).script.no_thread = false;
+    scene.at(300).tells(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
+}
+
+// SH-10, NS-02
+//
+//   0      100              100        300                   1300
+//   a, b, c run; shutdown   a: limit 0 b: limit 200 ms       c: limit 1200 ms, stops in time
+#[test]
+fn every_stop_timeout_counts_by_itself() {
+    let limits = [Duration::ZERO, 200 * MS, 1200 * MS].map(|stop_timeout| Rules { stop_timeout, ..rules() });
+    let mut scene = Scene::new(&limits);
+    scene.told.clear();
+    scene.at(100);
+    scene.roster.close(scene.now, Duration::MAX);
+    scene.settle();
+    scene.at(1000).tells(&[
+        "100 Key(2) told to stop",
+        "100 Key(1) told to stop",
+        "100 Key(0) told to stop",
+        "100 a overdue 0",
+        "300 b overdue 0",
+    ]);
+    assert!(!scene.roster.is_over(), "c has time left");
+    scene.exits(C, 3, failed());
+    scene.tells(&["1000 c stopped 0"]);
+    assert!(scene.roster.is_over(), "nobody else has");
+}
+
+// CK-07
+#[test]
+fn clock_that_goes_backwards_starts_nothing_twice() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.at(500).exits(A, 1, failed());
+    scene.now = scene.origin;
+    scene.settle();
+    scene.poll();
+    scene.at(520).tells(&["0 a started 0", "500 a stopped 0", "520 a started 1"]);
+    scene.now = scene.origin;
+    scene.exits(A, 2, failed());
+    scene.tells(&["0 a stopped 1"]);
+}
+
+// CK-02
+#[test]
+fn backoff_without_end_waits_for_a_reset() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.script.delay = |_| Duration::MAX;
+    scene.exits(A, 1, failed());
+    assert_eq!(scene.roster.next_deadline(), None);
+    scene.at(1_000_000).tells(&["0 a started 0", "0 a stopped 0"]);
+    scene.roster.reset(A, scene.now);
+    scene.settle();
+    scene.tells(&["1000000 a started 0"]);
+}
