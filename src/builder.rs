@@ -13,17 +13,19 @@ use parking_lot::Mutex;
 use crate::{
     backoff::Backoff,
     child::ChildSpec,
+    context::ChildContext,
     engine::{Engine, Parts},
-    error::{Invalid, StartError, StartErrorReason},
+    error::{ChildGaveUp, Invalid, StartError, StartErrorReason},
     event::Event,
+    exit::ChildResult,
     id::ChildId,
     inbox::Message,
     report::{ShutdownCause, ShutdownReport},
-    shared::{Defaults, Shared, check_id},
-    supervisor::Supervisor,
+    shared::{Defaults, Shared, check_spec},
+    supervisor::{Supervisor, stop_children},
     telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
     unwind,
-    worker::Crew,
+    worker::{self, Crew},
 };
 
 /// Answers whether a child is enabled.
@@ -33,7 +35,7 @@ pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 ///
 /// | setting | default | of the Elixir package |
 /// | --- | --- | --- |
-/// | [`name`](SupervisorBuilder::name) | `supervisor` | |
+/// | [`name`](SupervisorBuilder::name) | `supervisor`; nested, the id of the child | |
 /// | [`poll_interval`](SupervisorBuilder::poll_interval) | 1 s | `poll_interval` |
 /// | [`healthy_after`](SupervisorBuilder::healthy_after) | 60 s | `child_startup_time` |
 /// | [`stop_timeout`](SupervisorBuilder::stop_timeout) | 5 s | the child spec's `shutdown` |
@@ -61,7 +63,8 @@ pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 /// ```
 #[must_use = "nothing runs before `start`"]
 pub struct SupervisorBuilder {
-    name: String,
+    /// `None` is the default.
+    name: Option<String>,
     poll_interval: Duration,
     healthy_after: Duration,
     stop_timeout: Duration,
@@ -75,7 +78,7 @@ impl SupervisorBuilder {
     /// The defaults of all settings.
     pub(crate) fn new() -> Self {
         Self {
-            name: String::from("supervisor"),
+            name: None,
             poll_interval: Duration::from_secs(1),
             healthy_after: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(5),
@@ -88,7 +91,7 @@ impl SupervisorBuilder {
 
     /// Names the supervisor and its thread.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 
@@ -197,12 +200,10 @@ impl SupervisorBuilder {
             return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
         }
         warn_of_abort();
-        let defaults = Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
-        let (sender, inbox) = unbounded();
-        let shared = Arc::new(Shared::new(self.name.as_str().into(), defaults, sender));
+        let name = self.name.clone().unwrap_or_else(|| String::from("supervisor"));
+        let (shared, inbox) = self.share(&name, None);
         let crew = Crew::new(shared.number);
         let (started, first_round) = bounded(1);
-        let name = self.name.clone();
         // A spawn that fails drops the closure that it was given; so the builder waits outside of it.
         let slot = Arc::new(Mutex::new(Some(self)));
         let its = (slot.clone(), shared.clone(), crew.clone());
@@ -210,7 +211,7 @@ impl SupervisorBuilder {
             let (slot, shared, crew) = its;
             let Some(builder) = slot.lock().take() else { return };
             let its = inbox.clone();
-            supervise(&shared, &crew, inbox, || Engine::new(builder.parts(&shared, &crew, its, started)).run());
+            supervise(&shared, &crew, inbox, || Engine::new(builder.parts(&shared, &crew, its, Some(started))).run());
         });
         if let Err(error) = spawned {
             let builder = slot.lock().take().expect("the thread that would take it was not spawned");
@@ -221,16 +222,88 @@ impl SupervisorBuilder {
         Ok(Supervisor::new(shared, crew))
     }
 
+    /// Supervises on this child's thread until the child is to stop: this is how supervisors nest.
+    ///
+    /// The ids of the children become paths: a child `orders` of a supervisor that is run by the child `ingest` is
+    /// `ingest/orders`, in events, flags, reports and thread names. A [`Handle`](crate::Handle) of the nested supervisor, which
+    /// bodies have as [`ctx.supervisor()`](ChildContext::supervisor), knows it by its own id too. Unless the builder has sinks
+    /// of its own, events go to those of the outer supervisor; the [sequence](Event::seq) is counted for each supervisor. Flags
+    /// are not inherited: the flag of the child that runs this is the flag of all below it.
+    ///
+    /// When the child is told to stop, all below it are, the leaves first; and this returns when no thread of its children is
+    /// alive, however long that takes. A grandchild that does not stop so makes the outer child overdue, and nothing else waits
+    /// for it.
+    ///
+    /// # Errors
+    ///
+    /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the configuration is wrong; for the outer
+    /// child either is a failure. So is an `Ok` when this was shut down through the nested supervisor's own handle.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("ingest", |ctx| {
+    ///         Supervisor::builder()
+    ///             .child(ChildSpec::new("orders", |ctx| {
+    ///                 println!("{} runs", ctx.id()); // ingest/orders
+    ///                 Ok(ctx.sleep(Duration::MAX)?)
+    ///             }))
+    ///             .run(ctx)
+    ///     }))
+    ///     .start()?;
+    /// assert!(supervisor.shutdown().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run(mut self, ctx: &ChildContext) -> ChildResult {
+        self.check()?;
+        if self.sinks.is_empty() {
+            // No sinks, no outer supervisor: then this run is to stop as well.
+            self.sinks = ctx.sinks().map(|sinks| sinks.to_vec()).unwrap_or_default();
+        }
+        if ctx.is_stopping() {
+            return Ok(());
+        }
+        let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
+        let (shared, inbox) = self.share(&name, Some(ctx.id().clone()));
+        let crew = Crew::new(shared.number);
+        let its = (shared.clone(), crew.clone());
+        let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1, Duration::MAX));
+        let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
+        worker::as_supervisor(&crew, || {
+            supervise(&shared, &crew, inbox, || Engine::new(self.parts(&shared, &crew, cloned, None)).run());
+            // Only after the supervisor has died of a fault of its own is there anybody to wait for.
+            crew.join_all();
+        });
+        if let Some(report) = shared.end() {
+            cause = report.cause;
+        }
+        match cause {
+            ShutdownCause::Requested => Ok(()),
+            ShutdownCause::GaveUp { id, exit } => Err(ChildGaveUp { id, exit }.into()),
+            ShutdownCause::Died => Err("the nested supervisor died".into()),
+        }
+    }
+
+    fn share(&self, name: &str, prefix: Option<ChildId>) -> (Arc<Shared>, Receiver<Message>) {
+        let (sender, inbox) = unbounded();
+        let defaults = Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
+        (Arc::new(Shared::new(name.into(), prefix, defaults, sender)), inbox)
+    }
+
     fn check(&self) -> Result<(), Invalid> {
         if self.poll_interval.is_zero() {
             return Err(Invalid::ZeroPollInterval);
         }
-        if self.name.contains('\0') {
+        if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
             return Err(Invalid::NulInName);
         }
         let mut ids = HashSet::new();
         for child in &self.children {
-            check_id(&child.id)?;
+            check_spec(child)?;
             if !ids.insert(&child.id) {
                 return Err(Invalid::DuplicateId(child.id.clone()));
             }
@@ -239,7 +312,7 @@ impl SupervisorBuilder {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the children's time begins here")]
-    fn parts(self, shared: &Arc<Shared>, crew: &Arc<Crew>, inbox: Receiver<Message>, started: Sender<()>) -> Parts {
+    fn parts(self, shared: &Arc<Shared>, crew: &Arc<Crew>, inbox: Receiver<Message>, started: Option<Sender<()>>) -> Parts {
         let Self { name: _, poll_interval, healthy_after: _, stop_timeout: _, backoff, flag, mut sinks, children } = self;
         if sinks.is_empty() {
             // So that nothing ever fails in silence.
@@ -247,7 +320,19 @@ impl SupervisorBuilder {
         }
         let now = Instant::now();
         let children = children.into_iter().map(|spec| (shared.list(&spec, now), spec)).collect();
-        Parts { shared: shared.clone(), crew: crew.clone(), inbox, poll_interval, flag, backoff, sinks, children, started }
+        let is_nested = started.is_none();
+        Parts {
+            shared: shared.clone(),
+            crew: crew.clone(),
+            inbox,
+            poll_interval,
+            flag,
+            backoff,
+            sinks,
+            children,
+            started,
+            is_nested,
+        }
     }
 }
 

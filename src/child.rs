@@ -31,6 +31,7 @@ pub enum RestartPolicy {
 /// | [`fresh_thread`](ChildSpec::fresh_thread) | `false` |
 /// | [`max_restarts`](ChildSpec::max_restarts) | no limit |
 /// | [`significant`](ChildSpec::significant) | `false` |
+/// | [`watchdog`](ChildSpec::watchdog) | none |
 ///
 /// A child keeps one thread, on which all its runs follow one another. What the closure captures, and the thread's
 /// thread-local variables, live on from run to run, also after a panic; what has to be new for every run is made inside
@@ -65,6 +66,7 @@ pub struct ChildSpec {
     pub(crate) fresh_thread: bool,
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
+    pub(crate) watchdog: Option<Duration>,
 }
 
 impl ChildSpec {
@@ -118,6 +120,7 @@ impl ChildSpec {
             fresh_thread: false,
             max_restarts: None,
             significant: false,
+            watchdog: None,
         }
     }
 
@@ -188,6 +191,40 @@ impl ChildSpec {
         self
     }
 
+    /// Watches over a child that says what it is doing: one that is silent for longer than `limit` is told to stop, with the
+    /// cause [`Hung`](crate::StopCause::Hung), and the end of that run is a failure.
+    ///
+    /// The watch begins with the first [`heartbeat`](ChildContext::heartbeat) of a run, so that a slow start is no hang. A
+    /// silence is noticed when it has lasted for between one and one and a quarter of `limit` (and 1 ms), a callback that holds
+    /// the supervisor thread aside. Where the whole process or machine stood still, the supervisor was late too, and what it
+    /// did not see does not count. A child that does not stop when told is reported as overdue and blocks only itself.
+    ///
+    /// Zero is an error at the start; [`Duration::MAX`] is no watch. The idea is that of hardware watchdogs, and of the
+    /// watchdog of systemd's services.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::ChildSpec;
+    /// use std::time::Duration;
+    ///
+    /// let spec = ChildSpec::new("reader", |ctx| {
+    ///     while !ctx.is_stopping() {
+    ///         ctx.heartbeat("reading");
+    ///         // … read from the device …
+    ///         ctx.heartbeat("writing");
+    ///         // … write to the database …
+    ///     }
+    ///     Ok(())
+    /// })
+    /// .watchdog(Duration::from_secs(30));
+    /// # let _ = spec;
+    /// ```
+    pub fn watchdog(mut self, limit: Duration) -> Self {
+        self.watchdog = Some(limit);
+        self
+    }
+
     /// Sets whether giving up this child shuts the whole supervisor down. The word is OTP's.
     ///
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last exit. Without
@@ -211,6 +248,7 @@ impl fmt::Debug for ChildSpec {
             fresh_thread,
             max_restarts,
             significant,
+            watchdog,
         } = self;
         f.debug_struct("ChildSpec")
             .field("id", id)
@@ -222,6 +260,7 @@ impl fmt::Debug for ChildSpec {
             .field("fresh_thread", fresh_thread)
             .field("max_restarts", max_restarts)
             .field("significant", significant)
+            .field("watchdog", watchdog)
             .finish_non_exhaustive()
     }
 }

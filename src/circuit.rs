@@ -13,7 +13,7 @@ const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 /// What a child is doing, or why it is not running.
 ///
 /// The status is derived from what is known of the child; the first row that fits decides. *Wanted* means: its flag is on,
-/// it is not held, not being removed or restarted by hand, and its supervisor is not shutting down.
+/// it is not held, not being removed or restarted by hand, its supervisor is not shutting down, and it does not hang.
 ///
 /// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
 /// | --- | --- | --- | --- | --- | --- |
@@ -128,6 +128,16 @@ pub(crate) struct Rules {
     pub(crate) stop_timeout: Duration,
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
+    pub(crate) watchdog: Option<Duration>,
+}
+
+impl Rules {
+    /// How long after one look for heartbeats the next one is: four to a limit.
+    fn time_to_look(&self) -> Duration {
+        // The nanosecond makes four of them no less than the limit where that cannot be divided.
+        let quarter = self.watchdog.map_or(Duration::MAX, |limit| (limit / 4).saturating_add(Duration::from_nanos(1)));
+        quarter.max(Duration::from_millis(1))
+    }
 }
 
 /// What is to be done next with a child. At most one thing at a time: doing it changes the facts, and so the next decision.
@@ -139,6 +149,8 @@ pub(crate) enum Decision {
     Lapse,
     /// It has been up long enough.
     Trust,
+    /// It is time to see whether it has given a sign of life.
+    LookForHeartbeat,
     /// It has no use for its thread, nor for its body unless that may run again by hand.
     Retire {
         keep_body: bool,
@@ -189,7 +201,7 @@ pub(crate) struct Circuit {
     flag: bool,
     held: bool,
     removing: bool,
-    /// Restarted by hand: its history is cleared as its present run ends.
+    /// Restarted by hand: it is started again, with its history cleared, as its present run ends.
     restarting: bool,
     closing: bool,
     rest: Rest,
@@ -213,6 +225,16 @@ struct Run {
     healthy: bool,
     told: Option<Told>,
     overdue: bool,
+    watch: Option<Watch>,
+}
+
+/// A watch over the heartbeats of a run.
+#[derive(Debug)]
+struct Watch {
+    /// How many there were when it was last looked at, and when that was.
+    heartbeats: u64,
+    looked: Instant,
+    silent_for: Duration,
 }
 
 #[derive(Debug)]
@@ -254,12 +276,13 @@ impl Circuit {
             Some(Run { told: Some(told), .. }) => (ChildStatus::Stopping, Decision::Sleep(told.deadline)),
             Some(run) => {
                 let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
-                let healthy_at = deadline::after(run.since, self.rules.healthy_after);
+                let healthy_at = if run.healthy { None } else { deadline::after(run.since, self.rules.healthy_after) };
+                let look_at = run.watch.as_ref().and_then(|watch| deadline::after(watch.looked, self.rules.time_to_look()));
                 match self.unwanted() {
                     Some(cause) => (status, Decision::TellToStop(cause)),
-                    None if run.healthy => (status, Decision::Sleep(None)),
                     None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
-                    None => (status, Decision::Sleep(healthy_at)),
+                    None if deadline::is_reached(look_at, now) => (status, Decision::LookForHeartbeat),
+                    None => (status, Decision::Sleep(deadline::sooner(healthy_at, look_at))),
                 }
             }
             None if self.removing => (ChildStatus::Finished, Decision::Forget),
@@ -337,7 +360,7 @@ impl Circuit {
 
     pub(crate) fn begin(&mut self, run: u64, now: Instant) {
         debug_assert!(self.run.is_none() && run > self.last_run, "one run at a time, with rising numbers");
-        self.run = Some(Run { since: now, healthy: false, told: None, overdue: false });
+        self.run = Some(Run { since: now, healthy: false, told: None, overdue: false, watch: None });
         self.last_run = run;
         self.retired = false;
     }
@@ -376,6 +399,29 @@ impl Circuit {
         first.then(|| now.saturating_duration_since(told.at))
     }
 
+    /// It has given its first sign of life: from now on it is watched, if it is to be.
+    pub(crate) fn watch(&mut self, heartbeats: u64, now: Instant) {
+        if let (Some(run), Some(_)) = (&mut self.run, self.rules.watchdog) {
+            run.watch.get_or_insert(Watch { heartbeats, looked: now, silent_for: Duration::ZERO });
+        }
+    }
+
+    /// It was looked at. Returns for how long it has been silent, if that is too long.
+    ///
+    /// A look that comes late counts as one in time: if the supervisor could not run, the child may not have been able to.
+    pub(crate) fn look(&mut self, heartbeats: u64, now: Instant) -> Option<Duration> {
+        let (time_to_look, limit) = (self.rules.time_to_look(), self.rules.watchdog?);
+        let watch = self.run.as_mut()?.watch.as_mut()?;
+        let since = now.saturating_duration_since(watch.looked).min(time_to_look);
+        watch.looked = now;
+        if std::mem::replace(&mut watch.heartbeats, heartbeats) == heartbeats {
+            watch.silent_for = watch.silent_for.saturating_add(since);
+        } else {
+            watch.silent_for = Duration::ZERO;
+        }
+        (watch.silent_for >= limit).then_some(watch.silent_for)
+    }
+
     /// It is trusted now, by its uptime or its own word. Returns whether that is news: a run that was told to stop cannot
     /// become healthy any more.
     pub(crate) fn trust(&mut self) -> bool {
@@ -401,6 +447,7 @@ impl Circuit {
         let cause = run.told.as_ref().map_or(StopCause::Exited, |told| told.cause);
         let failed = match cause {
             StopCause::Exited => !(completed && self.rules.policy == Policy::Transient),
+            StopCause::Hung => true,
             _ => false,
         };
         if self.rules.policy == Policy::Temporary {
@@ -417,11 +464,10 @@ impl Circuit {
             gave_up: false,
             was_lapsed: run.told.is_some_and(|told| told.lapsed),
         };
-        if failed && !self.removing {
+        // A child that goes away, or whose history an operator has cleared, has no failure to wait for.
+        let restarting = std::mem::take(&mut self.restarting);
+        if failed && !self.removing && !self.closing && !restarting {
             self.fail(at, Duration::ZERO, backoff, &mut ended);
-        }
-        if std::mem::take(&mut self.restarting) {
-            self.clear_history(at);
         }
         ended
     }

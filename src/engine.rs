@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use crate::{
     id::ChildId,
     inbox::{Message, Order, RunEnd},
     report::{ShutdownCause, ShutdownReport},
-    roster::{Action, Answer, Bar, Key, Outside, Progress, Report, Roster},
+    roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Report, Roster},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -51,7 +51,9 @@ pub(crate) struct Parts {
     pub(crate) sinks: Vec<Arc<dyn TelemetrySink>>,
     pub(crate) children: Vec<(Arc<Row>, ChildSpec)>,
     /// Told when every enabled child has had its first start.
-    pub(crate) started: Sender<()>,
+    pub(crate) started: Option<Sender<()>>,
+    /// It runs on a child's thread, and must not end while a thread of its own children lives.
+    pub(crate) is_nested: bool,
 }
 
 pub(crate) struct Engine {
@@ -60,6 +62,7 @@ pub(crate) struct Engine {
     roster: Roster,
     desk: Desk,
     started: Option<Sender<()>>,
+    is_nested: bool,
     cause: ShutdownCause,
     closing: Option<Closing>,
     chores: Vec<Chore>,
@@ -91,7 +94,7 @@ enum Wake {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { shared, crew, inbox, poll_interval, flag, backoff, sinks, children, started } = parts;
+        let Parts { shared, crew, inbox, poll_interval, flag, backoff, sinks, children, started, is_nested } = parts;
         // Without flags there is nothing to poll; and a tick beyond the end of time would panic as it is set again.
         let ticker = if flag.is_none() || deadline::is_never(poll_interval) { never() } else { tick(poll_interval) };
         let mut engine = Self {
@@ -105,10 +108,12 @@ impl Engine {
                 flag,
                 backoff,
                 fallback: Backoff::default(),
-                sinks: sinks.into_iter().map(Sink::new).collect(),
+                faults: sinks.iter().map(|_| BTreeSet::new()).collect(),
+                sinks: sinks.into(),
                 events: 0,
             },
-            started: Some(started),
+            started,
+            is_nested,
             cause: ShutdownCause::Requested,
             closing: None,
             chores: Vec::new(),
@@ -184,9 +189,8 @@ impl Engine {
         if let Some(message) = self.try_patiently() {
             return Wake::Message(message);
         }
-        let deadline = [self.roster.next_deadline(), self.chores_at, self.closing.as_ref().and_then(|closing| closing.until)]
-            .into_iter()
-            .fold(None, deadline::sooner);
+        let until = self.closing.as_ref().filter(|_| !self.is_nested).and_then(|closing| closing.until);
+        let deadline = [self.roster.next_deadline(), self.chores_at, until].into_iter().fold(None, deadline::sooner);
         match deadline {
             None => select! {
                 recv(self.inbox) -> message => Self::received(message),
@@ -227,6 +231,7 @@ impl Engine {
         match message {
             Message::Exit(end) => self.run_ended(*end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
+            Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
             Message::Called { key, callback, panic } => self.roster.note_call(key, callback, panic, now),
             Message::ThreadGone(number) => {
                 self.desk.crew.reap(number);
@@ -238,7 +243,7 @@ impl Engine {
             }
             Message::CheckNow => self.roster.begin_round(),
             Message::Add { key, spec } => {
-                match self.desk.shared.row(&spec.id).filter(|row| row.key() == key) {
+                match self.desk.shared.row_of(key) {
                     Some(row) => self.list(row, *spec, now),
                     None => debug_assert!(false, "a listed child keeps its row until the loop forgets it"),
                 }
@@ -279,9 +284,11 @@ impl Engine {
 
     fn list(&mut self, row: Arc<Row>, spec: ChildSpec, now: Instant) {
         let rules = self.desk.shared.defaults.rules(&spec);
-        let ChildSpec { id, body, backoff, stack_size, fresh_thread, .. } = spec;
-        let key = row.key();
-        let link = Arc::new(Link { key, id: id.clone(), handle: Handle::new(self.desk.shared.clone()) });
+        let ChildSpec { body, backoff, stack_size, fresh_thread, .. } = spec;
+        let (key, id) = (row.key(), row.id().clone());
+        let handle = Handle::new(self.desk.shared.clone());
+        let sinks = Arc::downgrade(&self.desk.sinks);
+        let link = Arc::new(Link { key, id: id.clone(), is_watched: rules.watchdog.is_some(), handle, sinks });
         let post = Post::new(link, body, rules.stop_timeout, stack_size, fresh_thread);
         self.roster.insert(key, id, rules, now);
         self.desk.stations.insert(key, Station { row, post, backoff });
@@ -289,7 +296,7 @@ impl Engine {
 
     fn close(&mut self, limit: Duration) {
         let now = now();
-        self.desk.shared.acknowledged.store(true, Ordering::Relaxed);
+        self.desk.shared.acknowledge();
         self.roster.close(now, limit);
         let closing = self.closing.get_or_insert(Closing { since: now, cap: None, last: None, until: None });
         closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
@@ -305,7 +312,7 @@ impl Engine {
         if closing.last.is_none_or(|last| !self.desk.crew.is_alive(last)) {
             closing.look_for_last(&self.desk.crew);
         }
-        closing.last.is_none() || deadline::is_reached(closing.until, now())
+        closing.last.is_none() || (!self.is_nested && deadline::is_reached(closing.until, now()))
     }
 
     fn perform(&mut self, action: Action) {
@@ -332,8 +339,8 @@ impl Engine {
                     let row = self.desk.shared.forget(&station.row);
                     let _ = self.desk.discard(key, (station.row, station.backoff, row));
                 }
-                for sink in &mut self.desk.sinks {
-                    sink.faults.remove(&key);
+                for faults in &mut self.desk.faults {
+                    faults.remove(&key);
                 }
             }
             Action::GiveUp { id, exit } => {
@@ -412,8 +419,10 @@ impl Engine {
             let _ = unwind::discard(inbox);
             let _ = unwind::discard(flag);
             let _ = unwind::discard(backoff);
-            for sink in sinks {
-                let _ = unwind::discard(sink);
+            // One by one, if nobody else has them: a panic in the drop of one is not to take the others along.
+            match Arc::try_unwrap(sinks) {
+                Ok(sinks) => sinks.into_iter().for_each(|sink| drop(unwind::discard(sink))),
+                Err(shared) => drop(unwind::discard(shared)),
             }
         });
         ShutdownReport { cause, unstopped, stuck_in: None }
@@ -437,7 +446,10 @@ struct Desk {
     backoff: Backoff,
     /// For when a backoff closure panics.
     fallback: Backoff,
-    sinks: Vec<Sink>,
+    /// Nested supervisors that have none of their own borrow these.
+    sinks: Arc<Vec<Arc<dyn TelemetrySink>>>,
+    /// For each sink, the children for which it panicked the last time: that is logged once.
+    faults: Vec<BTreeSet<Key>>,
     events: u64,
 }
 
@@ -448,25 +460,13 @@ struct Station {
     backoff: Option<Backoff>,
 }
 
-struct Sink {
-    sink: Arc<dyn TelemetrySink>,
-    /// The children for which it panicked the last time: that is logged once.
-    faults: BTreeSet<Key>,
-}
-
-impl Sink {
-    fn new(sink: Arc<dyn TelemetrySink>) -> Self {
-        Self { sink, faults: BTreeSet::new() }
-    }
-}
-
 impl Desk {
     /// Gives a report its place in the order of events, and tells all sinks.
     fn record(&mut self, key: Key, report: Report) {
         let Report { id, run, attempt_count, kind } = report;
         let event = Event { seq: self.events, id, run, attempt_count, at: now(), kind };
         self.events += 1;
-        for Sink { sink, faults } in &mut self.sinks {
+        for (sink, faults) in self.sinks.iter().zip(&mut self.faults) {
             let result = self.shared.doing.call(Callback::Sink, key, || unwind::catch(|| sink.record(&event)));
             match result {
                 Ok(()) => {
@@ -509,6 +509,11 @@ impl Outside for Desk {
             Ok(value) => Answer { value, panic: None },
             Err(panic) => Answer { value: self.fallback.delay(attempt), panic: Some(panic) },
         }
+    }
+
+    fn heartbeats(&mut self, key: Key) -> Heartbeats {
+        let context = self.stations.get(&key).and_then(|station| station.post.context());
+        context.map_or(Heartbeats { count: 0, doing: "" }, |context| context.heartbeats())
     }
 
     fn begin(&mut self, key: Key, view: View) -> Result<(), Bar> {

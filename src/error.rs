@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io};
 
 use parking_lot::Mutex;
 
-use crate::{builder::SupervisorBuilder, child::ChildSpec, id::ChildId, snapshot::ChildInfo};
+use crate::{builder::SupervisorBuilder, child::ChildSpec, exit::Exit, id::ChildId, snapshot::ChildInfo};
 
 /// The run is to stop, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub enum Invalid {
     NulInName,
     /// The poll interval is zero.
     ZeroPollInterval,
+    /// The watchdog of this child is zero.
+    ZeroWatchdog(ChildId),
 }
 
 impl fmt::Display for Invalid {
@@ -104,6 +106,7 @@ impl fmt::Display for Invalid {
             Self::NulInId(id) => write!(f, "the id {id:?} holds a NUL"),
             Self::DuplicateId(id) => write!(f, "the id {id:?} is taken"),
             Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
+            Self::ZeroWatchdog(id) => write!(f, "the `watchdog` of the child {id:?} is zero"),
             Self::ZeroPollInterval => f.write_str("`poll_interval` is zero"),
         }
     }
@@ -234,6 +237,25 @@ impl Error for AddError {
         }
     }
 }
+
+/// A nested supervisor ended because it gave up a [significant](ChildSpec::significant) child: what
+/// [`SupervisorBuilder::run`] fails with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChildGaveUp {
+    /// The child.
+    pub id: ChildId,
+    /// How its last run ended.
+    pub exit: Exit,
+}
+
+impl fmt::Display for ChildGaveUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "child `{}` was given up: it {}", self.id, self.exit)
+    }
+}
+
+impl Error for ChildGaveUp {}
 
 /// A wait ended without what was waited for.
 #[derive(Clone, Debug)]

@@ -44,6 +44,7 @@ impl Event {
     /// | `Stopped` | `circuit_breaker_supervisor.child.stop` |
     /// | `Healthy` | `circuit_breaker_supervisor.child.healthy` |
     /// | `Overdue` | `circuit_breaker_supervisor.child.overdue` |
+    /// | `Hung` | `circuit_breaker_supervisor.child.hung` |
     /// | `GaveUp` | `circuit_breaker_supervisor.child.gave_up` |
     /// | `CallbackPanicked` | `circuit_breaker_supervisor.callback.panic` |
     pub fn name(&self) -> &'static str {
@@ -52,6 +53,7 @@ impl Event {
             EventKind::Stopped { .. } => "circuit_breaker_supervisor.child.stop",
             EventKind::Healthy => "circuit_breaker_supervisor.child.healthy",
             EventKind::Overdue { .. } => "circuit_breaker_supervisor.child.overdue",
+            EventKind::Hung { .. } => "circuit_breaker_supervisor.child.hung",
             EventKind::GaveUp => "circuit_breaker_supervisor.child.gave_up",
             EventKind::CallbackPanicked { .. } => "circuit_breaker_supervisor.callback.panic",
         }
@@ -87,6 +89,14 @@ pub enum EventKind {
         /// How long ago it was asked.
         stopping_for: Duration,
     },
+    /// The child has a [watchdog](crate::ChildSpec::watchdog) and has been silent for too long: it is told to stop.
+    #[non_exhaustive]
+    Hung {
+        /// What it said that it was doing, with its last [heartbeat](crate::ChildContext::heartbeat).
+        doing: &'static str,
+        /// For how long the supervisor has seen it silent, its own lateness left out.
+        silent_for: Duration,
+    },
     /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down until reset by hand.
     GaveUp,
     /// User code panicked outside of a body. Told once per callback and child, until that callback succeeds again.
@@ -113,6 +123,8 @@ pub enum StopCause {
     Restarted,
     /// It was removed, with [`Handle::remove`](crate::Handle::remove).
     Removed,
+    /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A failure, however it ended.
+    Hung,
     /// The supervisor shuts down.
     Shutdown,
     /// It never ran: no thread could be had for it.
@@ -128,6 +140,7 @@ impl StopCause {
             Self::Held => "it is held by the operator",
             Self::Restarted => "it is restarted by hand",
             Self::Removed => "it is removed",
+            Self::Hung => "it was silent for too long",
             Self::Shutdown => "the supervisor shuts down",
             Self::NotSpawned => "there was no thread for it",
         }
@@ -143,6 +156,7 @@ impl fmt::Display for StopCause {
             Self::Held => "held",
             Self::Restarted => "restarted",
             Self::Removed => "removed",
+            Self::Hung => "hung",
             Self::Shutdown => "shutdown",
             Self::NotSpawned => "not_spawned",
         })
@@ -212,6 +226,9 @@ impl fmt::Display for Event {
                     Some(delay) => write!(f, "; tried again {}", In(*delay)),
                     None => Ok(()),
                 }
+            }
+            EventKind::Hung { doing, silent_for } => {
+                write!(f, "child `{id}` hangs: silent for {} while {doing}; it is told to stop", Span(*silent_for))
             }
             EventKind::GaveUp => write!(f, "child `{id}` is given up after {attempt_count} failures in a row, until it is reset"),
             EventKind::Healthy => write!(f, "child `{id}` is healthy"),

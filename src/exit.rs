@@ -105,22 +105,33 @@ impl fmt::Display for Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Panic {
     message: Arc<str>,
+    location: Option<Arc<str>>,
 }
 
 impl Panic {
-    pub(crate) fn new(message: &str) -> Self {
-        Self { message: message.into() }
+    pub(crate) fn new(message: &str, location: Option<Arc<str>>) -> Self {
+        Self { message: message.into(), location }
     }
 
     /// Returns the panic's text.
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    /// Returns where it happened, as `file:line:column`, if the program asked for that with
+    /// [`capture_panic_locations`](crate::capture_panic_locations).
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
 }
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.message).fmt(f)
+        OneLine(&self.message).fmt(f)?;
+        match &self.location {
+            Some(location) => write!(f, " ({location})"),
+            None => Ok(()),
+        }
     }
 }
 

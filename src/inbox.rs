@@ -18,6 +18,11 @@ pub(crate) enum Message {
         key: Key,
         run: u64,
     },
+    /// The first heartbeat of a run that is to be watched.
+    FirstHeartbeat {
+        key: Key,
+        run: u64,
+    },
     /// A callback was called on another thread.
     Called {
         key: Key,

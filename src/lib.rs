@@ -34,7 +34,8 @@ pub use crate::{
     circuit::{ChildStatus, CircuitState, OffBy},
     context::{ChildContext, StopGuard},
     error::{
-        AddError, AddErrorReason, CommandError, Invalid, RecvError, SendError, StartError, StartErrorReason, Stopped, WaitError,
+        AddError, AddErrorReason, ChildGaveUp, CommandError, Invalid, RecvError, SendError, StartError, StartErrorReason,
+        Stopped, WaitError,
     },
     event::{Callback, Event, EventKind, LastStop, StopCause},
     exit::{ChildResult, Exit, Failure, Panic},
@@ -44,4 +45,5 @@ pub use crate::{
     snapshot::{ChildInfo, Counts, Snapshot},
     supervisor::Supervisor,
     telemetry::{LogSink, TelemetrySink},
+    unwind::capture_panic_locations,
 };

@@ -28,6 +28,13 @@ pub(crate) struct Answer<T> {
     pub(crate) panic: Option<Panic>,
 }
 
+/// The signs of life of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heartbeats {
+    pub(crate) count: u64,
+    pub(crate) doing: &'static str,
+}
+
 /// Why a start was forbidden after all: an order that was given while it was being prepared, and whose message is still to
 /// come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub(crate) trait Outside {
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
     /// Asks how long the child stays down after the failure that made the count `attempt`.
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration>;
+    /// Looks how many heartbeats the present run has given, and what it said with the last.
+    fn heartbeats(&mut self, key: Key) -> Heartbeats;
     /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has been given, no run begins.
     fn begin(&mut self, key: Key, view: View) -> Result<(), Bar>;
     /// Sees to it that there is a thread for the child.
@@ -244,6 +253,15 @@ impl Roster {
         }
     }
 
+    /// The child gave its first heartbeat.
+    pub(crate) fn gave_heartbeat(&mut self, key: Key, run: u64, now: Instant, outside: &mut impl Outside) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.circuit.is_present(run) {
+            child.circuit.watch(outside.heartbeats(key).count, now);
+            self.unsettled.push_back((key, false));
+        }
+    }
+
     /// Shuts down: every child is told to stop, in reverse list order, each with its own stop timeout or `limit`.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
         self.closing = true;
@@ -412,6 +430,15 @@ impl Roster {
                 Decision::Trust => {
                     child.circuit.trust();
                     self.report(key, EventKind::Healthy, now);
+                }
+                Decision::LookForHeartbeat => {
+                    let Heartbeats { count, doing } = outside.heartbeats(key);
+                    if let Some(silent_for) = child.circuit.look(count, now) {
+                        child.circuit.told_to_stop(StopCause::Hung, now);
+                        self.publish(key, None, now);
+                        self.act(Action::Stop { key });
+                        self.report(key, EventKind::Hung { doing, silent_for }, now);
+                    }
                 }
                 Decision::Retire { keep_body } => {
                     child.circuit.retired();

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Tells this supervisor from all others of the process.
     pub(crate) number: u64,
+    /// The child of an outer supervisor whose body this one is: the first part of all its children's ids.
+    prefix: Option<ChildId>,
     /// What the builder set for all children; a child's own settings come first.
     pub(crate) defaults: Defaults,
     inbox: Sender<Message>,
@@ -40,7 +42,7 @@ pub(crate) struct Shared {
     /// A shutdown was asked for: nothing starts any more.
     closing: Mutex<bool>,
     /// The supervisor thread has taken notice of the shutdown.
-    pub(crate) acknowledged: AtomicBool,
+    acknowledged: AtomicBool,
     pub(crate) doing: Doing,
     watch: Watch,
     end: Mutex<Option<ShutdownReport>>,
@@ -61,6 +63,7 @@ impl Defaults {
             stop_timeout: spec.stop_timeout.unwrap_or(self.stop_timeout),
             max_restarts: spec.max_restarts,
             significant: spec.significant,
+            watchdog: spec.watchdog,
         }
     }
 }
@@ -89,11 +92,12 @@ struct RowState {
 }
 
 impl Shared {
-    pub(crate) fn new(name: Arc<str>, defaults: Defaults, inbox: Sender<Message>) -> Self {
+    pub(crate) fn new(name: Arc<str>, prefix: Option<ChildId>, defaults: Defaults, inbox: Sender<Message>) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Self {
             name,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            prefix,
             defaults,
             inbox,
             directory: RwLock::default(),
@@ -113,14 +117,14 @@ impl Shared {
 
     /// Lists a child and has it supervised.
     pub(crate) fn add(&self, spec: ChildSpec, now: Instant) -> Result<(), AddError> {
-        if let Err(invalid) = check_id(&spec.id) {
+        if let Err(invalid) = check_spec(&spec) {
             return Err(AddError::new(AddErrorReason::Invalid(invalid), spec));
         }
         let mut directory = self.directory.write();
         if directory.closed || *self.closing.lock() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
-        let row = match directory.list(&spec, self.defaults, now) {
+        let row = match directory.list(self.path(&spec.id), &spec, self.defaults, now) {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
         };
@@ -131,7 +135,8 @@ impl Shared {
 
     /// Lists a child that was there from the beginning.
     pub(crate) fn list(&self, spec: &ChildSpec, now: Instant) -> Arc<Row> {
-        self.directory.write().list(spec, self.defaults, now).expect("the builder's ids were checked")
+        let path = self.path(&spec.id);
+        self.directory.write().list(path, spec, self.defaults, now).expect("the builder's ids were checked")
     }
 
     /// Gives an order, which holds as soon as this has returned.
@@ -163,12 +168,37 @@ impl Shared {
         *self.closing.lock()
     }
 
+    /// The supervisor thread says that it has noticed the shutdown.
+    pub(crate) fn acknowledge(&self) {
+        self.acknowledged.store(true, Ordering::Release);
+        self.watch.notify();
+    }
+
+    /// Whether the supervisor thread has noticed the shutdown, or ended.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.acknowledged.load(Ordering::Acquire) || self.has_ended()
+    }
+
+    /// A child's whole id: with those of the children in whose supervisors it is.
+    fn path(&self, id: &str) -> ChildId {
+        match &self.prefix {
+            Some(prefix) => ChildId::from(format!("{prefix}/{id}")),
+            None => ChildId::from(id),
+        }
+    }
+
     // ── What is known of children ───────────────────────────────────────────────────────────────────────────────────
 
+    /// By its whole id; or, in a nested supervisor, by the id that it was given there.
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
         let directory = self.directory.read();
-        let key = directory.keys.get(id)?;
+        let within = || self.prefix.as_ref().and_then(|_| directory.keys.get(&*self.path(id)));
+        let key = directory.keys.get(id).or_else(within)?;
         directory.rows.get(key).cloned()
+    }
+
+    pub(crate) fn row_of(&self, key: Key) -> Option<Arc<Row>> {
+        self.directory.read().rows.get(&key).cloned()
     }
 
     /// In list order.
@@ -262,16 +292,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Directory {
-    fn list(&mut self, spec: &ChildSpec, defaults: Defaults, now: Instant) -> Result<Arc<Row>, Invalid> {
-        if self.keys.contains_key(&spec.id) {
-            return Err(Invalid::DuplicateId(spec.id.clone()));
+    fn list(&mut self, id: ChildId, spec: &ChildSpec, defaults: Defaults, now: Instant) -> Result<Arc<Row>, Invalid> {
+        if self.keys.contains_key(&id) {
+            return Err(Invalid::DuplicateId(id));
         }
         let key = Key(self.next_key);
         self.next_key += 1;
         let view = Circuit::new(defaults.rules(spec), now).view(now);
         let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
-        let row = Arc::new(Row { key, id: spec.id.clone(), state: Mutex::new(state) });
-        self.keys.insert(spec.id.clone(), key);
+        let row = Arc::new(Row { key, id: id.clone(), state: Mutex::new(state) });
+        self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
         Ok(row)
     }
@@ -280,6 +310,10 @@ impl Directory {
 impl Row {
     pub(crate) fn key(&self) -> Key {
         self.key
+    }
+
+    pub(crate) fn id(&self) -> &ChildId {
+        &self.id
     }
 
     pub(crate) fn info(&self, now: Instant) -> ChildInfo {
@@ -292,9 +326,12 @@ impl Row {
     }
 }
 
-/// Whether a child may have this id.
-pub(crate) fn check_id(id: &ChildId) -> Result<(), Invalid> {
-    if id.is_empty() {
+/// Whether a child may be as it is described.
+pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
+    let id = &spec.id;
+    if spec.watchdog.is_some_and(|limit| limit.is_zero()) {
+        Err(Invalid::ZeroWatchdog(id.clone()))
+    } else if id.is_empty() {
         Err(Invalid::EmptyId)
     } else if id.contains('\0') {
         Err(Invalid::NulInId(id.clone()))

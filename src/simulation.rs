@@ -15,7 +15,7 @@ use crate::{
     event::{EventKind, StopCause},
     exit::{Exit, Failure, Panic},
     id::ChildId,
-    roster::{Action, Answer, Bar, Key, Outside, Progress, Roster},
+    roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -34,6 +34,7 @@ enum Order {
 enum Message {
     Exit { key: Key, run: u64, exit: Exit, at: Instant },
     MarkedHealthy { key: Key, run: u64 },
+    FirstHeartbeat { key: Key, run: u64 },
     Order { key: Key, order: Order },
     Add { key: Key },
     Round,
@@ -61,6 +62,9 @@ struct Model {
     told: Option<(Instant, Option<Instant>)>,
     /// Who sees only the outside may know of a restart by hand by this.
     restarting: bool,
+    heartbeats: u64,
+    last_heartbeat: Option<Instant>,
+    hung: bool,
     failures: u32,
     last_run: u64,
     not_before: Option<Option<Instant>>,
@@ -113,7 +117,7 @@ impl Outside for World {
         assert!(model.listed, "{id} is gone and its flag was asked");
         assert!(!model.arrived_removing, "{id} is being removed and its flag was asked");
         if self.random.u8(..) < 8 {
-            return Answer { value: None, panic: Some(Panic::new("flag")) };
+            return Answer { value: None, panic: Some(Panic::new("flag", None)) };
         }
         model.asked_flag = model.flag.unwrap_or(model.asked_flag);
         Answer { value: model.flag, panic: None }
@@ -126,8 +130,12 @@ impl Outside for World {
         let choices = [Duration::ZERO, Duration::from_nanos(1), MS, 10 * MS, 1000 * MS, Duration::MAX];
         let delay = choices[self.random.usize(..choices.len())];
         self.last_backoff = Some((attempt, delay));
-        let panic = (self.random.u8(..) < 8).then(|| Panic::new("backoff"));
+        let panic = (self.random.u8(..) < 8).then(|| Panic::new("backoff", None));
         Answer { value: delay, panic }
+    }
+
+    fn heartbeats(&mut self, key: Key) -> Heartbeats {
+        Heartbeats { count: self.models[&key].heartbeats, doing: "simulating" }
     }
 
     fn begin(&mut self, key: Key, view: View) -> Result<(), Bar> {
@@ -221,6 +229,7 @@ impl Simulation {
             stop_timeout: pick(random, &[Duration::ZERO, 5 * MS, 1000 * MS, Duration::MAX]),
             max_restarts: [None, None, Some(0), Some(2)][random.usize(..4)],
             significant: false,
+            watchdog: [None, Some(MS / 3), Some(40 * MS), Some(Duration::MAX)][random.usize(..4)],
         };
         let key = Key(self.next_key);
         self.next_key += 1;
@@ -240,6 +249,9 @@ impl Simulation {
             body: None,
             told: None,
             restarting: false,
+            heartbeats: 0,
+            last_heartbeat: None,
+            hung: false,
             failures: 0,
             last_run: 0,
             not_before: None,
@@ -293,7 +305,19 @@ impl Simulation {
                     model.fails_to_spawn = self.world.random.bool();
                 }
             }
-            82..86 => {
+            82..84 => {
+                let now = self.world.now;
+                if let Some(model) = key.and_then(|key| self.world.models.get_mut(&key)) {
+                    if let Some(body) = model.body.filter(|body| !body.ended) {
+                        model.heartbeats += 1;
+                        model.last_heartbeat = Some(now);
+                        if model.heartbeats == 1 {
+                            self.inbox.push_back(Message::FirstHeartbeat { key: key.expect("there is a body"), run: body.run });
+                        }
+                    }
+                }
+            }
+            84..86 => {
                 if let Some(body) = key.and_then(|key| self.world.models[&key].body) {
                     let run = if self.world.random.u8(..) < 30 { body.run.wrapping_sub(1) } else { body.run };
                     self.inbox.push_back(Message::MarkedHealthy { key: key.expect("there is a body"), run });
@@ -347,6 +371,7 @@ impl Simulation {
         match message {
             Message::Exit { key, run, exit, at } => self.deliver_exit(key, run, exit, at),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
+            Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.world),
             Message::Add { key } => {
                 self.insert(key);
                 self.roster.unsettle(key);
@@ -435,10 +460,11 @@ impl Simulation {
         if model.was_healthy && !model.healthy {
             model.failures = 0;
         }
-        let asked = model.told.is_some();
+        let asked = model.told.is_some() && !model.hung;
         let temporary = model.rules.policy == Policy::Temporary;
-        let finished = completed && model.rules.policy == Policy::Transient;
-        let failed = !asked && !temporary && !finished;
+        let finished = completed && model.rules.policy == Policy::Transient && !model.hung;
+        let leaves = model.arrived_removing || self.is_closed || model.restarting;
+        let failed = !asked && !temporary && !finished && !leaves;
         self.world.last_backoff = None;
         let asked_before = model.backoffs_asked;
         self.roster.run_ended(key, run, exit, at, &mut self.world).expect("the present run ended");
@@ -486,7 +512,7 @@ impl Simulation {
         let exit = match self.world.random.u8(..3) {
             0 => Exit::Completed,
             1 => Exit::Failed(Failure::new("failed", std::sync::Arc::new(std::io::Error::other("failed")))),
-            _ => Exit::Panicked(Panic::new("panicked")),
+            _ => Exit::Panicked(Panic::new("panicked", None)),
         };
         let at = self.world.now;
         let body = self.world.models.get_mut(&key).and_then(|model| model.body.as_mut()).expect("it runs");
@@ -574,6 +600,9 @@ impl Simulation {
                 model.told = None;
                 model.healthy = false;
                 model.overdue = false;
+                model.hung = false;
+                model.heartbeats = 0;
+                model.last_heartbeat = None;
             }
             Action::Stop { key } => {
                 let model = self.world.models.get_mut(&key).expect("known");
@@ -652,6 +681,12 @@ impl Simulation {
                 assert!(!model.overdue, "promise 2: Overdue once a run");
                 assert!(deadline::is_reached(until, now), "overdue before its time");
                 model.overdue = true;
+            }
+            EventKind::Hung { .. } => {
+                let silent_for = now - model.last_heartbeat.expect("only a run that has given a heartbeat is watched");
+                assert!(silent_for >= model.rules.watchdog.expect("a watchdog"), "a hang after {silent_for:?} of silence");
+                assert!(model.told.is_some() && !model.hung, "it is told to stop, once");
+                model.hung = true;
             }
             EventKind::GaveUp => {
                 assert!(

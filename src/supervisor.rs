@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -89,14 +89,11 @@ impl Supervisor {
     fn end(&mut self, limit: Duration) -> ShutdownReport {
         self.is_done = true;
         let since = now();
-        self.shared.request_shutdown(limit);
         if worker::is_within(self.shared.number) {
+            self.shared.request_shutdown(limit);
             return self.report_meanwhile();
         }
-        let noticed = || (self.shared.has_ended() || self.shared.acknowledged.load(Ordering::Relaxed)).then_some(());
-        if self.shared.wait_for(deadline::after(since, PATIENCE), noticed).is_none() {
-            self.crew.seize(now());
-        }
+        stop_children(&self.shared, &self.crew, limit);
         let longest = self.crew.most_patient().map_or(Duration::ZERO, |(_, timeout)| timeout).min(limit);
         let until = deadline::after(since, longest.saturating_add(SLACK));
         let report = self.shared.wait_for(until, || self.shared.end()).unwrap_or_else(|| {
@@ -112,6 +109,15 @@ impl Supervisor {
     fn report_meanwhile(&self) -> ShutdownReport {
         let unstopped = self.crew.unstopped(now());
         ShutdownReport { cause: ShutdownCause::Requested, unstopped, stuck_in: self.shared.stuck_in() }
+    }
+}
+
+/// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or without it.
+pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>, limit: Duration) {
+    let until = deadline::after(now(), PATIENCE);
+    shared.request_shutdown(limit);
+    if shared.wait_for(until, || shared.is_acknowledged().then_some(())).is_none() {
+        crew.seize(now());
     }
 }
 

@@ -89,7 +89,7 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// | --- | --- |
 /// | started, healthy; stopped because it was asked to, or finished | info |
 /// | stopped by an error or a return, overdue | warn |
-/// | stopped by a panic or for want of a thread, given up, a callback panicked | error |
+/// | stopped by a panic or for want of a thread, hung, given up, a callback panicked | error |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogSink;
 
@@ -124,6 +124,10 @@ impl TelemetrySink for LogSink {
                 pairs.push(("callback", Value::from(words.as_str())));
             }
             EventKind::Started | EventKind::Healthy | EventKind::Overdue { .. } | EventKind::GaveUp => {}
+            EventKind::Hung { doing, silent_for } => {
+                pairs.push(("doing", Value::from(*doing)));
+                pairs.push(("silent_ms", Value::from(silent_for.as_millis())));
+            }
         }
         log::logger().log(
             &Record::builder()
@@ -145,10 +149,10 @@ fn level(event: &Event) -> Level {
             _ if exit.is_panicked() => Level::Error,
             // A transient or one-shot child that did what it was for.
             StopCause::Exited if exit.is_completed() && retry_in.is_none() => Level::Info,
-            StopCause::Exited => Level::Warn,
+            StopCause::Exited | StopCause::Hung => Level::Warn,
             _asked => Level::Info,
         },
         EventKind::Overdue { .. } => Level::Warn,
-        EventKind::GaveUp | EventKind::CallbackPanicked { .. } => Level::Error,
+        EventKind::Hung { .. } | EventKind::GaveUp | EventKind::CallbackPanicked { .. } => Level::Error,
     }
 }

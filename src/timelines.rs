@@ -6,7 +6,7 @@ use crate::{
     circuit::{Policy, Rules, View},
     exit::{Exit, Failure, Panic},
     id::ChildId,
-    roster::{Action, Answer, Bar, Key, Outside, Progress, Roster},
+    roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -27,6 +27,7 @@ struct Script {
     off: Vec<Key>,
     no_thread: bool,
     delay: fn(u32) -> Duration,
+    heartbeats: u64,
     flags_asked: Vec<Key>,
     backoffs_asked: Vec<u32>,
 }
@@ -42,6 +43,10 @@ impl Outside for Script {
         Answer { value: (self.delay)(attempt), panic: None }
     }
 
+    fn heartbeats(&mut self, _key: Key) -> Heartbeats {
+        Heartbeats { count: self.heartbeats, doing: "working" }
+    }
+
     fn begin(&mut self, _key: Key, _view: View) -> Result<(), Bar> {
         Ok(())
     }
@@ -52,11 +57,18 @@ impl Outside for Script {
 }
 
 fn rules() -> Rules {
-    Rules { policy: Policy::Permanent, healthy_after: 1000 * MS, stop_timeout: 200 * MS, max_restarts: None, significant: false }
+    Rules {
+        policy: Policy::Permanent,
+        healthy_after: 1000 * MS,
+        stop_timeout: 200 * MS,
+        max_restarts: None,
+        significant: false,
+        watchdog: None,
+    }
 }
 
 fn failed() -> Exit {
-    Exit::Panicked(Panic::new("boom"))
+    Exit::Panicked(Panic::new("boom", None))
 }
 
 impl Scene {
@@ -67,6 +79,7 @@ impl Scene {
             off: Vec::new(),
             no_thread: false,
             delay: |attempt| 10 * MS * 2u32.pow(attempt),
+            heartbeats: 0,
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
         };
@@ -90,6 +103,7 @@ impl Scene {
                             crate::EventKind::Healthy => "healthy",
                             crate::EventKind::Overdue { .. } => "overdue",
                             crate::EventKind::GaveUp => "gave up",
+                            crate::EventKind::Hung { .. } => "hung",
                             crate::EventKind::CallbackPanicked { .. } => "panicked",
                         };
                         let millis = (self.now - self.origin).as_millis();
@@ -354,4 +368,38 @@ fn backoff_without_end_waits_for_a_reset() {
     scene.roster.reset(A, scene.now);
     scene.settle();
     scene.tells(&["1000000 a started 0"]);
+}
+
+//   limit 100 ms, looked at four times in that
+//
+//   0       50        90          140         ≤ 225
+//   run 1   first ♥   last ♥      (silent)    hung: told to stop, and its end is a failure
+#[test]
+fn silence_for_longer_than_the_limit_is_a_hang() {
+    let mut scene = Scene::new(&[Rules { watchdog: Some(100 * MS), stop_timeout: Duration::MAX, ..rules() }]);
+    scene.at(50).script.heartbeats = 1;
+    scene.roster.gave_heartbeat(A, 1, scene.now, &mut scene.script);
+    scene.settle();
+    scene.at(90).script.heartbeats = 2;
+    scene.at(190).tells(&["0 a started 0"]);
+    scene.at(226).tells(&["200 Key(0) told to stop", "200 a hung 0"]);
+    scene.at(300).exits(A, 1, Exit::Completed);
+    scene.at(320).tells(&["300 a stopped 0", "320 a started 1"]);
+    assert_eq!(scene.script.backoffs_asked, [1]);
+}
+
+#[test]
+fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
+    let mut scene = Scene::new(&[Rules { watchdog: Some(100 * MS), healthy_after: Duration::MAX, ..rules() }]);
+    scene.at(5_000).tells(&["0 a started 0"]);
+    scene.script.heartbeats = 1;
+    scene.roster.gave_heartbeat(A, 1, scene.now, &mut scene.script);
+    scene.settle();
+    // For an hour nothing could run; the child has had no more time than the supervisor.
+    scene.now += Duration::from_secs(3600);
+    scene.settle();
+    scene.tells(&[]);
+    scene.script.heartbeats = 2;
+    let now = u32::try_from((scene.now - scene.origin).as_millis()).expect("some hours");
+    scene.at(now + 90).tells(&[]);
 }

@@ -2,11 +2,60 @@
 
 use std::{
     any::Any,
+    cell::{Cell, RefCell},
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Once},
 };
 
 use crate::exit::Panic;
+
+thread_local! {
+    /// How many catches this thread is in.
+    static CATCHES: Cell<u32> = const { Cell::new(0) };
+    /// Where the last panic of this thread happened that is yet to be caught.
+    static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+}
+
+/// Makes [`Panic::location`](crate::Panic::location) known, for all supervisors of the process and from now on.
+///
+/// A panic's file and line are told to the process-wide panic hook alone. So this chains a hook to the one that is set now,
+/// which is still called for every panic; it looks only at panics in code that a supervisor calls, bodies and callbacks,
+/// and silences nothing. It is the only thing global to the process that this crate ever does, and for the program to decide:
+/// best at the beginning of `main`, after any other hook was set. Calling it again does nothing.
+///
+/// # Panics
+///
+/// On a thread that is panicking, as [`std::panic::set_hook`] does.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, Exit, Supervisor, capture_panic_locations};
+/// use std::time::Duration;
+///
+/// capture_panic_locations();
+/// let supervisor = Supervisor::builder().child(ChildSpec::new("worker", |_| panic!("boom"))).start()?;
+/// let worker = supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| worker.last_stop.is_some())?;
+/// let Some(Exit::Panicked(panic)) = worker.last_stop.map(|stop| stop.exit) else { unreachable!() };
+/// assert!(panic.location().is_some_and(|location| location.contains(".rs:")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[expect(clippy::disallowed_methods, reason = "the program asked for it, and the hook that was there is called on")]
+pub fn capture_panic_locations() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            // A thread that is ending has no thread-local variables any more; nothing there is caught either.
+            if CATCHES.try_with(Cell::get).is_ok_and(|catches| catches > 0) {
+                let location = info.location().map(|at| Arc::from(at.to_string()));
+                LOCATION.with(|last| last.replace(location));
+            }
+            before(info);
+        }));
+    });
+}
 
 /// Calls user code; a panic becomes an `Err`.
 pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
@@ -19,7 +68,27 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
 /// documented; state of this crate is never borrowed by the closures that come here.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<Panic>)> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| (Panic::new(message(&*payload)), discard_payload(payload)))
+    enter();
+    let result = catch_unwind(AssertUnwindSafe(f));
+    leave();
+    if result.is_ok() {
+        // A panic that the user's code caught itself is not to lend its place to a later one.
+        let _ = location();
+    }
+    result.map_err(|payload| (Panic::new(message(&*payload), location()), discard_payload(payload)))
+}
+
+/// A catch begins. Thread-local variables are gone where a thread is ending, and the panics there remain without a place.
+fn enter() {
+    let _ = CATCHES.try_with(|catches| catches.set(catches.get() + 1));
+}
+
+fn leave() {
+    let _ = CATCHES.try_with(|catches| catches.set(catches.get() - 1));
+}
+
+fn location() -> Option<Arc<str>> {
+    LOCATION.try_with(RefCell::take).ok().flatten()
 }
 
 /// Drops a user's value, whose `Drop` may panic.
@@ -41,8 +110,11 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 /// otherwise, and an escaping panic would end the thread before it has said what became of it.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 fn discard_payload(payload: Box<dyn Any + Send>) -> Option<Panic> {
-    let second = catch_unwind(AssertUnwindSafe(move || drop(payload))).err()?;
-    let panic = Panic::new(message(&*second));
+    enter();
+    let result = catch_unwind(AssertUnwindSafe(move || drop(payload)));
+    leave();
+    let second = result.err()?;
+    let panic = Panic::new(message(&*second), location());
     mem::forget(second);
     Some(panic)
 }

@@ -46,6 +46,16 @@ pub(crate) fn is_within(number: u64) -> bool {
     LINEAGE.with_borrow(|lineage| lineage.contains(&number))
 }
 
+/// Supervises on this thread, which is that of a child: for as long as `f` takes, it is a supervisor's thread.
+pub(crate) fn as_supervisor<R>(crew: &Crew, f: impl FnOnce() -> R) -> R {
+    let outer = LINEAGE.replace(crew.lineage.clone());
+    let before = SUPERVISOR.replace(Some(crew.number));
+    let result = f();
+    SUPERVISOR.set(before);
+    LINEAGE.set(outer);
+    result
+}
+
 /// Tells one thread of a crew from all others that it ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ThreadNumber(u64);
@@ -201,7 +211,8 @@ impl Post {
         self.slot.lock().is_some()
     }
 
-    fn context(&self) -> Option<ChildContext> {
+    /// That of the present run.
+    pub(crate) fn context(&self) -> Option<ChildContext> {
         self.desk.lock().context.clone()
     }
 }
@@ -408,6 +419,16 @@ impl Crew {
             numbers.into_iter().filter_map(|number| roll.threads.remove(&number)).collect()
         };
         drop(detached);
+    }
+
+    /// Waits until the threads of all children are gone, and joins them.
+    pub(crate) fn join_all(&self) {
+        let mut roll = self.roll.lock();
+        while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_some()) {
+            self.left.wait(&mut roll);
+        }
+        drop(roll);
+        self.reap_all();
     }
 
     /// Waits until the supervisor's own thread is gone too, and joins it.
