@@ -125,7 +125,8 @@ impl fmt::Display for ChildInfo {
 /// What is known of a supervisor and all its children at one moment.
 ///
 /// Each child is shown as it was at one moment; the children are looked at one after the other. Its `Display` is a table, one
-/// row for each child, which says why a child is not running and when it is tried again.
+/// row for each child, which says why a child is not running and when it is tried again. The column `RUN` holds the number of
+/// the present or last run, counted over all children.
 ///
 /// ```
 /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
