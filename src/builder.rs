@@ -42,7 +42,7 @@ pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 /// | [`backoff`](SupervisorBuilder::backoff) | doubles from 100 ms to 60 s, jitter 0.1 | `backoff/1` |
 /// | [`enabled`](SupervisorBuilder::enabled) | every child is, and nothing is polled | `enabled?/1` |
 /// | [`telemetry`](SupervisorBuilder::telemetry), [`on_event`](SupervisorBuilder::on_event) | [`LogSink`] | `:telemetry` events |
-/// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children/0` |
+/// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children:` of `start_link` |
 ///
 /// `healthy_after`, `stop_timeout` and `backoff` may be set for one child too, by its [`ChildSpec`].
 ///
