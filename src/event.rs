@@ -214,7 +214,7 @@ impl fmt::Display for Event {
             EventKind::Started => write!(f, "child `{id}` started again (run {run}, after {attempt_count} failed)"),
             EventKind::Stopped { cause, exit, uptime, retry_in } => {
                 match cause {
-                    StopCause::Exited => write!(f, "child `{id}` {exit}, after {}", Span(*uptime))?,
+                    StopCause::Exited => write!(f, "child `{id}` {}", Ran(exit, *uptime))?,
                     StopCause::NotSpawned => write!(f, "child `{id}` got no thread: {}", exit.message().unwrap_or_default())?,
                     asked => write!(f, "child `{id}` stopped after {}: {}", Span(*uptime), asked.reason())?,
                 }
@@ -257,6 +257,21 @@ impl fmt::Display for Span {
             _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
         };
         f.pad(&text)
+    }
+}
+
+/// Shows how a body ended and after how long: `panicked after 3.2 s: index out of bounds`.
+pub(crate) struct Ran<'a>(pub(crate) &'a Exit, pub(crate) Duration);
+
+impl fmt::Display for Ran<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(exit, uptime) = self;
+        let span = Span(*uptime);
+        match exit {
+            Exit::Completed => write!(f, "returned after {span}"),
+            Exit::Failed(failure) => write!(f, "failed after {span}: {failure}"),
+            Exit::Panicked(panic) => write!(f, "panicked after {span}: {panic}"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     circuit::{ChildStatus, CircuitState, OffBy, View},
-    event::{In, LastStop, Span, StopCause},
+    event::{In, LastStop, Ran, Span, StopCause},
     id::ChildId,
 };
 
@@ -78,7 +78,7 @@ impl ChildInfo {
     fn explanation(&self) -> String {
         let last = self.last_stop.as_ref().map(|last| match last.cause {
             StopCause::NotSpawned => format!("it got no thread: {}", last.exit.message().unwrap_or_default()),
-            StopCause::Exited => format!("it {} after {}", last.exit, Span(last.uptime)),
+            StopCause::Exited => format!("it {}", Ran(&last.exit, last.uptime)),
             _ if last.exit.is_panicked() => format!("it was stopped after {} and {}", Span(last.uptime), last.exit),
             _ => format!("it was stopped after {}", Span(last.uptime)),
         });
