@@ -1,0 +1,355 @@
+//! Feature flags: who is asked when, and what an answer does.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use circuit_breaker_supervisor::{ChildSpec, ChildStatus, OffBy, StopCause, Supervisor, SupervisorBuilder};
+use crossbeam_channel::unbounded;
+use parking_lot::Mutex;
+
+use crate::support::*;
+
+/// A switch that a test and a flag closure share.
+#[derive(Clone)]
+struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    fn new(on: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(on)))
+    }
+
+    fn set(&self, on: bool) {
+        self.0.store(on, Ordering::SeqCst);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A supervisor whose child `switched` has that flag, and which is never polled by itself.
+fn switched(switch: &Switch, recorder: &Recorder) -> SupervisorBuilder {
+    let its = switch.clone();
+    Supervisor::builder()
+        .telemetry(recorder.clone())
+        .poll_interval(Duration::MAX)
+        .backoff(constant(Duration::ZERO))
+        .enabled(move |id| id != "switched" || its.is_on())
+}
+
+// EN-01, TE-05
+#[test]
+fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let (child, strings) = puppet("switched");
+    let (other, other_strings) = puppet("other");
+    let supervisor = switched(&switch, &recorder).poll_interval(5 * MS).child(child).child(other).start().unwrap();
+    let handle = supervisor.handle();
+    strings.act(Act::Fail("no"));
+    strings.next_run();
+    strings.next_run();
+    switch.set(false);
+    let child = wait_off(handle, "switched", OffBy::Flag);
+    assert_eq!(child.attempt_count, 1, "switching off is no failure, and forgives none");
+    assert_eq!(child.last_stop.unwrap().cause, StopCause::Disabled);
+    assert_eq!(handle.snapshot().counts().running, 1);
+    let stop = recorder.wait_for("switched", "stop disabled", 1);
+    assert_eq!((stop.attempt_count, stop_of(&stop).retry_in), (1, None));
+    switch.set(true);
+    assert_eq!(strings.next_run().1, 1);
+    other_strings.next_run();
+    assert!(other_strings.runs.is_empty());
+    assert_eq!(recorder.story("other"), ["start 0"]);
+    check_trace(&recorder.events(), None, false);
+}
+
+// EN-02
+#[test]
+fn child_that_was_off_at_the_start_is_started_once_its_flag_is_on() {
+    let (switch, recorder) = (Switch::new(false), Recorder::default());
+    let (child, strings) = puppet("switched");
+    let supervisor = switched(&switch, &recorder).poll_interval(5 * MS).child(child).start().unwrap();
+    assert_eq!(recorder.whole_story(), [""; 0]);
+    switch.set(true);
+    assert_eq!(strings.next_run().1, 0);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("switched"), ["start 0", "stop shutdown 0"]);
+}
+
+#[test]
+fn check_now_does_not_wait_for_the_poll() {
+    let (switch, recorder) = (Switch::new(false), Recorder::default());
+    let (child, strings) = puppet("switched");
+    let supervisor = switched(&switch, &recorder).child(child).start().unwrap();
+    for _ in 0..50 {
+        switch.set(true);
+        supervisor.handle().check_now().unwrap();
+        assert_eq!(strings.next_run().1, 0);
+        switch.set(false);
+        supervisor.handle().check_now().unwrap();
+        wait_off(supervisor.handle(), "switched", OffBy::Flag);
+    }
+    check_trace(&recorder.events(), None, false);
+}
+
+// EN-05
+#[test]
+fn flag_is_asked_right_before_a_restart() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let (child, strings) = puppet("switched");
+    let supervisor = switched(&switch, &recorder).child(child.backoff(constant(20 * MS))).start().unwrap();
+    strings.next_run();
+    switch.set(false);
+    // Nothing polls: it is the end of the backoff that has the flag asked.
+    strings.act(Act::Fail("no"));
+    let child = wait_off(supervisor.handle(), "switched", OffBy::Flag);
+    assert_eq!(child.attempt_count, 1);
+    barrier(supervisor.handle());
+    assert!(strings.runs.is_empty());
+    switch.set(true);
+    supervisor.handle().check_now().unwrap();
+    assert_eq!(strings.next_run().1, 1);
+    check_trace(&recorder.events(), None, false);
+}
+
+// EN-06
+#[test]
+fn switching_off_and_on_shortens_no_backoff() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let (child, strings) = puppet("switched");
+    let supervisor = switched(&switch, &recorder).child(child.backoff(constant(300 * MS))).start().unwrap();
+    let handle = supervisor.handle();
+    strings.next_run();
+    let began = Instant::now();
+    strings.act(Act::Panic("no"));
+    wait_status(handle, "switched", ChildStatus::BackingOff);
+    for on in [false, true, false, true] {
+        switch.set(on);
+        handle.check_now().unwrap();
+        barrier(handle);
+    }
+    assert_eq!(strings.next_run().1, 1);
+    assert!(began.elapsed() >= 300 * MS);
+    assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
+    check_trace(&recorder.events(), None, false);
+}
+
+// EN-08
+#[test]
+fn flag_that_is_on_again_before_it_is_asked_changes_nothing() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let (child, strings) = puppet("switched");
+    let supervisor = switched(&switch, &recorder).child(child).start().unwrap();
+    let (run, _) = strings.next_run();
+    switch.set(false);
+    switch.set(true);
+    supervisor.handle().check_now().unwrap();
+    barrier(supervisor.handle());
+    let child = supervisor.handle().child("switched").unwrap();
+    assert_eq!((child.run_number, child.told_to_stop), (run, None));
+    assert_eq!(recorder.story("switched"), ["start 0"]);
+}
+
+// EN-10
+#[test]
+fn each_round_asks_once_for_each_child_and_never_for_a_removed_one() {
+    let calls: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let its = calls.clone();
+    let supervisor = Supervisor::builder()
+        .poll_interval(Duration::MAX)
+        .enabled(move |id| {
+            *its.lock().entry(id.to_owned()).or_default() += 1;
+            !id.starts_with("off")
+        })
+        .children(["a", "b", "off", "gone"].map(idler))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    let round = || -> HashMap<String, u32> {
+        std::mem::take(&mut *calls.lock()).into_iter().filter(|(id, _)| !id.starts_with("barrier")).collect()
+    };
+    let asked = |ids: &[&str]| -> HashMap<String, u32> { ids.iter().map(|id| ((*id).to_owned(), 1)).collect() };
+    assert_eq!(round(), asked(&["a", "b", "off", "gone"]), "once each, at the start");
+    handle.check_now().unwrap();
+    barrier(handle);
+    assert_eq!(round(), asked(&["a", "b", "off", "gone"]));
+    handle.remove("gone").unwrap();
+    handle.wait_until_gone("gone", DEADLINE).unwrap();
+    handle.check_now().unwrap();
+    barrier(handle);
+    assert_eq!(round(), asked(&["a", "b", "off"]));
+}
+
+// EN-13, TE-08
+#[test]
+fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let (deaf, mut gate, started) = stubborn("switched");
+    let (other, strings) = puppet("other");
+    let supervisor =
+        switched(&switch, &recorder).poll_interval(MS).child(deaf.stop_timeout(20 * MS)).child(other).start().unwrap();
+    let handle = supervisor.handle();
+    let ctx = take(&started);
+    let calls = Arc::new(AtomicU32::new(0));
+    let its = calls.clone();
+    let guard = ctx.on_stop(move || its.fetch_add(1, Ordering::SeqCst));
+    switch.set(false);
+    handle.wait_for("switched", DEADLINE, |child| child.is_overdue).unwrap();
+    assert!(ctx.is_stopping());
+    for _ in 0..20 {
+        handle.check_now().unwrap();
+    }
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    strings.next_run();
+    barrier(handle);
+    let child = handle.child("switched").unwrap();
+    assert_eq!((child.status, child.told_to_stop), (ChildStatus::Stopping, Some(StopCause::Disabled)));
+    assert!(child.stopping_for.unwrap() >= 20 * MS);
+    assert_eq!(handle.snapshot().counts().running, 2, "it still lives");
+    assert!(!handle.snapshot().is_healthy());
+    assert_eq!(recorder.story("switched"), ["start 0", "overdue"]);
+    eventually("the callback is called", || calls.load(Ordering::SeqCst) == 1);
+    gate.open();
+    wait_off(handle, "switched", OffBy::Flag);
+    drop(guard);
+    recorder.wait_for("switched", "stop disabled 0", 1);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    // Once it has stopped, it comes back as any other.
+    switch.set(true);
+    take(&started);
+    check_trace(&recorder.events(), None, false);
+}
+
+// EN-15
+#[test]
+fn supervisor_with_all_flags_off_ends_at_once_and_in_silence() {
+    let recorder = Recorder::default();
+    let drops = Drops::default();
+    let children = ["a", "b", "c"].map(|id| {
+        let token = drops.token();
+        ChildSpec::new(id, move |ctx| {
+            let _ = &token;
+            idle(ctx)
+        })
+    });
+    let supervisor = Supervisor::builder().telemetry(recorder.clone()).enabled(|_| false).children(children).start().unwrap();
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(recorder.events().len(), 0);
+    assert_eq!(drops.count(), 3, "bodies that never ran are dropped too");
+}
+
+// EN-16
+#[test]
+fn child_that_is_switched_off_as_it_starts_tells_both_in_order() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let its = switch.clone();
+    let (sender, stops) = unbounded();
+    let supervisor = switched(&switch, &recorder)
+        .poll_interval(MS)
+        .on_event(move |event| {
+            if event.id == "switched" {
+                let starts = word(event).starts_with("start");
+                its.set(!starts);
+                if !starts {
+                    let _ = sender.send(());
+                }
+            }
+        })
+        .child(idler("switched"))
+        .start()
+        .unwrap();
+    for _ in 0..20 {
+        take(&stops);
+    }
+    let report = supervisor.shutdown();
+    let story = recorder.story("switched");
+    assert!(story[..40].chunks(2).all(|run| run == ["start 0", "stop disabled 0"]), "{story:?}");
+    check_trace(&recorder.events(), Some(&report), false);
+}
+
+#[test]
+fn flag_that_cannot_tell_keeps_the_last_answer() {
+    let answer = Arc::new(Mutex::new(None));
+    let its = answer.clone();
+    let (child, strings) = puppet("child");
+    let supervisor =
+        Supervisor::builder().poll_interval(Duration::MAX).enabled(move |_| *its.lock()).child(child).start().unwrap();
+    let handle = supervisor.handle();
+    let ask = |new| {
+        *answer.lock() = new;
+        handle.check_now().unwrap();
+    };
+    strings.next_run(); // on, for want of any answer
+    ask(Some(false));
+    wait_off(handle, "child", OffBy::Flag);
+    ask(None);
+    barrier(handle); // whose own flag has no last answer, and so is on
+    assert!(matches!(handle.child("child").unwrap().status, ChildStatus::Off { by: OffBy::Flag, .. }));
+    assert!(strings.runs.is_empty());
+    ask(Some(true));
+    strings.next_run();
+    ask(None);
+    barrier(handle);
+    assert_eq!(handle.child("child").unwrap().status, ChildStatus::OnTrial);
+    assert!(strings.runs.is_empty());
+}
+
+// TE-13
+#[test]
+fn hundred_polls_of_a_child_that_is_off_tell_nothing() {
+    let (switch, recorder) = (Switch::new(false), Recorder::default());
+    let polls = Arc::new(AtomicU32::new(0));
+    let its = polls.clone();
+    let supervisor = switched(&switch, &recorder)
+        .enabled(move |_| {
+            its.fetch_add(1, Ordering::SeqCst);
+            false
+        })
+        .poll_interval(Duration::from_micros(500))
+        .child(idler("switched"))
+        .start()
+        .unwrap();
+    eventually("100 polls", || polls.load(Ordering::SeqCst) > 100);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.events().len(), 0);
+}
+
+// DY-02
+#[test]
+fn child_may_be_added_while_its_flag_is_off() {
+    let (switch, recorder) = (Switch::new(false), Recorder::default());
+    let supervisor = switched(&switch, &recorder).start().unwrap();
+    let handle = supervisor.handle();
+    let (child, strings) = puppet("switched");
+    handle.add(child).unwrap();
+    wait_off(handle, "switched", OffBy::Flag);
+    barrier(handle);
+    assert_eq!(recorder.story("switched"), [""; 0]);
+    switch.set(true);
+    handle.check_now().unwrap();
+    assert_eq!(strings.next_run().1, 0);
+}
+
+#[test]
+fn one_shot_child_waits_for_its_flag_and_is_gone_after_its_only_run() {
+    let (switch, recorder) = (Switch::new(false), Recorder::default());
+    let supervisor = switched(&switch, &recorder).child(ChildSpec::once("switched", idle)).start().unwrap();
+    let handle = supervisor.handle();
+    wait_off(handle, "switched", OffBy::Flag);
+    switch.set(true);
+    handle.check_now().unwrap();
+    recorder.wait_for("switched", "start 0", 1);
+    switch.set(false);
+    handle.check_now().unwrap();
+    handle.wait_until_gone("switched", DEADLINE).unwrap();
+    recorder.wait_for("switched", "stop disabled 0", 1);
+    assert_eq!(recorder.story("switched"), ["start 0", "stop disabled 0"]);
+}

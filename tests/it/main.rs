@@ -1,0 +1,15 @@
+//! The promises of the crate, put to the test on real threads through its public face.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the ban keeps the library's logic off the clock and its spawns in one file; tests are the outside world"
+)]
+#![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
+
+mod support;
+
+mod backoff;
+mod exit;
+mod flags;
+mod start;
+mod stop;

@@ -1,0 +1,399 @@
+//! What the tests have in common: a sink that remembers, children on strings, gates, and the laws every trace obeys.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use circuit_breaker_supervisor::{
+    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, ShutdownReport,
+    StopCause, TelemetrySink,
+};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+/// How long anything is waited for that is bound to happen. Reaching it fails the test.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// Longer than any test.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+// ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Receives what is bound to come.
+#[track_caller]
+pub(crate) fn take<T>(receiver: &Receiver<T>) -> T {
+    receiver.recv_timeout(DEADLINE).expect("what is waited for comes within the deadline")
+}
+
+/// Waits for a condition of which nobody tells.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < DEADLINE, "{what}: not within the deadline");
+        thread::yield_now();
+    }
+}
+
+/// Waits until a child is in this status.
+#[track_caller]
+pub(crate) fn wait_status(handle: &Handle, id: &str, status: ChildStatus) -> ChildInfo {
+    handle.wait_for(id, DEADLINE, |child| child.status == status).unwrap_or_else(|error| panic!("{status}: {error}"))
+}
+
+/// Waits until a child is off, and asserts by whom.
+#[track_caller]
+pub(crate) fn wait_off(handle: &Handle, id: &str, who: OffBy) -> ChildInfo {
+    handle
+        .wait_for(id, DEADLINE, |child| matches!(child.status, ChildStatus::Off { by, .. } if by == who))
+        .unwrap_or_else(|error| panic!("off by {who:?}: {error}"))
+}
+
+/// Returns once the supervisor thread has carried out everything that this thread has asked of it.
+#[track_caller]
+pub(crate) fn barrier(handle: &Handle) {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    let id = format!("barrier {}", NUMBERS.fetch_add(1, Ordering::Relaxed));
+    handle.add(ChildSpec::once(id.as_str(), |_| Ok(()))).unwrap();
+    handle.wait_until_gone(&id, DEADLINE).unwrap();
+}
+
+/// Whether an event is of a child that only [`barrier`] made.
+fn is_of_barrier(event: &Event) -> bool {
+    event.id.starts_with("barrier ")
+}
+
+// ── Gates ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Holds up whoever waits at it, until it is opened or dropped.
+pub(crate) struct Gate(Option<Sender<()>>);
+
+/// The side of a [`Gate`] that is held up.
+#[derive(Clone)]
+pub(crate) struct Bar(Receiver<()>);
+
+pub(crate) fn gate() -> (Gate, Bar) {
+    let (sender, receiver) = bounded(0);
+    (Gate(Some(sender)), Bar(receiver))
+}
+
+impl Gate {
+    pub(crate) fn open(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Bar {
+    /// Blocks until the gate is open, deaf to everything else.
+    pub(crate) fn wait(&self) {
+        let _ = self.0.recv();
+    }
+}
+
+// ── Children ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A body that does nothing until it is told to stop.
+pub(crate) fn idle(ctx: &ChildContext) -> ChildResult {
+    Ok(ctx.sleep(Duration::MAX)?)
+}
+
+/// A backoff that is always the same, to the nanosecond.
+pub(crate) fn constant(delay: Duration) -> Backoff {
+    Backoff::constant(delay).jitter(0.0)
+}
+
+pub(crate) fn idler(id: &str) -> ChildSpec {
+    ChildSpec::new(id, idle)
+}
+
+/// A child that ignores every stop until its gate opens.
+pub(crate) fn stubborn(id: &str) -> (ChildSpec, Gate, Receiver<ChildContext>) {
+    let (gate, bar) = gate();
+    let (sender, started) = unbounded();
+    let spec = ChildSpec::new(id, move |ctx| {
+        let _ = sender.send(ctx.clone());
+        bar.wait();
+        Ok(())
+    });
+    (spec, gate, started)
+}
+
+/// What a puppet does next.
+#[derive(Debug)]
+pub(crate) enum Act {
+    Return,
+    Fail(&'static str),
+    Panic(&'static str),
+    MarkHealthy,
+}
+
+/// Pulls the strings of one child.
+pub(crate) struct Puppet {
+    acts: Sender<Act>,
+    /// The run number and attempt count of each run, said by its body.
+    pub(crate) runs: Receiver<(u64, u32)>,
+}
+
+impl Puppet {
+    pub(crate) fn act(&self, act: Act) {
+        self.acts.send(act).unwrap();
+    }
+
+    /// Waits for the next run, and returns its number and attempt count.
+    #[track_caller]
+    pub(crate) fn next_run(&self) -> (u64, u32) {
+        take(&self.runs)
+    }
+}
+
+/// A child that says when it runs, obeys stops, and otherwise does what it is told.
+pub(crate) fn puppet(id: &str) -> (ChildSpec, Puppet) {
+    let (acts, script) = unbounded();
+    let (sender, runs) = unbounded();
+    let spec = ChildSpec::new(id, move |ctx| {
+        let _ = sender.send((ctx.run_number(), ctx.attempt_count()));
+        loop {
+            match ctx.recv(&script)? {
+                Act::Return => return Ok(()),
+                Act::Fail(text) => return Err(text.into()),
+                Act::Panic(text) => panic!("{text}"),
+                Act::MarkHealthy => ctx.mark_healthy(),
+            }
+        }
+    });
+    (spec, Puppet { acts, runs })
+}
+
+/// Counts how often clones of it were dropped by the code under test.
+#[derive(Clone, Default)]
+pub(crate) struct Drops(Arc<AtomicU64>);
+
+impl Drops {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn token(&self) -> DropToken {
+        DropToken(self.clone())
+    }
+}
+
+pub(crate) struct DropToken(Drops);
+
+impl Drop for DropToken {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The names of this process's threads, as the kernel shows them: cut after 15 bytes.
+pub(crate) fn threads_named(name: &str) -> usize {
+    let cut = &name.as_bytes()[..name.len().min(15)];
+    let names =
+        std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| std::fs::read(task.ok()?.path().join("comm")).ok());
+    names.filter(|comm| comm.strip_suffix(b"\n").unwrap_or(comm) == cut).count()
+}
+
+// ── Recording ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A sink that remembers everything.
+#[derive(Clone, Default)]
+pub(crate) struct Recorder(Arc<Record>);
+
+#[derive(Default)]
+struct Record {
+    events: Mutex<Vec<Event>>,
+    grown: Condvar,
+}
+
+impl TelemetrySink for Recorder {
+    fn record(&self, event: &Event) {
+        self.0.events.lock().push(event.clone());
+        self.0.grown.notify_all();
+    }
+}
+
+impl Recorder {
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.0.events.lock().clone()
+    }
+
+    /// The events of one child.
+    pub(crate) fn of(&self, id: &str) -> Vec<Event> {
+        self.0.events.lock().iter().filter(|event| event.id == id).cloned().collect()
+    }
+
+    /// The events of one child, a word or three each: `start 0`, `stop exited 0`, `healthy`, `overdue`, `gave up`,
+    /// `panic enabled`. The number is the attempt count.
+    pub(crate) fn story(&self, id: &str) -> Vec<String> {
+        self.of(id).iter().map(word).collect()
+    }
+
+    /// The events of all children but those of barriers, each with its id.
+    pub(crate) fn whole_story(&self) -> Vec<String> {
+        let events = self.0.events.lock();
+        events.iter().filter(|event| !is_of_barrier(event)).map(|event| format!("{}: {}", event.id, word(event))).collect()
+    }
+
+    /// Waits until the events are as wanted.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, mut wanted: impl FnMut(&[Event]) -> bool) {
+        let until = Instant::now() + DEADLINE;
+        let mut events = self.0.events.lock();
+        while !wanted(&events) {
+            if self.0.grown.wait_until(&mut events, until).timed_out() {
+                let story: String = events.iter().fold(String::new(), |mut text, event| {
+                    let _ = write!(text, "\n  {}: {}", event.id, word(event));
+                    text
+                });
+                panic!("not within the deadline; the events are:{story}");
+            }
+        }
+    }
+
+    /// Waits for the `count`th event of one child whose word begins like this, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, id: &str, beginning: &str, count: usize) -> Event {
+        let is_wanted = |event: &&Event| event.id == id && word(event).starts_with(beginning);
+        self.wait_until(|events| events.iter().filter(is_wanted).count() >= count);
+        self.events().iter().filter(is_wanted).nth(count - 1).cloned().unwrap()
+    }
+
+    pub(crate) fn count(&self, id: &str, beginning: &str) -> usize {
+        self.of(id).iter().filter(|event| word(event).starts_with(beginning)).count()
+    }
+}
+
+pub(crate) fn word(event: &Event) -> String {
+    let attempt = event.attempt_count;
+    match &event.kind {
+        EventKind::Started => format!("start {attempt}"),
+        EventKind::Stopped { cause, .. } => format!("stop {cause} {attempt}"),
+        EventKind::Healthy => String::from("healthy"),
+        EventKind::Overdue { .. } => String::from("overdue"),
+        EventKind::GaveUp => String::from("gave up"),
+        EventKind::CallbackPanicked { callback, .. } => format!("panic {callback}"),
+        _ => String::from("unknown"),
+    }
+}
+
+/// What a `Stopped` says; anything else fails the test.
+pub(crate) struct Stop {
+    pub(crate) cause: StopCause,
+    pub(crate) exit: circuit_breaker_supervisor::Exit,
+    pub(crate) uptime: Duration,
+    pub(crate) retry_in: Option<Duration>,
+}
+
+#[track_caller]
+pub(crate) fn stop_of(event: &Event) -> Stop {
+    match &event.kind {
+        EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
+            Stop { cause: *cause, exit: exit.clone(), uptime: *uptime, retry_in: *retry_in }
+        }
+        _ => panic!("not a stop: {event}"),
+    }
+}
+
+// ── Laws ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// What the checker knows of one child.
+#[derive(Default)]
+struct Known {
+    /// The present run: when it was reported as started, and what was told of it.
+    run: Option<(u64, Instant)>,
+    healthy: bool,
+    overdue: bool,
+    attempt_count: u32,
+    /// The earliest instant at which it may start.
+    not_before: Option<Instant>,
+}
+
+/// Checks what holds for the events of any supervisor: they are numbered without a gap, their time does not run backwards,
+/// run numbers rise, each `Started` is followed by one `Stopped` of the same run before the next, counts follow from failures,
+/// and no backoff is cut short. With `by_hand`, resets and restarts may have cleared counts and backoffs.
+///
+/// The report, if the supervisor has ended, names all runs without a `Stopped`, and no others.
+#[track_caller]
+pub(crate) fn check_trace(events: &[Event], report: Option<&ShutdownReport>, by_hand: bool) {
+    let mut children: HashMap<&str, Known> = HashMap::new();
+    let mut last_run = 0;
+    let mut last_at = None;
+    for (position, event) in events.iter().enumerate() {
+        assert_eq!(event.seq, position as u64, "numbered without a gap: {event}");
+        assert!(last_at <= Some(event.at), "time does not run backwards: {event}");
+        last_at = Some(event.at);
+        let child = children.entry(event.id.as_str()).or_default();
+        let is_count_right = |expected: u32| event.attempt_count == expected || (by_hand && event.attempt_count < expected);
+        match &event.kind {
+            EventKind::Started => {
+                assert!(child.run.is_none(), "one run at a time: {event}");
+                assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
+                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
+                if !by_hand {
+                    assert!(child.not_before <= Some(event.at), "the backoff is kept: {event}");
+                }
+                last_run = event.run;
+                *child = Known { run: Some((event.run, event.at)), attempt_count: event.attempt_count, ..Known::default() };
+            }
+            EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
+                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
+                child.attempt_count = event.attempt_count;
+                let since = if *cause == StopCause::NotSpawned {
+                    assert!(child.run.is_none(), "it was not running: {event}");
+                    assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
+                    assert!(retry_in.is_none_or(|delay| delay >= 100 * MS), "it waits for threads: {event}");
+                    last_run = event.run;
+                    event.at
+                } else {
+                    let (run, since) = child.run.take().unwrap_or_else(|| panic!("a stop without a start: {event}"));
+                    assert_eq!(run, event.run, "of the present run: {event}");
+                    since
+                };
+                let failed = *cause == StopCause::NotSpawned || (*cause == StopCause::Exited && retry_in.is_some());
+                assert!(failed || retry_in.is_none(), "only failures are backed off from: {event} {exit:?}");
+                if let Some(delay) = retry_in {
+                    child.attempt_count += 1;
+                    if *cause != StopCause::NotSpawned {
+                        child.not_before = since.checked_add(*uptime).and_then(|ended| ended.checked_add(*delay));
+                    }
+                }
+            }
+            EventKind::Healthy => {
+                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
+                assert!(!std::mem::replace(&mut child.healthy, true), "told once a run: {event}");
+                assert_eq!(event.attempt_count, 0, "forgiven: {event}");
+                child.attempt_count = 0;
+            }
+            EventKind::Overdue { .. } => {
+                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
+                assert!(!std::mem::replace(&mut child.overdue, true), "told once a run: {event}");
+            }
+            EventKind::GaveUp => {
+                assert!(child.run.is_none(), "down: {event}");
+                child.attempt_count += 1;
+                assert_eq!(event.attempt_count, child.attempt_count, "counts the last failure: {event}");
+            }
+            _ => {}
+        }
+    }
+    if let Some(report) = report {
+        for (id, known) in &children {
+            if let Some((run, _)) = known.run {
+                assert!(
+                    report.unstopped.iter().any(|child| child.id == **id && child.run == run),
+                    "run {run} of `{id}` has no `Stopped`, and the report does not name it: {report}"
+                );
+            }
+        }
+    }
+}
