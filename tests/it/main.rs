@@ -11,5 +11,8 @@ mod support;
 mod backoff;
 mod exit;
 mod flags;
+mod queries;
 mod start;
 mod stop;
+mod stubborn;
+mod telemetry;

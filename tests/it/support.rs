@@ -195,6 +195,15 @@ impl Drop for DropToken {
     }
 }
 
+/// Calls a closure as it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// The names of this process's threads, as the kernel shows them: cut after 15 bytes.
 pub(crate) fn threads_named(name: &str) -> usize {
     let cut = &name.as_bytes()[..name.len().min(15)];

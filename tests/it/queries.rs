@@ -1,0 +1,262 @@
+//! What handles answer.
+
+use std::{thread, time::Duration};
+
+use circuit_breaker_supervisor::{
+    ChildSpec, ChildStatus, CircuitState, CommandError, Counts, Handle, OffBy, RestartPolicy, Supervisor, WaitError,
+};
+
+use crate::support::*;
+
+/// Counts agree with the children that they count.
+fn check_counts(handle: &Handle) -> Counts {
+    let counts = handle.snapshot().counts();
+    let Counts { children, running, on_trial, healthy, stopping, backing_off, off, due, finished, gave_up, .. } = counts;
+    assert_eq!(running, on_trial + healthy + stopping, "{counts:?}");
+    assert_eq!(children, running + backing_off + off + due + finished + gave_up, "{counts:?}");
+    counts
+}
+
+// QU-01
+#[test]
+fn counts_agree_with_every_transition() {
+    let (child, strings) = puppet("child");
+    let supervisor =
+        Supervisor::builder().backoff(constant(HOUR)).child(child.max_restarts(1)).child(idler("other")).start().unwrap();
+    let handle = supervisor.handle();
+    let counts = check_counts(handle);
+    assert_eq!((counts.children, counts.on_trial), (2, 2));
+    strings.act(Act::MarkHealthy);
+    wait_status(handle, "child", ChildStatus::Healthy);
+    assert_eq!((check_counts(handle).on_trial, check_counts(handle).healthy), (1, 1));
+    strings.act(Act::Fail("no"));
+    wait_status(handle, "child", ChildStatus::BackingOff);
+    assert_eq!((check_counts(handle).running, check_counts(handle).backing_off), (1, 1));
+    handle.hold("child").unwrap();
+    wait_off(handle, "child", OffBy::Operator);
+    assert_eq!((check_counts(handle).running, check_counts(handle).off), (1, 1));
+    handle.release("child").unwrap();
+    wait_status(handle, "child", ChildStatus::BackingOff);
+    handle.reset("child").unwrap();
+    wait_status(handle, "child", ChildStatus::OnTrial);
+    strings.act(Act::Fail("no"));
+    wait_status(handle, "child", ChildStatus::BackingOff);
+    handle.restart("child").unwrap();
+    for _ in 0..2 {
+        strings.act(Act::Fail("no"));
+        handle.wait_for("child", DEADLINE, |child| !child.is_running()).unwrap();
+        if handle.child("child").unwrap().status == ChildStatus::BackingOff {
+            break;
+        }
+    }
+    handle.remove("child").unwrap();
+    handle.wait_until_gone("child", DEADLINE).unwrap();
+    assert_eq!((check_counts(handle).children, check_counts(handle).running), (1, 1));
+    assert!(supervisor.shutdown().is_clean());
+}
+
+// QU-03
+#[test]
+fn list_keeps_the_order_of_adding_over_restarts() {
+    let (a, strings) = puppet("a");
+    let supervisor =
+        Supervisor::builder().backoff(constant(Duration::ZERO)).child(idler("c")).child(a).child(idler("b")).start().unwrap();
+    let handle = supervisor.handle();
+    let listed = || handle.snapshot().children.iter().map(|child| child.id.to_string()).collect::<Vec<_>>();
+    assert_eq!(listed(), ["c", "a", "b"]);
+    strings.next_run();
+    strings.act(Act::Panic("no"));
+    strings.next_run();
+    assert_eq!(listed(), ["c", "a", "b"]);
+    handle.remove("c").unwrap();
+    handle.wait_until_gone("c", DEADLINE).unwrap();
+    handle.add(idler("c")).unwrap();
+    assert_eq!(listed(), ["a", "b", "c"], "what is added comes last, and is listed at once");
+}
+
+// QU-04, DY-05, DY-09
+#[test]
+fn unknown_child_is_told_from_known_ones() {
+    let supervisor = Supervisor::builder().child(idler("known")).start().unwrap();
+    let handle = supervisor.handle();
+    handle.remove("known").unwrap();
+    handle.wait_until_gone("known", DEADLINE).unwrap();
+    for id in ["known", "", "nobody", "kno\0wn"] {
+        assert!(handle.child(id).is_none());
+        for command in [handle.hold(id), handle.release(id), handle.remove(id), handle.restart(id), handle.reset(id)] {
+            assert_eq!(command, Err(CommandError::UnknownId(id.into())));
+        }
+        assert!(matches!(handle.wait_for(id, HOUR, |_| true), Err(WaitError::UnknownId(unknown)) if unknown == id));
+        handle.wait_until_gone(id, HOUR).unwrap();
+    }
+}
+
+// QU-06
+#[test]
+fn time_left_of_a_backoff_never_falls_below_zero() {
+    let (sender, bar) = crossbeam_channel::bounded::<()>(0);
+    let (entered, blocked) = crossbeam_channel::bounded(1);
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .backoff(constant(50 * MS))
+        .on_event(move |event| {
+            if event.id == "blocker" {
+                let _ = entered.try_send(());
+                let _ = bar.recv();
+            }
+        })
+        .child(child)
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    wait_status(handle, "child", ChildStatus::BackingOff);
+    handle.add(ChildSpec::once("blocker", |_| Ok(()))).unwrap();
+    take(&blocked);
+    // The supervisor thread is held up: the backoff ends, and nobody is there to start the child.
+    eventually("the backoff is over", || {
+        let child = handle.child("child").unwrap();
+        child.status != ChildStatus::BackingOff || child.retry_in == Some(Duration::ZERO)
+    });
+    let child = handle.child("child").unwrap();
+    assert!(child.to_string().contains("backing off"), "{child}");
+    drop(sender);
+    assert_eq!(strings.next_run().1, 1);
+}
+
+// QU-07
+#[test]
+fn running_child_shows_its_run_and_uptime() {
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().backoff(constant(50 * MS)).child(child).start().unwrap();
+    let handle = supervisor.handle();
+    let (run, _) = strings.next_run();
+    let first = handle.child("child").unwrap();
+    assert_eq!((first.run_number, first.attempt_count, first.circuit), (run, 0, CircuitState::Closed));
+    assert!(first.last_stop.is_none() && first.retry_in.is_none() && first.told_to_stop.is_none());
+    eventually("the uptime rises", || handle.child("child").unwrap().uptime > first.uptime);
+    strings.act(Act::Fail("no"));
+    let down = wait_status(handle, "child", ChildStatus::BackingOff);
+    assert_eq!((down.uptime, down.run_number, down.circuit), (None, run, CircuitState::Open));
+    assert!(down.retry_in.unwrap() <= 50 * MS);
+    let (next, _) = strings.next_run();
+    let again = handle.child("child").unwrap();
+    assert_eq!((again.run_number, again.attempt_count, again.circuit), (next, 1, CircuitState::HalfOpen));
+    assert!(again.last_stop.is_some());
+    strings.act(Act::MarkHealthy);
+    assert_eq!(wait_status(handle, "child", ChildStatus::Healthy).circuit, CircuitState::Closed);
+    assert!(handle.snapshot().is_healthy());
+}
+
+// QU-08
+#[test]
+fn hot_looping_child_keeps_nobody_from_asking() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(ChildSpec::new("hot", |_| Ok(())))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    assert_eq!(check_counts(handle).children, 1);
+                    let child = handle.child("hot").unwrap();
+                    assert_eq!(child.is_running(), child.uptime.is_some(), "{child:?}");
+                }
+                handle.wait_for("hot", DEADLINE, |child| child.run_number > 100).unwrap();
+            });
+        }
+    });
+    let report = supervisor.shutdown();
+    assert!(report.is_clean());
+    check_trace(&recorder.events(), Some(&report), false);
+}
+
+#[test]
+fn health_is_lost_by_failures_and_stuck_children_and_by_nothing_else() {
+    let (child, strings) = puppet("child");
+    let (deaf, mut gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder()
+        .backoff(constant(Duration::ZERO))
+        .child(child)
+        .child(deaf.stop_timeout(MS))
+        .child(ChildSpec::new("job", |_| Ok(())).restart(RestartPolicy::Transient))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    wait_status(handle, "job", ChildStatus::Finished);
+    assert!(handle.snapshot().is_healthy(), "on trial for the first time, and finished, are well");
+    take(&started);
+    handle.hold("deaf").unwrap();
+    handle.wait_for("deaf", DEADLINE, |child| child.is_overdue).unwrap();
+    assert!(!handle.snapshot().is_healthy());
+    gate.open();
+    wait_off(handle, "deaf", OffBy::Operator);
+    assert!(handle.snapshot().is_healthy());
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    strings.next_run();
+    assert!(!handle.snapshot().is_healthy(), "it runs again, and is not trusted yet");
+    strings.act(Act::MarkHealthy);
+    wait_status(handle, "child", ChildStatus::Healthy);
+    assert!(handle.snapshot().is_healthy());
+    handle.request_shutdown();
+    assert!(!handle.snapshot().is_healthy());
+}
+
+#[test]
+fn wait_that_times_out_shows_the_child_as_it_is() {
+    let supervisor = Supervisor::builder().child(idler("child")).start().unwrap();
+    let handle = supervisor.handle();
+    for timeout in [Duration::ZERO, 5 * MS] {
+        match handle.wait_for("child", timeout, |child| child.attempt_count > 0) {
+            Err(WaitError::TimedOut(Some(child))) => assert_eq!(child.status, ChildStatus::OnTrial),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(handle.wait_until_stopped(timeout), Err(WaitError::TimedOut(None))));
+    }
+}
+
+#[test]
+fn predicate_may_use_the_handle_and_panic() {
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let handle = supervisor.handle();
+    strings.act(Act::Fail("no"));
+    let its = handle.clone();
+    let child = handle
+        .wait_for("child", DEADLINE, |child| {
+            its.check_now().unwrap();
+            its.snapshot().counts().children == 1 && child.attempt_count == 1 && child.is_running()
+        })
+        .unwrap();
+    assert_eq!(child.attempt_count, 1);
+    let waiter = {
+        let handle = handle.clone();
+        thread::spawn(move || handle.wait_for("child", DEADLINE, |_| panic!("no")).is_ok())
+    };
+    assert!(waiter.join().is_err());
+    strings.act(Act::Fail("no"));
+    handle.wait_for("child", DEADLINE, |child| child.attempt_count == 2).unwrap();
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn many_wait_for_one_child() {
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().child(child).start().unwrap();
+    let handle = supervisor.handle();
+    thread::scope(|scope| {
+        let waiters: Vec<_> =
+            (0..16).map(|_| scope.spawn(|| wait_status(handle, "child", ChildStatus::Healthy).attempt_count)).collect();
+        strings.act(Act::MarkHealthy);
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), 0);
+        }
+    });
+}
