@@ -28,6 +28,8 @@ use crate::{
     worker::{self, Crew},
 };
 
+const DEFAULT_NAME: &str = "supervisor";
+
 /// Answers whether a child is enabled.
 pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 
@@ -200,7 +202,7 @@ impl SupervisorBuilder {
             return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
         }
         warn_of_abort();
-        let name = self.name.clone().unwrap_or_else(|| String::from("supervisor"));
+        let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
         let (shared, inbox) = self.share(&name, None);
         let crew = Crew::new(shared.number);
         let (started, first_round) = bounded(1);
@@ -370,7 +372,7 @@ impl fmt::Debug for SupervisorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, poll_interval, healthy_after, stop_timeout, backoff, flag, sinks, children } = self;
         f.debug_struct("SupervisorBuilder")
-            .field("name", name)
+            .field("name", &name.as_deref().unwrap_or(DEFAULT_NAME))
             .field("poll_interval", poll_interval)
             .field("healthy_after", healthy_after)
             .field("stop_timeout", stop_timeout)

@@ -22,6 +22,23 @@ use crate::{
 /// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without waiting for the supervisor
 /// thread, unless its name says `wait`. Commands are checked at once, on the caller's thread, and carried out by the supervisor
 /// in the order in which they were given.
+///
+/// What a command does depends on what the child is doing; what it returns depends on whether there is a child of that id and
+/// nothing else.
+///
+/// | | [`hold`](Handle::hold) | [`release`](Handle::release) | [`restart`](Handle::restart) | [`reset`](Handle::reset) | [`remove`](Handle::remove) |
+/// | --- | --- | --- | --- | --- | --- |
+/// | **running** | told to stop, then held | nothing | failures forgiven; told to stop, then started¹ | failures forgiven; runs on | told to stop, then gone |
+/// | **stopping** | held after its end | not held after its end | failures forgiven; started after its end¹ | failures forgiven | gone after its end |
+/// | **backing off** | held; the backoff goes on | nothing | failures forgiven; started | failures forgiven; started | gone |
+/// | **off (flag)** | held | nothing | failures and backoff forgiven; stays off | failures and backoff forgiven; stays off | gone |
+/// | **off (operator)** | nothing | its flag and its backoff decide | failures and backoff forgiven; stays held | failures and backoff forgiven; stays held | gone |
+/// | **finished** | stays finished; held if restarted | not held if restarted | started¹ | failures forgiven; stays finished | gone |
+/// | **gave up** | stays given up; held if reset | not held if reset | failures forgiven; started¹ | failures forgiven; started¹ | gone |
+/// | **due** | held | nothing | started | started | gone |
+///
+/// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child that has begun is gone at the end
+/// of its run, whatever it was told. While the supervisor shuts down, nothing starts.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,

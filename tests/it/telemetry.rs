@@ -118,7 +118,7 @@ fn failure_that_is_retried_shows_when_and_one_that_is_not_shows_none() {
     assert_eq!(stop_of(&recorder.wait_for("finished", "stop", 1)).retry_in, None);
     assert_eq!(stop_of(&recorder.wait_for("once", "stop", 1)).retry_in, None);
     let text = recorder.of("retried")[1].to_string();
-    assert!(text.starts_with("child `retried` failed: no, after ") && text.ends_with("; tried again in 1 h 0 min"), "{text}");
+    assert!(text.starts_with("child `retried` failed after ") && text.ends_with(": no; tried again in 1 h 0 min"), "{text}");
     drop(supervisor);
 }
 

@@ -1,0 +1,361 @@
+//! Supervisors that run on a child of another.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use circuit_breaker_supervisor::{
+    ChildContext, ChildGaveUp, ChildResult, ChildSpec, ChildStatus, Exit, Handle, OffBy, ShutdownReport, StopCause, Supervisor,
+    UnstoppedPhase,
+};
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::support::{
+    DEADLINE, Gate, HOUR, MS, Recorder, check_trace, constant, gate, idle, idler, puppet, stubborn, take, threads_named,
+    wait_off, wait_status,
+};
+
+/// A body that supervises idlers of these ids.
+fn branch(ids: &'static [&'static str]) -> impl FnMut(&ChildContext) -> ChildResult + Send + 'static {
+    move |ctx| Supervisor::builder().children(ids.iter().map(|id| idler(id))).run(ctx)
+}
+
+/// Says in which order bodies end.
+fn leaver(id: &'static str, left: Sender<&'static str>) -> ChildSpec {
+    ChildSpec::new(id, move |ctx| {
+        let _ = ctx.sleep(HOUR);
+        let _ = left.send(id);
+        Ok(())
+    })
+}
+
+/// The nested supervisor's handle, said by one of its children.
+fn teller(id: &'static str, handles: Sender<Handle>) -> ChildSpec {
+    ChildSpec::new(id, move |ctx| {
+        let _ = handles.send(ctx.supervisor().clone());
+        idle(ctx)
+    })
+}
+
+// NE-01
+#[test]
+fn nested_supervisor_ends_before_the_child_that_runs_it() {
+    let (left, order) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("outer", move |ctx| {
+            let result = Supervisor::builder().child(leaver("leaf", left.clone())).run(ctx);
+            let _ = left.send("outer");
+            result
+        }))
+        .start()
+        .unwrap();
+    recorder.wait_for("outer/leaf", "start", 1);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["leaf", "outer"]);
+    let stories: Vec<String> = recorder.whole_story();
+    assert_eq!(stories, ["outer: start 0", "outer/leaf: start 0", "outer/leaf: stop shutdown 0", "outer: stop shutdown 0"]);
+    assert_eq!(threads_named("outer/leaf"), 0);
+}
+
+// NE-05
+#[test]
+fn of_three_levels_the_leaves_stop_first() {
+    let (left, order) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("a", move |ctx| {
+            let left = left.clone();
+            Supervisor::builder()
+                .child(ChildSpec::new("b", move |ctx| {
+                    let result = Supervisor::builder().child(leaver("c", left.clone())).run(ctx);
+                    let _ = left.send("b");
+                    result
+                }))
+                .run(ctx)
+        }))
+        .start()
+        .unwrap();
+    recorder.wait_for("a/b/c", "start", 1);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["c", "b"]);
+}
+
+// NE-02
+#[test]
+fn crash_of_an_inner_child_stays_inside() {
+    let (spec, strings) = puppet("inner");
+    let mut spec = Some(spec.backoff(constant(MS)));
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().children(spec.take()).run(ctx)))
+        .start()
+        .unwrap();
+    strings.next_run();
+    strings.act(crate::support::Act::Panic("inside"));
+    assert_eq!(strings.next_run().1, 1);
+    let outer = supervisor.handle().child("outer").unwrap();
+    assert_eq!((outer.attempt_count, outer.status), (0, ChildStatus::OnTrial));
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("outer"), ["start 0", "stop shutdown 0"]);
+    assert_eq!(recorder.story("outer/inner"), ["start 0", "stop exited 0", "start 1", "stop shutdown 1"]);
+}
+
+// NE-06
+#[test]
+fn children_added_to_a_nested_supervisor_go_with_it() {
+    let (handles, told) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().child(teller("coded", handles.clone())).run(ctx)))
+        .start()
+        .unwrap();
+    let inner = take(&told);
+    inner.add(idler("added")).unwrap();
+    // Both names are good; the whole one is what is shown.
+    assert_eq!(inner.child("added").unwrap().id, "outer/added");
+    assert_eq!(inner.child("outer/added").unwrap().id, "outer/added");
+    assert!(inner.add(idler("added")).is_err());
+    recorder.wait_for("outer/added", "start", 1);
+
+    supervisor.handle().restart("outer").unwrap();
+    let again = take(&told);
+    assert!(again.child("added").is_none());
+    assert_eq!(again.snapshot().children.len(), 1);
+    assert!(inner.add(idler("late")).is_err(), "the nested supervisor of the earlier run has ended");
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("outer/added"), ["start 0", "stop shutdown 0"]);
+    assert_eq!(recorder.story("outer"), ["start 0", "stop restarted 0", "start 0", "stop shutdown 0"]);
+}
+
+// NE-07
+#[test]
+fn hundred_nested_supervisors_leave_nothing_behind() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .children((0..100).map(|number| ChildSpec::new(format!("hundred{number}"), branch(&["x"]))))
+        .start()
+        .unwrap();
+    recorder.wait_until(|events| events.len() == 200);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.events().len(), 400);
+    assert!((0..100).all(|number| threads_named(&format!("hundred{number}")) == 0));
+    assert!((0..100).all(|number| threads_named(&format!("hundred{number}/x")) == 0));
+}
+
+// NE-08
+#[test]
+fn flag_of_the_outer_child_is_the_flag_of_all_below_it() {
+    let flag = Arc::new(AtomicBool::new(true));
+    let its = flag.clone();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .poll_interval(HOUR)
+        .enabled(move |id| {
+            assert_eq!(id, "outer", "flags are not inherited");
+            its.load(Ordering::SeqCst)
+        })
+        .child(ChildSpec::new("outer", branch(&["one", "two"])))
+        .start()
+        .unwrap();
+    recorder.wait_for("outer/two", "start", 1);
+    flag.store(false, Ordering::SeqCst);
+    supervisor.handle().check_now().unwrap();
+    wait_off(supervisor.handle(), "outer", OffBy::Flag);
+    recorder.wait_for("outer/one", "stop", 1);
+    recorder.wait_for("outer/two", "stop", 1);
+    flag.store(true, Ordering::SeqCst);
+    supervisor.handle().check_now().unwrap();
+    recorder.wait_for("outer/two", "start", 2);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("outer"), ["start 0", "stop disabled 0", "start 0", "stop shutdown 0"]);
+}
+
+// NE-09
+#[test]
+fn nested_supervisor_that_gives_up_is_a_failure_of_the_outer_child() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(
+            ChildSpec::new("outer", |ctx| {
+                let doomed = ChildSpec::new("doomed", |_| Err("no luck".into()));
+                Supervisor::builder()
+                    .child(doomed.backoff(constant(MS)).max_restarts(1).significant(true))
+                    .child(idler("other"))
+                    .run(ctx)
+            })
+            .backoff(constant(HOUR)),
+        )
+        .start()
+        .unwrap();
+    let outer = wait_status(supervisor.handle(), "outer", ChildStatus::BackingOff);
+    assert_eq!(outer.attempt_count, 1);
+    let Some(Exit::Failed(failure)) = outer.last_stop.map(|stop| stop.exit) else { panic!("it failed") };
+    let gave_up: &ChildGaveUp = failure.error().downcast_ref().unwrap();
+    assert_eq!(gave_up.id, "outer/doomed");
+    assert_eq!(gave_up.exit.message(), Some("no luck"));
+    assert_eq!(recorder.story("outer/doomed"), ["start 0", "stop exited 0", "start 1", "stop exited 1", "gave up"]);
+    assert!(recorder.story("outer/other").ends_with(&["stop shutdown 0".into()]));
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn stuck_grandchild_makes_its_branch_overdue_and_nothing_else() {
+    let (spec, mut gate, _started) = stubborn("stuck");
+    let mut spec = Some(spec.stop_timeout(20 * MS));
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .stop_timeout(50 * MS)
+        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().children(spec.take()).child(idler("good")).run(ctx)))
+        .child(idler("neighbour"))
+        .start()
+        .unwrap();
+    recorder.wait_for("outer/good", "start", 1);
+    supervisor.handle().restart("outer").unwrap();
+    recorder.wait_for("outer/stuck", "overdue", 1);
+    recorder.wait_for("outer", "overdue", 1);
+    recorder.wait_for("outer/good", "stop", 1);
+    assert_eq!(supervisor.handle().child("neighbour").unwrap().status, ChildStatus::OnTrial);
+    assert_eq!(recorder.count("outer", "start"), 1, "promise 1 holds for the tree: it is not started again");
+
+    let report = supervisor.shutdown();
+    assert_eq!(unstopped(&report), [("outer", UnstoppedPhase::Running)]);
+    gate.open();
+    recorder.wait_for("outer/stuck", "stop", 1);
+}
+
+fn unstopped(report: &ShutdownReport) -> Vec<(&str, UnstoppedPhase)> {
+    report.unstopped.iter().map(|child| (child.id.as_str(), child.phase)).collect()
+}
+
+#[test]
+fn released_grandchild_lets_its_branch_start_again() {
+    let (spec, mut gate, _started) = stubborn("stuck");
+    let mut spec = Some(spec.stop_timeout(20 * MS));
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().children(spec.take()).child(idler("good")).run(ctx)))
+        .start()
+        .unwrap();
+    recorder.wait_for("outer/good", "start", 1);
+    supervisor.handle().restart("outer").unwrap();
+    recorder.wait_for("outer/stuck", "overdue", 1);
+    gate.open();
+    recorder.wait_for("outer/good", "start", 2);
+    assert_eq!(recorder.story("outer/stuck"), ["start 0", "overdue", "stop shutdown 0"]);
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn sinks_of_its_own_take_the_place_of_inherited_ones() {
+    let (outer, inner) = (Recorder::default(), Recorder::default());
+    let its = inner.clone();
+    let supervisor = Supervisor::builder()
+        .telemetry(outer.clone())
+        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().telemetry(its.clone()).child(idler("leaf")).run(ctx)))
+        .start()
+        .unwrap();
+    inner.wait_for("outer/leaf", "start", 1);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(outer.whole_story(), ["outer: start 0", "outer: stop shutdown 0"]);
+    check_trace(&inner.events(), None, false);
+    check_trace(&outer.events(), None, false);
+}
+
+#[test]
+fn bad_configuration_of_a_nested_supervisor_is_a_failure_that_names_it() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(HOUR))
+        .child(ChildSpec::new("outer", branch(&["same", "same"])))
+        .start()
+        .unwrap();
+    let stop = recorder.wait_for("outer", "stop exited", 1);
+    assert!(stop.to_string().contains(r#"the id "same" is taken"#), "{stop}");
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn shutdown_of_the_inner_supervisor_alone_is_a_failure_of_the_outer_child() {
+    let (handles, told) = unbounded();
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .backoff(constant(HOUR))
+        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().child(teller("leaf", handles.clone())).run(ctx)))
+        .start()
+        .unwrap();
+    take(&told).request_shutdown();
+    let outer = wait_status(supervisor.handle(), "outer", ChildStatus::BackingOff);
+    assert_eq!(outer.last_stop.map(|stop| (stop.cause, stop.exit.is_completed())), Some((StopCause::Exited, true)));
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn panic_beside_a_nested_supervisor_comes_after_its_end() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(HOUR))
+        .child(ChildSpec::new("outer", |ctx| {
+            let handle_of_leaf = ChildSpec::new("leaf", |ctx: &ChildContext| {
+                ctx.supervisor().request_shutdown();
+                idle(ctx)
+            });
+            Supervisor::builder().child(handle_of_leaf).run(ctx)?;
+            panic!("after the nested one");
+        }))
+        .start()
+        .unwrap();
+    recorder.wait_for("outer", "stop exited", 1);
+    assert_eq!(
+        recorder.whole_story(),
+        ["outer: start 0", "outer/leaf: start 0", "outer/leaf: stop shutdown 0", "outer: stop exited 0"]
+    );
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn callback_that_holds_a_nested_supervisor_does_not_keep_its_children_from_stopping() {
+    let (mut held, bar): (Gate, _) = gate();
+    let (entered, is_held) = unbounded();
+    let (left, order) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .stop_timeout(100 * MS)
+        .child(ChildSpec::new("outer", move |ctx| {
+            let (bar, entered, mut asked) = (bar.clone(), entered.clone(), 0);
+            Supervisor::builder()
+                .poll_interval(MS)
+                .enabled(move |_| {
+                    asked += 1;
+                    if asked > 1 {
+                        let _ = entered.send(());
+                        bar.wait();
+                    }
+                    true
+                })
+                .child(leaver("leaf", left.clone()))
+                .run(ctx)
+        }))
+        .start()
+        .unwrap();
+    take(&is_held);
+    let handle = supervisor.handle().clone();
+    handle.request_shutdown();
+    assert_eq!(order.recv_timeout(DEADLINE), Ok("leaf"), "it is told to stop without the thread that is held");
+    held.open();
+    let _ = supervisor.shutdown();
+    recorder.wait_for("outer/leaf", "stop", 1);
+}

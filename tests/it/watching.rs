@@ -1,0 +1,124 @@
+//! Children that fall silent.
+
+use circuit_breaker_supervisor::{ChildSpec, ChildStatus, EventKind, Invalid, StartErrorReason, StopCause, Supervisor};
+use crossbeam_channel::unbounded;
+
+use crate::support::{HOUR, MS, Recorder, constant, gate, idle, idler, stop_of, take, wait_status};
+
+#[test]
+fn silent_child_is_told_to_stop_and_started_again() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(
+            ChildSpec::new("reader", |ctx| {
+                ctx.heartbeat("opening the port");
+                ctx.heartbeat("reading the port");
+                idle(ctx)
+            })
+            .watchdog(30 * MS)
+            .backoff(constant(MS)),
+        )
+        .child(idler("neighbour"))
+        .start()
+        .unwrap();
+    recorder.wait_for("reader", "start 1", 1);
+    assert_eq!(recorder.story("reader")[..4], ["start 0", "hung reading the port", "stop hung 0", "start 1"]);
+    let EventKind::Hung { doing, silent_for, .. } = recorder.wait_for("reader", "hung", 1).kind else { unreachable!() };
+    assert_eq!(doing, "reading the port");
+    assert!(silent_for >= 30 * MS);
+    let stop = stop_of(&recorder.wait_for("reader", "stop", 1));
+    assert_eq!((stop.cause, stop.retry_in), (StopCause::Hung, Some(MS)));
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("neighbour"), ["start 0", "stop shutdown 0"]);
+}
+
+#[test]
+fn hanging_system_call_is_ended_by_its_callback() {
+    let (ended, unblocked) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(HOUR))
+        .child(
+            ChildSpec::new("reader", move |ctx| {
+                let (unblock, blocked) = unbounded();
+                let _unblock = ctx.on_stop(move || unblock.send(()));
+                ctx.heartbeat("blocking");
+                blocked.recv()?;
+                ended.send(())?;
+                Ok(())
+            })
+            .watchdog(20 * MS),
+        )
+        .start()
+        .unwrap();
+    take(&unblocked);
+    let reader = wait_status(supervisor.handle(), "reader", ChildStatus::BackingOff);
+    assert_eq!(reader.attempt_count, 1, "an `Ok` from a hung run is a failure too");
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn child_that_hangs_for_good_is_overdue_and_blocks_only_itself() {
+    let (_gate, bar) = gate();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .stop_timeout(10 * MS)
+        .child(
+            ChildSpec::new("stuck", move |ctx| {
+                ctx.heartbeat("for ever");
+                bar.wait();
+                Ok(())
+            })
+            .watchdog(20 * MS),
+        )
+        .start()
+        .unwrap();
+    recorder.wait_for("stuck", "overdue", 1);
+    assert_eq!(recorder.story("stuck"), ["start 0", "hung for ever", "overdue"]);
+    supervisor.handle().add(idler("later")).unwrap();
+    recorder.wait_for("later", "start", 1);
+    let snapshot = supervisor.handle().snapshot();
+    assert!(!snapshot.is_healthy());
+    assert!(snapshot.to_string().contains("it was silent for too long, asked"), "{snapshot}");
+    drop(_gate);
+    recorder.wait_for("stuck", "stop hung", 1);
+    let _ = supervisor.shutdown();
+}
+
+#[test]
+fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
+    let (beats, counted) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(
+            ChildSpec::new("busy", move |ctx| {
+                loop {
+                    ctx.heartbeat("working");
+                    let _ = beats.send(());
+                    ctx.sleep(MS)?;
+                }
+            })
+            // Far more than a busy machine keeps a thread waiting; what matters is that it is watched.
+            .watchdog(20_000 * MS),
+        )
+        .child(ChildSpec::new("slow", idle).watchdog(MS))
+        .start()
+        .unwrap();
+    for _ in 0..200 {
+        take(&counted);
+    }
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("busy"), ["start 0", "stop shutdown 0"]);
+    assert_eq!(recorder.story("slow"), ["start 0", "stop shutdown 0"]);
+}
+
+// BI-10
+#[test]
+fn watchdog_of_zero_is_an_error_that_names_the_child() {
+    let error = Supervisor::builder().child(idler("hasty").watchdog(0 * MS)).start().unwrap_err();
+    assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroWatchdog(id)) if *id == "hasty"), "{error}");
+}
