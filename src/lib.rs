@@ -153,8 +153,8 @@
 //! - After `fork`, the new process has none of these threads. Fork before a supervisor is started, or `exec` right away.
 //! - On a small stack, a panic that prints its backtrace (`RUST_BACKTRACE=1`) may overflow the stack, which ends the process:
 //!   give a child no [`stack_size`](ChildSpec::stack_size) below 64 KiB.
-//! - `enabled`, `backoff` and the sinks run on the supervisor thread. One that is slow delays all supervision, although never a
-//!   shutdown.
+//! - `enabled`, `backoff` and the sinks run on the supervisor thread. One that is slow delays all supervision, and
+//!   [`start`](SupervisorBuilder::start), although never a shutdown.
 //!
 //! # Differences from the Elixir package
 //!
@@ -183,7 +183,7 @@
 //! - New are `mark_healthy`, transient and one-shot children, giving up, the operator's commands, snapshots, events with causes,
 //!   and a shutdown that reports.
 //!
-//! # Questions
+//! # FAQ
 //!
 //! **My body blocks in `read`. How does it stop?** [`ChildContext::on_stop`] sets what is called when the run is told to stop: for
 //! a socket `socket.shutdown(Shutdown::Both)` on a clone of it, for a listener a connection to its own address, for a process
@@ -244,9 +244,9 @@
 //! [`ChildSpec::stack_size`] says how much address space each reserves.
 //!
 //! **What does it log?** With [`LogSink`], one line for each event, under the target `circuit_breaker_supervisor`, with the facts
-//! as key-values; its docs have the level of each. Whatever the sinks, four things go to `log`: a sink that panics, a drop of
-//! the supervisor that leaves threads behind, `panic = "abort"`, and a fault of the supervisor thread itself. The panic of a
-//! body is printed by the program's panic hook, too, which this crate leaves alone.
+//! as key-values; its docs have the level of each. Whatever the sinks, four things go to `log`: a sink that panics, a
+//! supervisor that is dropped and does not end cleanly, `panic = "abort"`, and a fault of the supervisor thread itself. Each
+//! panic, of a body or a callback, is printed by the program's panic hook, too, which this crate leaves alone.
 
 mod backoff;
 mod builder;

@@ -83,7 +83,8 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// Logs each event as one line through the [`log`] crate, under the target `circuit_breaker_supervisor`.
 ///
 /// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
-/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and `retry_in_ms`.
+/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, and with a
+/// callback's panic `callback`.
 ///
 /// | event | level |
 /// | --- | --- |

@@ -1,5 +1,7 @@
 //! Children that fall silent.
 
+use std::time::Duration;
+
 use circuit_breaker_supervisor::{ChildSpec, ChildStatus, EventKind, Invalid, StartErrorReason, StopCause, Supervisor};
 use crossbeam_channel::unbounded;
 
@@ -119,6 +121,6 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
 // BI-10
 #[test]
 fn watchdog_of_zero_is_an_error_that_names_the_child() {
-    let error = Supervisor::builder().child(idler("hasty").watchdog(0 * MS)).start().unwrap_err();
+    let error = Supervisor::builder().child(idler("hasty").watchdog(Duration::ZERO)).start().unwrap_err();
     assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroWatchdog(id)) if *id == "hasty"), "{error}");
 }
