@@ -347,7 +347,7 @@ fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: i
         #[expect(clippy::disallowed_methods, reason = "the moment at which they are told")]
         let now = Instant::now();
         crew.seize(now);
-        ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now), stuck_in: None }
+        ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now, now), stuck_in: None }
     });
     shared.ended(report);
     // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is.
@@ -381,5 +381,31 @@ impl fmt::Debug for SupervisorBuilder {
             .field("sinks", &sinks.len())
             .field("children", children)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{error::CommandError, handle::Handle};
+
+    #[test]
+    fn supervisor_that_dies_says_so_to_everybody() {
+        let builder = SupervisorBuilder::new().child(ChildSpec::new("left", |_| Ok(())));
+        let (shared, inbox) = builder.share("fragile", None);
+        let crew = Crew::new(shared.number);
+        let handle = Handle::new(shared.clone());
+        handle.add(ChildSpec::new("waiting", |_| Ok(()))).unwrap();
+        supervise(&shared, &crew, inbox, || panic!("a fault of the crate's own"));
+
+        let report = handle.wait_until_stopped(Duration::ZERO).unwrap();
+        assert!(matches!(report.cause, ShutdownCause::Died) && !report.is_clean());
+        assert_eq!(handle.check_now(), Err(CommandError::Ended));
+        assert_eq!(handle.hold("waiting"), Err(CommandError::Ended));
+        let refused = handle.add(ChildSpec::new("late", |_| Ok(()))).unwrap_err();
+        assert_eq!(*refused.into_spec().id(), "late");
+        assert!(!handle.snapshot().is_healthy());
     }
 }

@@ -215,7 +215,7 @@ impl ChildContext {
     /// Sets what is to be called when this run is told to stop: the way out of a blocking system call.
     ///
     /// The callbacks of a run are called once, in the order in which they were set, on a short-lived thread named
-    /// `<id>:stop`; a callback that is set when the stop was already asked for is called at once, on the caller's thread.
+    /// `<id>:stop`, unless the body has left by itself and taken them back before their turn; a callback that is set when the stop was already asked for is called at once, on the caller's thread.
     /// What it returns is dropped. At the end of a run nothing is called.
     ///
     /// Dropping the guard takes the callback back; if it is just being called on another thread, the drop waits for it. So

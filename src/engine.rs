@@ -405,9 +405,11 @@ impl Engine {
             }
             self.settle();
         }
+        let now = now();
+        let since = self.closing.as_ref().map_or(now, |closing| closing.since);
         let Self { desk, cause, chores, inbox, .. } = self;
         let Desk { shared, crew, stations, flag, backoff, sinks, .. } = desk;
-        let unstopped = crew.unstopped(now());
+        let unstopped = crew.unstopped(now, since);
         crew.dismiss();
         // User closures end here at the latest. The rows stay in the directory, for those who ask what was known last.
         let key = stations.keys().copied().next().unwrap_or(Key(0));

@@ -66,6 +66,15 @@ impl ChildInfo {
         self.status.is_running()
     }
 
+    /// Whether nobody needs to look after it.
+    fn is_well(&self) -> bool {
+        match self.status {
+            ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => true,
+            ChildStatus::GaveUp => false,
+            _ => self.attempt_count == 0 && !self.is_overdue,
+        }
+    }
+
     /// The failures in a row, for people.
     fn failures(&self) -> String {
         match self.attempt_count {
@@ -200,14 +209,11 @@ impl Snapshot {
 
     /// Returns whether all is well: the answer for `/healthz`.
     ///
-    /// The supervisor runs, and no child has failed since it was last healthy, was given up, or is overdue. A child whose
-    /// flag is off, and one on its first trial, are well.
+    /// The supervisor runs, and no child has failed since it was last healthy, was given up, or is overdue. A child on its
+    /// first trial is well, and so is one that is off by its flag or by an operator, whatever happened before: somebody wants
+    /// it so.
     pub fn is_healthy(&self) -> bool {
-        self.is_running
-            && self
-                .children
-                .iter()
-                .all(|child| child.attempt_count == 0 && child.status != ChildStatus::GaveUp && !child.is_overdue)
+        self.is_running && self.children.iter().all(ChildInfo::is_well)
     }
 }
 

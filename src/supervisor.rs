@@ -91,13 +91,13 @@ impl Supervisor {
         let since = now();
         if worker::is_within(self.shared.number) {
             self.shared.request_shutdown(limit);
-            return self.report_meanwhile();
+            return self.report_meanwhile(since);
         }
         stop_children(&self.shared, &self.crew, limit);
         let longest = self.crew.most_patient().map_or(Duration::ZERO, |(_, timeout)| timeout).min(limit);
         let until = deadline::after(since, longest.saturating_add(SLACK));
         let report = self.shared.wait_for(until, || self.shared.end()).unwrap_or_else(|| {
-            let report = self.report_meanwhile();
+            let report = self.report_meanwhile(since);
             // A supervisor thread that comes back finds its threads let go, and nothing left to do.
             self.crew.dismiss();
             report
@@ -106,8 +106,8 @@ impl Supervisor {
         report
     }
 
-    fn report_meanwhile(&self) -> ShutdownReport {
-        let unstopped = self.crew.unstopped(now());
+    fn report_meanwhile(&self, since: Instant) -> ShutdownReport {
+        let unstopped = self.crew.unstopped(now(), since);
         ShutdownReport { cause: ShutdownCause::Requested, unstopped, stuck_in: self.shared.stuck_in() }
     }
 }

@@ -124,7 +124,8 @@ impl TelemetrySink for LogSink {
                 words = callback.to_string();
                 pairs.push(("callback", Value::from(words.as_str())));
             }
-            EventKind::Started | EventKind::Healthy | EventKind::Overdue { .. } | EventKind::GaveUp => {}
+            EventKind::Overdue { stopping_for } => pairs.push(("stopping_for_ms", Value::from(stopping_for.as_millis()))),
+            EventKind::Started | EventKind::Healthy | EventKind::GaveUp => {}
             EventKind::Hung { doing, silent_for } => {
                 pairs.push(("doing", Value::from(*doing)));
                 pairs.push(("silent_ms", Value::from(silent_for.as_millis())));

@@ -389,8 +389,8 @@ impl Crew {
         self.roll.lock().threads.get(&number).is_some_and(|entry| !entry.is_gone)
     }
 
-    /// The children of which a thread is alive, in list order.
-    pub(crate) fn unstopped(&self, now: Instant) -> Vec<Unstopped> {
+    /// The children of which a thread is alive, in list order. Those that had no run to be told to stop were told `since`.
+    pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let roll = self.roll.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
         for entry in roll.threads.values().filter(|entry| !entry.is_gone) {
@@ -400,7 +400,7 @@ impl Crew {
             let child = children.entry(post.link.key).or_insert_with(|| Unstopped {
                 id: post.link.id.clone(),
                 run: post.run.load(Ordering::Relaxed),
-                stopping_for: told_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
+                stopping_for: now.saturating_duration_since(told_at.unwrap_or(since)),
                 phase,
             });
             child.phase = child.phase.min(phase);
