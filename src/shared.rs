@@ -24,6 +24,7 @@ use crate::{
     report::{ShutdownReport, StuckIn},
     roster::{Bar, Key},
     snapshot::ChildInfo,
+    unwind,
 };
 
 /// The state that handles, workers and the supervisor thread share. No lock is held while user code runs.
@@ -323,6 +324,21 @@ impl Row {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.state.lock().gone
+    }
+}
+
+/// A user's error may panic as it is dropped, and whoever lets go last drops it: a caller who wants the shutdown's report, or a
+/// child's thread in the destructors of its thread-local variables, where a panic would end the process.
+impl Drop for Row {
+    fn drop(&mut self) {
+        let _ = unwind::discard(self.state.get_mut().last_stop.take());
+    }
+}
+
+/// The report may hold a user's error, as a row may.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = unwind::discard(self.end.get_mut().take());
     }
 }
 
