@@ -87,7 +87,7 @@ fn transient_child_that_returns_is_finished_and_keeps_its_place() {
     let counts = handle.snapshot().counts();
     assert_eq!((counts.children, counts.running, counts.finished), (1, 0, 1));
     assert!(handle.snapshot().is_healthy());
-    assert_eq!(stop_of(&recorder.of("job")[1]).retry_in, None);
+    assert_eq!(stop_of(&recorder.wait_for("job", "stop", 1)).retry_in, None);
 
     let error = handle.add(idler("job")).unwrap_err();
     assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "job"), "{error}");

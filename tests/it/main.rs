@@ -9,12 +9,17 @@
 mod support;
 
 mod backoff;
+mod callbacks;
 mod exit;
 mod flags;
+mod input;
 mod nesting;
+mod operating;
 mod queries;
+mod reentrancy;
 mod start;
 mod stop;
 mod stubborn;
 mod telemetry;
+mod threads;
 mod watching;

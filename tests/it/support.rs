@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -171,6 +171,31 @@ pub(crate) fn puppet(id: &str) -> (ChildSpec, Puppet) {
         }
     });
     (spec, Puppet { acts, runs })
+}
+
+/// Notices two runs at a time.
+#[derive(Clone, Default)]
+pub(crate) struct Exclusive(Arc<(AtomicBool, AtomicBool)>);
+
+pub(crate) struct Inside<'a>(&'a Exclusive);
+
+impl Exclusive {
+    pub(crate) fn enter(&self) -> Inside<'_> {
+        if self.0.0.swap(true, Ordering::SeqCst) {
+            self.0.1.store(true, Ordering::SeqCst);
+        }
+        Inside(self)
+    }
+
+    pub(crate) fn was_broken(&self) -> bool {
+        self.0.1.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.0.0.store(false, Ordering::SeqCst);
+    }
 }
 
 /// Counts how often clones of it were dropped by the code under test.

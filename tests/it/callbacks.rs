@@ -1,0 +1,680 @@
+//! User code beside the bodies that panics or blocks.
+
+use std::{
+    error::Error,
+    fmt,
+    panic::panic_any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use circuit_breaker_supervisor::{
+    Backoff, Callback, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, Supervisor, TelemetrySink, WaitError,
+};
+use crossbeam_channel::{bounded, unbounded};
+use parking_lot::Mutex;
+
+use crate::support::*;
+
+/// What a `CallbackPanicked` says.
+#[track_caller]
+fn panic_of(event: &Event) -> (Callback, String) {
+    match &event.kind {
+        EventKind::CallbackPanicked { callback, panic, .. } => (*callback, panic.message().to_owned()),
+        _ => panic!("not a panic: {event}"),
+    }
+}
+
+// ── Panics ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// CB-02
+#[test]
+fn child_whose_flag_panics_counts_as_enabled_and_that_is_told_once() {
+    let recorder = Recorder::default();
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .poll_interval(Duration::MAX)
+        .enabled(|id| if id == "child" { panic!("no flags today") } else { true })
+        .child(child)
+        .start()
+        .unwrap();
+    strings.next_run();
+    for _ in 0..5 {
+        supervisor.handle().check_now().unwrap();
+    }
+    barrier(supervisor.handle());
+    assert_eq!(recorder.count("child", "panic"), 1);
+    let told = recorder.wait_for("child", "panic enabled", 1);
+    assert_eq!(panic_of(&told), (Callback::Enabled, "no flags today".to_owned()));
+    assert_eq!(recorder.count("child", "start"), 1);
+    assert!(supervisor.shutdown().is_clean());
+}
+
+// CB-02
+#[test]
+fn flag_that_panics_keeps_its_last_answer_and_is_told_anew_after_a_success() {
+    let recorder = Recorder::default();
+    let answer = Arc::new(Mutex::new(Some(true)));
+    let its = answer.clone();
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .poll_interval(Duration::MAX)
+        .enabled(move |id| if id == "child" { its.lock().expect("an answer") } else { true })
+        .child(child)
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    let ask = |new| {
+        *answer.lock() = new;
+        handle.check_now().unwrap();
+        barrier(handle);
+        handle.child("child").unwrap().status
+    };
+    let off = |status| matches!(status, ChildStatus::Off { by: OffBy::Flag, .. });
+    strings.next_run();
+    assert_eq!(ask(None), ChildStatus::OnTrial);
+    ask(Some(false));
+    wait_off(handle, "child", OffBy::Flag);
+    assert!(off(ask(None)), "the last answer stands");
+    assert!(off(ask(None)));
+    assert_eq!(recorder.count("child", "panic enabled"), 2, "told once until it succeeds again");
+    ask(Some(true));
+    strings.next_run();
+    ask(None);
+    assert_eq!(recorder.count("child", "panic enabled"), 3);
+    check_trace(&recorder.events(), None, false);
+}
+
+#[test]
+fn backoff_that_panics_is_replaced_by_the_default() {
+    let recorder = Recorder::default();
+    let calls = Arc::new(AtomicU32::new(0));
+    let its = calls.clone();
+    let backoff = Backoff::from_fn(move |attempt| {
+        its.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(attempt, 3, "no delay for {attempt}");
+        Duration::ZERO
+    });
+    let _supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("child", |ctx| if ctx.attempt_count() < 4 { Err("no".into()) } else { idle(ctx) }).backoff(backoff))
+        .start()
+        .unwrap();
+    recorder.wait_for("child", "start 4", 1);
+    let delays: Vec<_> =
+        recorder.of("child").iter().filter(|e| word(e).starts_with("stop")).map(|e| stop_of(e).retry_in.unwrap()).collect();
+    assert!((90 * MS..=100 * MS).contains(&delays[0]), "{delays:?}");
+    assert!((180 * MS..=200 * MS).contains(&delays[1]), "{delays:?}");
+    assert_eq!(delays[2], Duration::ZERO);
+    assert!((720 * MS..=800 * MS).contains(&delays[3]), "{delays:?}");
+    assert_eq!(calls.load(Ordering::SeqCst), 4, "asked once for each failure");
+    let panics: Vec<_> = recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
+    assert_eq!(panics.len(), 2, "told at the first, and after a success again");
+    assert!(panics.iter().all(|event| panic_of(event).0 == Callback::Backoff));
+    check_trace(&recorder.events(), None, false);
+}
+
+// CB-05
+#[test]
+fn sink_that_panics_harms_neither_the_child_nor_the_other_sinks() {
+    let (before, after) = (Recorder::default(), Recorder::default());
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .telemetry(before.clone())
+        .on_event(|event| panic!("cannot write {event}"))
+        .telemetry(after.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(child)
+        .start()
+        .unwrap();
+    for _ in 0..3 {
+        strings.next_run();
+        strings.act(Act::Panic("no"));
+    }
+    strings.next_run();
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    for recorder in [before, after] {
+        assert_eq!(recorder.events().len(), 8, "nothing is told of a sink that panics: nobody is left to be told");
+        check_trace(&recorder.events(), Some(&report), false);
+    }
+}
+
+/// An error whose every method is a trap.
+#[derive(Debug)]
+struct Hostile {
+    display: bool,
+    drop: bool,
+}
+
+impl fmt::Display for Hostile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        assert!(!self.display, "cannot be shown");
+        f.write_str("hostile")
+    }
+}
+
+impl Error for Hostile {}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        assert!(!self.drop || thread::panicking(), "cannot be dropped");
+    }
+}
+
+#[test]
+fn error_that_cannot_be_shown_is_an_error_all_the_same() {
+    let recorder = Recorder::default();
+    let (_supervisor, failing) = (
+        Supervisor::builder()
+            .telemetry(recorder.clone())
+            .backoff(constant(Duration::ZERO))
+            .child(ChildSpec::new("child", |ctx| match ctx.attempt_count() {
+                0 | 1 | 3 => Err(Hostile { display: true, drop: false }.into()),
+                2 => Err("fine".into()),
+                _ => idle(ctx),
+            }))
+            .start()
+            .unwrap(),
+        recorder.wait_for("child", "start 4", 1),
+    );
+    assert_eq!(failing.attempt_count, 4);
+    let panics: Vec<_> = recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
+    assert_eq!(panics.len(), 2, "at the first, and again after one that could be shown: {:?}", recorder.story("child"));
+    assert!(panics.iter().all(|event| panic_of(event) == (Callback::Display, "cannot be shown".to_owned())));
+    assert!(stop_of(&recorder.of("child")[1]).exit.message().unwrap().contains("Display"));
+    check_trace(&recorder.events(), None, false);
+}
+
+#[test]
+fn error_whose_drop_panics_harms_nobody() {
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .backoff(Backoff::from_fn(|attempt| if attempt < 20 { Duration::ZERO } else { HOUR }))
+        .child(ChildSpec::new("child", |_| Err(Hostile { display: false, drop: true }.into())))
+        .start()
+        .unwrap();
+    let child = wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
+    assert_eq!(child.attempt_count, 20);
+    assert_eq!(child.last_stop.as_ref().unwrap().exit.message(), Some("hostile"));
+    drop(child);
+    // The last error is still listed, and goes with the supervisor and its handles.
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+}
+
+/// Panics as it is dropped, with a payload that does so too.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic_any(Bomb);
+        }
+    }
+}
+
+#[test]
+fn payload_whose_drop_panics_is_told_and_the_child_is_restarted() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(ChildSpec::new("child", |ctx| if ctx.attempt_count() < 5 { panic_any(Bomb) } else { idle(ctx) }))
+        .start()
+        .unwrap();
+    recorder.wait_for("child", "start 5", 1);
+    assert_eq!(recorder.count("child", "panic drop"), 1);
+    assert_eq!(stop_of(&recorder.of("child")[1]).exit.message(), Some("unknown panic"));
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    check_trace(&recorder.events(), Some(&report), false);
+}
+
+#[test]
+fn body_whose_drop_panics_ends_its_child_all_the_same() {
+    let recorder = Recorder::default();
+    let spec = |id: &str| {
+        let bomb = Bomb;
+        ChildSpec::new(id, move |ctx| {
+            let _ = &bomb;
+            idle(ctx)
+        })
+    };
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .enabled(|id| id != "off")
+        .children(["removed", "held", "off", "left"].map(spec))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    handle.remove("removed").unwrap();
+    handle.wait_until_gone("removed", DEADLINE).unwrap();
+    handle.hold("held").unwrap();
+    wait_off(handle, "held", OffBy::Operator);
+    handle.remove("held").unwrap();
+    handle.wait_until_gone("held", DEADLINE).unwrap();
+    let bomb = Bomb;
+    handle
+        .add(ChildSpec::once("once", move |_| {
+            std::mem::forget(bomb);
+            Err("no".into())
+        }))
+        .unwrap();
+    handle.wait_until_gone("once", DEADLINE).unwrap();
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(recorder.story("left")[..2], ["start 0", "stop shutdown 0"]);
+    check_trace(&recorder.events(), Some(&report), false);
+}
+
+/// A sink, flag and backoff whose drops panic.
+struct BombSink(Bomb);
+
+impl TelemetrySink for BombSink {
+    fn record(&self, _event: &Event) {
+        let _ = &self.0;
+    }
+}
+
+#[test]
+fn callbacks_whose_drops_panic_end_with_their_supervisor() {
+    let (flag, backoff, own) = (Bomb, Bomb, Bomb);
+    let with = |bomb: Bomb| {
+        Backoff::from_fn(move |_| {
+            let _ = &bomb;
+            Duration::ZERO
+        })
+    };
+    let supervisor = Supervisor::builder()
+        .telemetry(BombSink(Bomb))
+        .enabled(move |_| {
+            let _ = &flag;
+            true
+        })
+        .backoff(with(backoff))
+        .child(idler("child").backoff(with(own)))
+        .child(idler("gone").backoff(with(Bomb)))
+        .start()
+        .unwrap();
+    supervisor.handle().remove("gone").unwrap();
+    supervisor.handle().wait_until_gone("gone", DEADLINE).unwrap();
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+}
+
+// ── Blocking ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Everything but a wait answers while the supervisor thread is stuck; a wait ends in time.
+fn check_answers(handle: &Handle, id: &str) {
+    let began = Instant::now();
+    for command in [handle.check_now(), handle.hold(id), handle.release(id), handle.restart(id), handle.reset(id)] {
+        command.unwrap();
+    }
+    handle.add(idler("added meanwhile")).unwrap();
+    handle.remove("added meanwhile").unwrap();
+    assert!(handle.child(id).is_some());
+    assert!(handle.snapshot().counts().children >= 1);
+    assert!(matches!(handle.wait_for(id, 10 * MS, |_| false), Err(WaitError::TimedOut(_))));
+    assert!(matches!(handle.wait_until_gone(id, 10 * MS), Err(WaitError::TimedOut(_))));
+    assert!(matches!(handle.wait_until_stopped(10 * MS), Err(WaitError::TimedOut(_))));
+    assert!(began.elapsed() < DEADLINE);
+}
+
+/// Ends a supervisor whose thread is stuck in a callback for `id`, and checks that its children end without it.
+fn check_stuck_shutdown(supervisor: Supervisor, callback: Callback, id: &str) {
+    let handle = supervisor.handle().clone();
+    let began = Instant::now();
+    let report = supervisor.shutdown();
+    assert!(began.elapsed() < DEADLINE, "bounded");
+    let stuck = report.stuck_in.clone().unwrap_or_else(|| panic!("stuck: {report}"));
+    assert_eq!((stuck.callback, stuck.id.as_deref()), (callback, Some(id)), "{report}");
+    assert!(report.unstopped.is_empty() && !report.is_clean(), "{report}");
+    assert!(report.to_string().contains(&format!("stuck in the `{callback}` callback for child `{id}`")), "{report}");
+    assert!(handle.add(idler("late")).is_err());
+}
+
+// CB-07
+#[test]
+fn sink_that_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let (child, strings) = puppet("child");
+    let (bystander, ended) = bounded(1);
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            if event.id == "child" && matches!(event.kind, EventKind::Stopped { .. }) {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+        })
+        .stop_timeout(200 * MS)
+        .child(child)
+        .child(ChildSpec::new("bystander", move |ctx| {
+            let _ = ctx.sleep(Duration::MAX);
+            let _ = bystander.try_send(());
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Sink, "child");
+    take(&ended);
+    drop(gate);
+    // The thread that comes back finds nothing left to do, and ends.
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(strings.runs.is_empty(), "nothing restarts");
+}
+
+// CB-07
+#[test]
+fn flag_that_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let stuck = Arc::new(AtomicBool::new(false));
+    let its = stuck.clone();
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .stop_timeout(200 * MS)
+        .poll_interval(Duration::MAX)
+        .enabled(move |_| {
+            if its.load(Ordering::SeqCst) {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+            true
+        })
+        .child(child)
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    strings.next_run();
+    stuck.store(true, Ordering::SeqCst);
+    handle.check_now().unwrap();
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Enabled, "child");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(strings.runs.is_empty());
+}
+
+#[test]
+fn backoff_that_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let (child, strings) = puppet("child");
+    let backoff = Backoff::from_fn(move |_| {
+        let _ = entered.try_send(());
+        bar.wait();
+        Duration::ZERO
+    });
+    let supervisor =
+        Supervisor::builder().stop_timeout(200 * MS).child(child.backoff(backoff)).child(idler("other")).start().unwrap();
+    let handle = supervisor.handle().clone();
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Backoff, "child");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(strings.runs.is_empty());
+}
+
+/// Blocks as it is dropped.
+#[derive(Debug)]
+struct Sticky(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sticky")
+    }
+}
+
+impl Error for Sticky {}
+
+impl Drop for Sticky {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(());
+        let _ = self.1.recv();
+    }
+}
+
+#[test]
+fn error_whose_drop_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = bounded::<()>(0);
+    let (entered, blocked) = bounded(1);
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .stop_timeout(200 * MS)
+        .backoff(constant(Duration::ZERO))
+        .child(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
+            0 => Err(Sticky(entered.clone(), bar.clone()).into()),
+            1 => Err("its message takes the place of the sticky one".into()),
+            _ => idle(ctx),
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Drop, "child");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+}
+
+#[test]
+fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
+    let (gate, bar) = gate();
+    let (deaf, deaf_gate, started) = stubborn("deaf");
+    let (entered, blocked) = bounded(1);
+    let supervisor = Supervisor::builder()
+        .stop_timeout(50 * MS)
+        .on_event(move |event| {
+            if event.id == "last" {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+        })
+        .child(deaf)
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    let ctx = take(&started);
+    handle.add(idler("last")).unwrap();
+    take(&blocked);
+    let report = supervisor.shutdown();
+    assert!(ctx.is_stopping());
+    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    assert!(report.stuck_in.is_some());
+    drop((gate, deaf_gate));
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+}
+
+#[test]
+fn stuck_supervisor_still_has_stop_callbacks_called() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let (sender, ended) = unbounded();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(DEADLINE)
+        .on_event(move |event| {
+            if event.id == "last" {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+        })
+        .child(ChildSpec::new("reader", move |ctx| {
+            let (close, socket) = bounded::<()>(0);
+            let _guard = ctx.on_stop(move || drop(close));
+            let _ = socket.recv();
+            let _ = sender.send(());
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    handle.add(idler("last")).unwrap();
+    take(&blocked);
+    let ender = thread::spawn(move || supervisor.shutdown_within(Duration::from_secs(1)));
+    take(&ended);
+    let report = ender.join().unwrap();
+    assert!(report.unstopped.is_empty() && report.stuck_in.is_some(), "{report}");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+}
+
+// ── Where and how often ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+// CB-09
+#[test]
+fn callbacks_are_called_on_one_thread_and_one_at_a_time() {
+    let exclusive = Exclusive::default();
+    let (sender, threads) = unbounded();
+    let (flag, backoff, sink) = ((exclusive.clone(), sender.clone()), (exclusive.clone(), sender.clone()), exclusive.clone());
+    let supervisor = Supervisor::builder()
+        .poll_interval(Duration::from_micros(500))
+        .enabled(move |_| {
+            let _inside = flag.0.enter();
+            thread::yield_now();
+            flag.1.send(thread::current().id()).is_ok()
+        })
+        .backoff(Backoff::from_fn(move |_| {
+            let _inside = backoff.0.enter();
+            let _ = backoff.1.send(thread::current().id());
+            Duration::ZERO
+        }))
+        .on_event(move |_| {
+            let _inside = sink.enter();
+            thread::yield_now();
+            let _ = sender.send(thread::current().id());
+        })
+        .children(["a", "b", "c"].map(|id| ChildSpec::new(id, |_| Err("no".into()))))
+        .start()
+        .unwrap();
+    supervisor.handle().wait_for("c", DEADLINE, |child| child.attempt_count > 50).unwrap();
+    assert!(supervisor.shutdown().is_clean());
+    assert!(!exclusive.was_broken());
+    let first = take(&threads);
+    assert_ne!(first, thread::current().id());
+    assert!(threads.try_iter().all(|thread| thread == first));
+}
+
+// CB-12
+#[test]
+fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
+    for deaf in [false, true] {
+        let drops = [(); 5].map(|()| Drops::default());
+        let called_late = Arc::new(AtomicBool::new(false));
+        let watched = |index: usize| {
+            let (token, drops, late) = (drops[index].token(), drops[index].clone(), called_late.clone());
+            move || {
+                let _ = &token;
+                if drops.count() > 0 {
+                    late.store(true, Ordering::SeqCst);
+                }
+            }
+        };
+        let (flag, backoff, sink, own, body) = (watched(0), watched(1), watched(2), watched(3), watched(4));
+        let (stuck, gate, started) = stubborn("deaf");
+        let mut builder = Supervisor::builder()
+            .stop_timeout(50 * MS)
+            .enabled(move |_| {
+                flag();
+                true
+            })
+            .backoff(Backoff::from_fn(move |_| {
+                backoff();
+                Duration::ZERO
+            }))
+            .on_event(move |_| sink())
+            .child(
+                ChildSpec::new("child", move |ctx| {
+                    body();
+                    if ctx.attempt_count() < 3 { Err("no".into()) } else { idle(ctx) }
+                })
+                .backoff(Backoff::from_fn(move |_| {
+                    own();
+                    Duration::ZERO
+                })),
+            );
+        if deaf {
+            builder = builder.child(stuck);
+        }
+        let supervisor = builder.start().unwrap();
+        if deaf {
+            take(&started);
+        }
+        supervisor.handle().wait_for("child", DEADLINE, |child| child.attempt_count == 3 && child.is_running()).unwrap();
+        assert_eq!(drops.each_ref().map(Drops::count), [0; 5]);
+        let report = supervisor.shutdown();
+        assert_eq!(report.unstopped.len(), usize::from(deaf), "{report}");
+        assert_eq!(drops.each_ref().map(Drops::count), [1; 5], "flag, backoff, sink, own backoff, body");
+        assert!(!called_late.load(Ordering::SeqCst));
+        drop(gate);
+    }
+}
+
+#[test]
+fn builder_that_never_starts_drops_what_it_was_given_once() {
+    let drops = Drops::default();
+    let (one, two, three) = (drops.token(), drops.token(), drops.token());
+    let builder = Supervisor::builder()
+        .poll_interval(Duration::ZERO)
+        .enabled(move |_| {
+            let _ = &one;
+            true
+        })
+        .on_event(move |_| {
+            let _ = &two;
+        })
+        .child(ChildSpec::new("child", move |ctx| {
+            let _ = &three;
+            idle(ctx)
+        }));
+    let error = builder.start().unwrap_err();
+    assert_eq!(drops.count(), 0, "it is given back");
+    let supervisor = error.into_builder().poll_interval(HOUR).start().unwrap();
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(drops.count(), 3);
+}
+
+// CB-13, CK-05
+#[test]
+fn slow_flags_pile_up_no_polls_and_keep_nobody_from_commanding() {
+    let (asked, polls) = bounded(10_000);
+    let supervisor = Supervisor::builder()
+        .poll_interval(MS)
+        .enabled(move |id| {
+            if id == "child" {
+                let _ = asked.try_send(Instant::now());
+                // Longer than the interval.
+                let _ = crossbeam_channel::never::<()>().recv_timeout(5 * MS);
+            }
+            true
+        })
+        .child(idler("child"))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    for _ in 0..5 {
+        take(&polls);
+        barrier(handle); // served between the rounds
+    }
+    handle.hold("child").unwrap();
+    wait_off(handle, "child", OffBy::Operator);
+    let polls: Vec<_> = polls.try_iter().take(20).collect();
+    assert!(polls.windows(2).all(|pair| pair[1] - pair[0] >= 5 * MS), "no two at a time");
+    assert!(supervisor.shutdown().is_clean());
+}
