@@ -43,7 +43,13 @@ pub(crate) fn is_supervisor(number: u64) -> bool {
 
 /// Whether that supervisor cannot end before this thread does: it is its own, or one of its children's, however deep.
 pub(crate) fn is_within(number: u64) -> bool {
-    LINEAGE.with_borrow(|lineage| lineage.contains(&number))
+    lineage().contains(&number)
+}
+
+/// The supervisors that this thread works for. On a crew's thread it outlives all thread-local variables of the user's; on any
+/// other it may be gone when one of those drops a supervisor, and such a thread works for none.
+fn lineage() -> Arc<[u64]> {
+    LINEAGE.try_with(|lineage| lineage.borrow().clone()).unwrap_or_default()
 }
 
 /// Supervises on this thread, which is that of a child: for as long as `f` takes, it is a supervisor's thread.
@@ -220,7 +226,7 @@ impl Post {
 impl Crew {
     /// The threads of the supervisor of this number, which itself works for those of `outer`.
     pub(crate) fn new(number: u64) -> Arc<Self> {
-        let lineage = LINEAGE.with_borrow(|outer| outer.iter().copied().chain([number]).collect());
+        let lineage = lineage().iter().copied().chain([number]).collect();
         Arc::new(Self { number, lineage, roll: Mutex::default(), left: Condvar::new() })
     }
 
