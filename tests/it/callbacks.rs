@@ -354,7 +354,7 @@ fn sink_that_blocks_delays_neither_answers_nor_the_shutdown() {
                 bar.wait();
             }
         })
-        .stop_timeout(200 * MS)
+        .stop_timeout(1000 * MS)
         .child(child)
         .child(ChildSpec::new("bystander", move |ctx| {
             let _ = ctx.sleep(Duration::MAX);
@@ -385,7 +385,7 @@ fn flag_that_blocks_delays_neither_answers_nor_the_shutdown() {
     let its = stuck.clone();
     let (child, strings) = puppet("child");
     let supervisor = Supervisor::builder()
-        .stop_timeout(200 * MS)
+        .stop_timeout(1000 * MS)
         .poll_interval(Duration::MAX)
         .enabled(move |_| {
             if its.load(Ordering::SeqCst) {
@@ -420,7 +420,7 @@ fn backoff_that_blocks_delays_neither_answers_nor_the_shutdown() {
         Duration::ZERO
     });
     let supervisor =
-        Supervisor::builder().stop_timeout(200 * MS).child(child.backoff(backoff)).child(idler("other")).start().unwrap();
+        Supervisor::builder().stop_timeout(1000 * MS).child(child.backoff(backoff)).child(idler("other")).start().unwrap();
     let handle = supervisor.handle().clone();
     strings.next_run();
     strings.act(Act::Fail("no"));
@@ -457,7 +457,7 @@ fn error_whose_drop_blocks_delays_neither_answers_nor_the_shutdown() {
     let (entered, blocked) = bounded(1);
     let supervisor = Supervisor::builder()
         .telemetry(())
-        .stop_timeout(200 * MS)
+        .stop_timeout(1000 * MS)
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
             0 => Err(Sticky(entered.clone(), bar.clone()).into()),
@@ -480,7 +480,7 @@ fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
     let (deaf, deaf_gate, started) = stubborn("deaf");
     let (entered, blocked) = bounded(1);
     let supervisor = Supervisor::builder()
-        .stop_timeout(50 * MS)
+        .stop_timeout(1000 * MS)
         .on_event(move |event| {
             if event.id == "last" {
                 let _ = entered.try_send(());
@@ -589,7 +589,6 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
         let (flag, backoff, sink, own, body) = (watched(0), watched(1), watched(2), watched(3), watched(4));
         let (stuck, gate, started) = stubborn("deaf");
         let mut builder = Supervisor::builder()
-            .stop_timeout(50 * MS)
             .enabled(move |_| {
                 flag();
                 true
@@ -610,7 +609,7 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
                 })),
             );
         if deaf {
-            builder = builder.child(stuck);
+            builder = builder.child(stuck.stop_timeout(50 * MS));
         }
         let supervisor = builder.start().unwrap();
         if deaf {

@@ -121,23 +121,31 @@ fn flag_is_asked_right_before_a_restart() {
 // EN-06
 #[test]
 fn switching_off_and_on_shortens_no_backoff() {
-    let (switch, recorder) = (Switch::new(true), Recorder::default());
-    let (child, strings) = puppet("switched");
-    let supervisor = switched(&switch, &recorder).child(child.backoff(constant(300 * MS))).start().unwrap();
-    let handle = supervisor.handle();
-    strings.next_run();
-    let began = Instant::now();
-    strings.act(Act::Panic("no"));
-    wait_status(handle, "switched", ChildStatus::BackingOff);
-    for on in [false, true, false, true] {
-        switch.set(on);
-        handle.check_now().unwrap();
-        barrier(handle);
-    }
-    assert_eq!(strings.next_run().1, 1);
-    assert!(began.elapsed() >= 300 * MS);
-    assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
-    check_trace(&recorder.events(), None, false);
+    let is_seen_in_time = || {
+        let (switch, recorder) = (Switch::new(true), Recorder::default());
+        let (child, strings) = puppet("switched");
+        let supervisor = switched(&switch, &recorder).child(child.backoff(constant(300 * MS))).start().unwrap();
+        let handle = supervisor.handle();
+        strings.next_run();
+        let began = Instant::now();
+        strings.act(Act::Panic("no"));
+        recorder.wait_for("switched", "stop", 1);
+        for on in [false, true, false, true] {
+            switch.set(on);
+            handle.check_now().unwrap();
+            barrier(handle);
+        }
+        let in_time = began.elapsed() < 300 * MS;
+        if in_time {
+            assert_eq!(strings.next_run().1, 1);
+            assert!(began.elapsed() >= 300 * MS);
+            assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
+            check_trace(&recorder.events(), None, false);
+        }
+        in_time
+    };
+    // A machine that is busy elsewhere may let the backoff pass before the flag has changed.
+    eventually("the flag changes within the backoff", is_seen_in_time);
 }
 
 // EN-08

@@ -1,6 +1,10 @@
 //! What handles answer.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use circuit_breaker_supervisor::{
     ChildSpec, ChildStatus, CircuitState, CommandError, Counts, Handle, OffBy, RestartPolicy, Supervisor, WaitError,
@@ -94,15 +98,14 @@ fn unknown_child_is_told_from_known_ones() {
 // QU-06
 #[test]
 fn time_left_of_a_backoff_never_falls_below_zero() {
-    let (sender, bar) = crossbeam_channel::bounded::<()>(0);
-    let (entered, blocked) = crossbeam_channel::bounded(1);
+    let (gate, bar) = gate();
     let (child, strings) = puppet("child");
     let supervisor = Supervisor::builder()
-        .backoff(constant(50 * MS))
+        .backoff(constant(20 * MS))
+        // The supervisor thread is held up: the backoff ends, and nobody is there to start the child.
         .on_event(move |event| {
-            if event.id == "blocker" {
-                let _ = entered.try_send(());
-                let _ = bar.recv();
+            if word(event).starts_with("stop") {
+                bar.wait();
             }
         })
         .child(child)
@@ -112,16 +115,11 @@ fn time_left_of_a_backoff_never_falls_below_zero() {
     strings.next_run();
     strings.act(Act::Fail("no"));
     wait_status(handle, "child", ChildStatus::BackingOff);
-    handle.add(ChildSpec::once("blocker", |_| Ok(()))).unwrap();
-    take(&blocked);
-    // The supervisor thread is held up: the backoff ends, and nobody is there to start the child.
-    eventually("the backoff is over", || {
-        let child = handle.child("child").unwrap();
-        child.status != ChildStatus::BackingOff || child.retry_in == Some(Duration::ZERO)
-    });
+    eventually("the backoff is over", || handle.child("child").unwrap().retry_in == Some(Duration::ZERO));
     let child = handle.child("child").unwrap();
     assert!(child.to_string().contains("backing off"), "{child}");
-    drop(sender);
+    assert!(strings.runs.is_empty());
+    drop(gate);
     assert_eq!(strings.next_run().1, 1);
 }
 
@@ -129,7 +127,20 @@ fn time_left_of_a_backoff_never_falls_below_zero() {
 #[test]
 fn running_child_shows_its_run_and_uptime() {
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().backoff(constant(50 * MS)).child(child).start().unwrap();
+    let slot: Arc<OnceLock<Handle>> = Arc::default();
+    let its = slot.clone();
+    let (sender, stops) = crossbeam_channel::unbounded();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(50 * MS))
+        .on_event(move |event| {
+            if word(event).starts_with("stop") {
+                let _ = sender.send(its.get().unwrap().child("child").unwrap());
+            }
+        })
+        .child(child)
+        .start()
+        .unwrap();
+    slot.set(supervisor.handle().clone()).unwrap();
     let handle = supervisor.handle();
     let (run, _) = strings.next_run();
     let first = handle.child("child").unwrap();
@@ -137,9 +148,10 @@ fn running_child_shows_its_run_and_uptime() {
     assert!(first.last_stop.is_none() && first.retry_in.is_none() && first.told_to_stop.is_none());
     eventually("the uptime rises", || handle.child("child").unwrap().uptime > first.uptime);
     strings.act(Act::Fail("no"));
-    let down = wait_status(handle, "child", ChildStatus::BackingOff);
+    // As the sink saw it, before the backoff could end.
+    let down = take(&stops);
     assert_eq!((down.uptime, down.run_number, down.circuit), (None, run, CircuitState::Open));
-    assert!(down.retry_in.unwrap() <= 50 * MS);
+    assert!(down.status == ChildStatus::BackingOff && down.retry_in.unwrap() <= 50 * MS);
     let (next, _) = strings.next_run();
     let again = handle.child("child").unwrap();
     assert_eq!((again.run_number, again.attempt_count, again.circuit), (next, 1, CircuitState::HalfOpen));

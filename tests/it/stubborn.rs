@@ -31,7 +31,7 @@ fn child_that_ignores_its_stop_is_named_by_the_report() {
         .start()
         .unwrap();
     let run = take(&started).run_number();
-    let report = supervisor.shutdown();
+    let report = shut_down(supervisor, DEADLINE);
     let [unstopped] = &report.unstopped[..] else { panic!("{report}") };
     assert_eq!((&*unstopped.id, unstopped.run, unstopped.phase), ("ns01-deaf", run, UnstoppedPhase::Running));
     assert!(unstopped.stopping_for >= 100 * MS);
@@ -57,7 +57,7 @@ fn good_children_are_not_named_beside_a_stuck_one() {
         .start()
         .unwrap();
     take(&started);
-    let report = supervisor.shutdown();
+    let report = shut_down(supervisor, DEADLINE);
     assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"]);
     eventually("the others' threads are gone", || threads_named("ns02-a") + threads_named("ns02-b") == 0);
     check_trace(&recorder.events(), Some(&report), false);
@@ -108,7 +108,7 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
 #[test]
 fn waiting_for_a_stuck_child_ends_with_the_supervisor() {
     let (deaf, _gate, started) = stubborn("deaf");
-    let supervisor = Supervisor::builder().stop_timeout(20 * MS).child(deaf).child(idler("good")).start().unwrap();
+    let supervisor = Supervisor::builder().child(deaf.stop_timeout(20 * MS)).child(idler("good")).start().unwrap();
     take(&started);
     let handle = supervisor.handle().clone();
     handle.remove("good").unwrap();
@@ -141,7 +141,7 @@ fn drop_of_what_a_body_made_or_captured_may_be_what_does_not_end() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .stop_timeout(200 * MS)
+        .stop_timeout(1000 * MS)
         .child(ChildSpec::new("local", move |ctx| {
             let (bar, sender) = (bar_of_local.clone(), sender_of_local.clone());
             let _local = OnDrop(move || {
@@ -166,7 +166,7 @@ fn drop_of_what_a_body_made_or_captured_may_be_what_does_not_end() {
         .child(idler("good"))
         .start()
         .unwrap();
-    let report = supervisor.shutdown();
+    let report = shut_down(supervisor, DEADLINE);
     let named: Vec<_> = report.unstopped.iter().map(|child| (&*child.id, child.phase)).collect();
     assert_eq!(
         named,
@@ -319,17 +319,19 @@ fn callback_that_blocks_makes_its_own_child_overdue_and_delays_no_other() {
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
-        .stop_timeout(20 * MS)
-        .child(ChildSpec::new("child", move |ctx| {
-            let (bar, called) = (bar.clone(), bounded(1));
-            let _guard = ctx.on_stop(move || {
-                let _ = called.0.send(());
-                bar.wait();
-            });
-            let _ = sender.send(());
-            called.1.recv()?;
-            Ok(())
-        }))
+        .child(
+            ChildSpec::new("child", move |ctx| {
+                let (bar, called) = (bar.clone(), bounded(1));
+                let _guard = ctx.on_stop(move || {
+                    let _ = called.0.send(());
+                    bar.wait();
+                });
+                let _ = sender.send(());
+                called.1.recv()?;
+                Ok(())
+            })
+            .stop_timeout(20 * MS),
+        )
         .child(other)
         .start()
         .unwrap();

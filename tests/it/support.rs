@@ -13,7 +13,7 @@ use std::{
 
 use circuit_breaker_supervisor::{
     Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, ShutdownReport,
-    StopCause, TelemetrySink,
+    StopCause, Supervisor, TelemetrySink,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
@@ -65,6 +65,16 @@ pub(crate) fn barrier(handle: &Handle) {
     let id = format!("barrier {}", NUMBERS.fetch_add(1, Ordering::Relaxed));
     handle.add(ChildSpec::once(id.as_str(), |_| Ok(()))).unwrap();
     handle.wait_until_gone(&id, DEADLINE).unwrap();
+}
+
+/// Shuts down, and returns once the supervisor thread has ended too: a caller who loses patience with a late one is let go
+/// sooner.
+#[track_caller]
+pub(crate) fn shut_down(supervisor: Supervisor, limit: Duration) -> ShutdownReport {
+    let handle = supervisor.handle().clone();
+    let report = supervisor.shutdown_within(limit);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    report
 }
 
 /// Whether an event is of a child that only [`barrier`] made.

@@ -242,3 +242,11 @@ fn idle_supervisor_sleeps() {
     assert_eq!(window(300 * MS), before);
     drop(supervisor);
 }
+
+#[test]
+fn supervisor_that_outlives_its_starter_is_unharmed() {
+    let starter = thread::spawn(|| Supervisor::builder().child(idler("child")).start().unwrap());
+    let supervisor = starter.join().unwrap();
+    assert_eq!(supervisor.handle().snapshot().counts().running, 1);
+    assert!(supervisor.shutdown().is_clean());
+}

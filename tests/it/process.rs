@@ -1,0 +1,542 @@
+//! What concerns a whole process: aborts, exit codes, the panic hook, the log, limits. Each test runs itself again in a process
+//! of its own.
+
+use std::{
+    cell::RefCell,
+    env, fmt,
+    io::{BufRead, BufReader},
+    panic,
+    process::{Command, ExitCode, Output, Stdio, Termination},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Handle, Supervisor};
+use crossbeam_channel::unbounded;
+use parking_lot::Mutex;
+
+use crate::support::*;
+
+const INSIDE: &str = "CIRCUIT_BREAKER_SUPERVISOR_TEST_INSIDE";
+
+/// Whether this is the process that a test has made for itself.
+fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// The test binary, to run this one test in a process of its own.
+fn again(test: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([&format!("process::{test}"), "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(INSIDE, "1").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run_again(test: &str) -> Ended {
+    let Output { status, stdout, stderr } = again(test).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: status.code(), out: text(&stdout), err: text(&stderr) }
+}
+
+/// What a test says inside once it has come to its end.
+const DONE: &str = "all is well";
+
+#[track_caller]
+fn check_done(test: &str) {
+    let ended = run_again(test);
+    assert!(ended.code == Some(0) && ended.out.contains(DONE), "{ended:?}");
+}
+
+/// Waits for ever: whoever calls this is ended by another thread.
+fn wait_for_the_end() -> ! {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(DEADLINE);
+    panic!("the process should have ended");
+}
+
+// TH-13
+#[test]
+fn exit_in_a_child_ends_the_process_at_once() {
+    if !is_inside() {
+        let ended = run_again("exit_in_a_child_ends_the_process_at_once");
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        return;
+    }
+    let _supervisor =
+        Supervisor::builder().child(idler("other")).child(ChildSpec::new("child", |_| std::process::exit(3))).start().unwrap();
+    wait_for_the_end();
+}
+
+// TH-14
+#[test]
+fn stack_overflow_ends_the_process() {
+    fn dig(depth: u64) -> u64 {
+        let room = std::hint::black_box([depth; 512]);
+        if room[3] == u64::MAX { 0 } else { dig(depth + 1) + room[17] }
+    }
+    if !is_inside() {
+        let ended = run_again("stack_overflow_ends_the_process");
+        assert_eq!(ended.code, None, "by a signal: {ended:?}");
+        assert!(ended.err.contains("thread 'digger'") && ended.err.contains("overflowed its stack"), "{ended:?}");
+        return;
+    }
+    let _supervisor = Supervisor::builder()
+        .child(ChildSpec::new("digger", |_| {
+            std::hint::black_box(dig(0));
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    wait_for_the_end();
+}
+
+// TH-03
+#[test]
+fn panic_in_the_drop_of_a_thread_local_ends_the_process() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the drop of a thread-local");
+        }
+    }
+    thread_local! {
+        static BOMB: RefCell<Option<Bomb>> = const { RefCell::new(None) };
+    }
+    if !is_inside() {
+        let ended = run_again("panic_in_the_drop_of_a_thread_local_ends_the_process");
+        assert_eq!(ended.code, None, "by a signal: {ended:?}");
+        assert!(!ended.out.contains(DONE), "{ended:?}");
+        return;
+    }
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::once("child", |_| {
+            BOMB.set(Some(Bomb));
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    drop(supervisor);
+    wait_for_the_end();
+}
+
+// TH-06
+#[test]
+fn panic_in_a_drop_while_a_child_unwinds_ends_the_process() {
+    if !is_inside() {
+        let ended = run_again("panic_in_a_drop_while_a_child_unwinds_ends_the_process");
+        assert_eq!(ended.code, None, "by a signal: {ended:?}");
+        assert!(ended.err.contains("the first") && ended.err.contains("the second"), "{ended:?}");
+        return;
+    }
+    let _supervisor = Supervisor::builder()
+        .child(ChildSpec::new("child", |_| {
+            let _bomb = OnDrop(|| panic!("the second"));
+            panic!("the first")
+        }))
+        .start()
+        .unwrap();
+    wait_for_the_end();
+}
+
+// NS-11
+#[test]
+fn abandoned_child_does_not_keep_the_process() {
+    if !is_inside() {
+        check_done("abandoned_child_does_not_keep_the_process");
+        return;
+    }
+    let (deaf, gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder().child(deaf).start().unwrap();
+    take(&started);
+    assert_eq!(supervisor.shutdown_within(Duration::ZERO).unstopped.len(), 1);
+    // It is never let go: the end of the process is what ends it.
+    std::mem::forget(gate);
+    println!("{DONE}");
+}
+
+// NS-11
+#[test]
+fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() {
+    if !is_inside() {
+        let ended = run_again("report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error");
+        assert!(ended.code == Some(0) && ended.out.contains(DONE), "{ended:?}");
+        assert_eq!(ended.err.matches("shut down as requested").count(), 1, "once, and nothing of the clean one: {ended:?}");
+        assert!(ended.err.contains("1 did not stop: `deaf` (run 1, asked "), "{ended:?}");
+        return;
+    }
+    let clean = Supervisor::builder().child(idler("good")).start().unwrap().shutdown();
+    assert_eq!(clean.report(), ExitCode::SUCCESS);
+    let (deaf, _gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder().child(deaf).start().unwrap();
+    take(&started);
+    assert_eq!(supervisor.shutdown_within(Duration::ZERO).report(), ExitCode::from(1));
+    println!("{DONE}");
+}
+
+// TH-16, RE-12
+#[test]
+fn panic_hook_is_the_programs_own_and_may_ask_the_handle() {
+    if !is_inside() {
+        check_done("panic_hook_is_the_programs_own_and_may_ask_the_handle");
+        return;
+    }
+    static HANDLE: OnceLock<Handle> = OnceLock::new();
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    panic::set_hook(Box::new(|_| {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        if let Some(handle) = HANDLE.get() {
+            assert!(handle.child("child").is_some_and(|child| child.is_running()));
+            let _ = handle.snapshot().to_string();
+            handle.check_now().unwrap();
+            handle.wait_for("child", DEADLINE, |child| child.is_running()).unwrap();
+        }
+    }));
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    HANDLE.set(supervisor.handle().clone()).unwrap();
+    for expected in 1..=3 {
+        strings.next_run();
+        strings.act(Act::Panic("no"));
+        strings.act(Act::Fail("no"));
+        strings.next_run();
+        eventually("the hook is called once for each panic", || CALLS.load(Ordering::SeqCst) == expected);
+    }
+    strings.next_run();
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(CALLS.load(Ordering::SeqCst), 3);
+    println!("{DONE}");
+}
+
+/// Remembers what is logged; panics at what says so.
+struct Log(Mutex<Vec<String>>);
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        struct Pairs(String);
+        impl<'kvs> log::kv::VisitSource<'kvs> for Pairs {
+            fn visit_pair(&mut self, key: log::kv::Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
+                self.0 += &format!(" {key}={value}");
+                Ok(())
+            }
+        }
+        let mut pairs = Pairs(String::new());
+        record.key_values().visit(&mut pairs).unwrap();
+        self.0.lock().push(format!("{} {}{}", record.level(), record.args(), pairs.0));
+        assert!(!record.args().to_string().contains("explosive"), "the log backend is broken");
+    }
+
+    fn flush(&self) {}
+}
+
+static LOG: Log = Log(Mutex::new(Vec::new()));
+
+// CB-11
+#[test]
+fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
+    if !is_inside() {
+        check_done("everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained");
+        return;
+    }
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    for act in [Act::Fail("explosive"), Act::Panic("first\nsecond"), Act::Return] {
+        strings.next_run();
+        strings.act(act);
+    }
+    strings.next_run();
+    strings.act(Act::MarkHealthy);
+    wait_status(supervisor.handle(), "child", ChildStatus::Healthy);
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    let lines = LOG.0.lock().clone();
+    let levels: Vec<_> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    // The fifth of nine is of the sink that panicked; the child's own are all there.
+    let expected = ["INFO", "WARN", "ERROR", "INFO", "ERROR", "INFO", "WARN", "INFO", "INFO", "INFO"];
+    assert_eq!(levels, expected, "{lines:#?}");
+    assert!(lines[1].starts_with("WARN child `child` failed: explosive, after "), "{lines:#?}");
+    assert!(lines[1].contains(" event=circuit_breaker_supervisor.child.stop id=child run=1 attempt_count=0"), "{lines:#?}");
+    assert!(lines[1].contains(" cause=exited exit=failed uptime_ms=") && lines[1].contains(" retry_in_ms=0"), "{lines:#?}");
+    assert!(lines[4].contains("panicked: first\\nsecond"), "{lines:#?}");
+    println!("{DONE}");
+}
+
+#[test]
+fn what_did_not_stop_as_the_supervisor_was_dropped_is_logged() {
+    if !is_inside() {
+        check_done("what_did_not_stop_as_the_supervisor_was_dropped_is_logged");
+        return;
+    }
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let (deaf, _gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder().telemetry(()).child(deaf.stop_timeout(Duration::ZERO)).start().unwrap();
+    take(&started);
+    drop(supervisor);
+    let lines = LOG.0.lock().clone();
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN ") && lines[0].contains("`deaf`"), "{lines:#?}");
+    println!("{DONE}");
+}
+
+// TH-10
+#[test]
+fn supervisor_may_be_kept_in_a_thread_local() {
+    thread_local! {
+        static KEPT: RefCell<Option<Supervisor>> = const { RefCell::new(None) };
+    }
+    if !is_inside() {
+        check_done("supervisor_may_be_kept_in_a_thread_local");
+        return;
+    }
+    let (sender, handles) = unbounded();
+    let owner = thread::spawn(move || {
+        KEPT.with_borrow_mut(|kept| {
+            // The thread-local is known to its thread before anything of the supervisor's is, and so outlives all of that.
+            let supervisor = Supervisor::builder().child(idler("child")).start().unwrap();
+            let _ = sender.send(supervisor.handle().clone());
+            *kept = Some(supervisor);
+        });
+    });
+    owner.join().unwrap();
+    let report = take(&handles).wait_until_stopped(Duration::ZERO).unwrap();
+    assert!(report.is_clean(), "the destructor shut it down: {report}");
+    println!("{DONE}");
+}
+
+#[test]
+fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing() {
+    #[derive(Debug)]
+    struct Bomb;
+    impl fmt::Display for Bomb {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a bomb")
+        }
+    }
+    impl std::error::Error for Bomb {}
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("cannot be dropped");
+        }
+    }
+    if !is_inside() {
+        check_done("abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing");
+        return;
+    }
+    let (deaf, gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .backoff(constant(HOUR))
+        .child(ChildSpec::new("failed", |_| Err(Bomb.into())))
+        .child(deaf.stop_timeout(Duration::ZERO))
+        .start()
+        .unwrap();
+    let ctx = take(&started);
+    wait_status(supervisor.handle(), "failed", ChildStatus::BackingOff);
+    drop(ctx);
+    let unstopped = supervisor.shutdown().unstopped;
+    assert!(unstopped.len() == 1 && unstopped[0].id == "deaf", "{unstopped:?}");
+    // Now the child's thread alone holds what is left of the supervisor.
+    drop(gate);
+    eventually("the thread ends", || threads_named("deaf") == 0);
+    println!("{DONE}");
+}
+
+// TH-08
+#[test]
+fn children_for_which_there_is_no_memory_wait_until_there_is() {
+    const GIB: usize = 1 << 30;
+    if !is_inside() {
+        let command = again("children_for_which_there_is_no_memory_wait_until_there_is");
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
+        // 8 GiB of address space, for children of which each wants one for its stack.
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -v 8388608 && exec \"$0\" \"$@\"", env::current_exe().unwrap().to_str().unwrap()])
+            .args(args)
+            .env(INSIDE, "1")
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(DONE), "{output:?}");
+        return;
+    }
+    let recorder = Recorder::default();
+    let ids: Vec<_> = (0..10).map(|number| number.to_string()).collect();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .children(ids.iter().map(|id| idler(id).stack_size(GIB)))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    let counts = handle.snapshot().counts();
+    assert!(counts.running >= 3 && counts.running < 8, "{}", handle.snapshot());
+    recorder.wait_for("9", "stop not_spawned", 3);
+    // Each that goes makes room for another.
+    for id in &ids {
+        handle.wait_for(id, DEADLINE, |child| child.is_running()).unwrap();
+        handle.remove(id).unwrap();
+        handle.wait_until_gone(id, DEADLINE).unwrap();
+    }
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    check_trace(&recorder.events(), Some(&report), false);
+    println!("{DONE}");
+}
+
+// SC-05, TH-10
+#[test]
+fn memory_stays_flat_over_restarts_and_over_supervisors() {
+    if !is_inside() {
+        check_done("memory_stays_flat_over_restarts_and_over_supervisors");
+        return;
+    }
+    let resident = || -> u64 {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+    };
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .healthy_after(Duration::ZERO)
+        .backoff(constant(Duration::ZERO))
+        .child(ChildSpec::new("child", |ctx| {
+            std::mem::forget(ctx.on_stop(|| ()));
+            let _ = ctx.stopped();
+            Err("no".into())
+        }))
+        .start()
+        .unwrap();
+    let runs = |run: u64| supervisor.handle().wait_for("child", DEADLINE, |child| child.run_number >= run).unwrap();
+    runs(10_000);
+    let before = resident();
+    runs(100_000);
+    let after = resident();
+    assert!(after < before + 1024, "{before} KiB, and {after} KiB after 90,000 more restarts");
+    drop(supervisor);
+    let cycle = || {
+        let supervisor = Supervisor::builder()
+            .telemetry(())
+            .backoff(constant(Duration::ZERO))
+            .children((0..5).map(|number| {
+                ChildSpec::new(number.to_string(), |ctx| if ctx.attempt_count() < 2 { Err("no".into()) } else { idle(ctx) })
+            }))
+            .start()
+            .unwrap();
+        supervisor.handle().wait_for("4", DEADLINE, |child| child.attempt_count == 2 && child.is_running()).unwrap();
+        assert!(supervisor.shutdown().is_clean());
+    };
+    (0..50).for_each(|_| cycle());
+    let before = resident();
+    (0..200).for_each(|_| cycle());
+    let after = resident();
+    assert!(after < before + 1024, "{before} KiB, and {after} KiB after 200 more supervisors");
+    println!("{DONE}");
+}
+
+// CK-13
+#[test]
+fn process_that_was_suspended_goes_on_as_before() {
+    if is_inside() {
+        let recorder = Recorder::default();
+        let (child, strings) = puppet("child");
+        let supervisor = Supervisor::builder()
+            .telemetry(recorder.clone())
+            .poll_interval(MS)
+            .enabled(|_| true)
+            .backoff(constant(Duration::ZERO))
+            .child(child)
+            .child(idler("other"))
+            .start()
+            .unwrap();
+        strings.next_run();
+        println!("ready");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        assert_eq!(line, "go on\n");
+        assert_eq!(supervisor.handle().child("child").unwrap().run_number, 1, "the same run");
+        strings.act(Act::Fail("no"));
+        assert_eq!(strings.next_run().1, 1);
+        let report = supervisor.shutdown();
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(recorder.story("other"), ["start 0", "stop shutdown 0"]);
+        check_trace(&recorder.events(), Some(&report), false);
+        println!("{DONE}");
+        return;
+    }
+    let mut child = again("process_that_was_suspended_goes_on_as_before")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let number = child.id();
+    let signal = |name: &str| {
+        assert!(Command::new("sh").args(["-c", &format!("kill -{name} {number}")]).status().unwrap().success());
+    };
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("ready")));
+    signal("STOP");
+    // Many polls long; nothing is bound to come meanwhile.
+    let _ = crossbeam_channel::never::<()>().recv_timeout(1000 * MS);
+    signal("CONT");
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go on\n").unwrap();
+    assert!(lines.any(|line| line.contains(DONE)));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn supervisor_that_gets_no_thread_gives_its_builder_back() {
+    if !is_inside() {
+        let command = again("supervisor_that_gets_no_thread_gives_its_builder_back");
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
+        // The thread's stack does not fit.
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -v 2097152 && exec \"$0\" \"$@\"", env::current_exe().unwrap().to_str().unwrap()])
+            .args(args)
+            .env(INSIDE, "1")
+            .env("RUST_MIN_STACK", "1073741824")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(DONE), "{output:?}");
+        return;
+    }
+    let drops = Drops::default();
+    let token = drops.token();
+    // What room there is is taken, if the test's own thread has left any.
+    let taken: Vec<_> = std::iter::from_fn(|| {
+        let (gate, bar) = gate();
+        let thread = thread::Builder::new().spawn(move || bar.wait()).ok()?;
+        Some((gate, thread))
+    })
+    .collect();
+    let child = ChildSpec::new("child", move |ctx| {
+        let _ = &token;
+        idle(ctx)
+    });
+    let error = Supervisor::builder().child(child).start().unwrap_err();
+    assert!(error.to_string().starts_with("cannot start the supervisor: no thread for it: "), "{error}");
+    assert_eq!(drops.count(), 0, "the child is given back with the builder");
+    for (gate, thread) in taken {
+        drop(gate);
+        thread.join().unwrap();
+    }
+    drop(error.into_builder());
+    assert_eq!(drops.count(), 1);
+    println!("{DONE}");
+}
