@@ -392,24 +392,39 @@ impl Engine {
         self.chores_at = self.chores_at.or(deadline::after(now(), CHORE_DELAY));
     }
 
-    /// Lets go of everything, and says who did not stop.
-    fn finish(mut self) -> ShutdownReport {
-        self.desk.shared.close_directory();
-        while let Ok(message) = self.inbox.try_recv() {
+    /// Takes what is in the inbox by now, though not what is sent meanwhile. Returns whether a run's end was among it.
+    fn clear_inbox(&mut self) -> bool {
+        let mut has_run_ended = false;
+        for _ in 0..self.inbox.len() {
+            let Ok(message) = self.inbox.try_recv() else { break };
             match message {
-                // Exits that came at the last moment are told all the same.
-                Message::Exit(end) => self.run_ended(*end),
+                Message::Exit(end) => {
+                    has_run_ended = true;
+                    self.run_ended(*end);
+                }
                 Message::ThreadGone(number) => self.desk.crew.reap(number),
                 Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
                 _ => {}
             }
             self.settle();
         }
-        let now = now();
-        let since = self.closing.as_ref().map_or(now, |closing| closing.since);
+        has_run_ended
+    }
+
+    /// Lets go of everything, and says who did not stop.
+    fn finish(mut self) -> ShutdownReport {
+        self.desk.shared.close_directory();
+        // Each run is told of or named: whoever is not named has gone before, and left an exit in the inbox; and after an exit
+        // that comes at the last moment it is looked anew who is still there.
+        let since = self.closing.as_ref().map_or_else(now, |closing| closing.since);
+        let unstopped = loop {
+            let unstopped = self.desk.crew.unstopped(now(), since);
+            if !self.clear_inbox() {
+                break unstopped;
+            }
+        };
         let Self { desk, cause, chores, inbox, .. } = self;
         let Desk { shared, crew, stations, flag, backoff, sinks, .. } = desk;
-        let unstopped = crew.unstopped(now, since);
         crew.dismiss();
         // User closures end here at the latest. The rows stay in the directory, for those who ask what was known last.
         let key = stations.keys().copied().next().unwrap_or(Key(0));
