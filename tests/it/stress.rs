@@ -401,6 +401,8 @@ fn stops_race_with_callbacks_being_set_and_taken_back() {
         .unwrap();
     let handle = supervisor.handle();
     for round in 0..300 {
+        // A restart of a run that is stopping already would ask for nothing new.
+        handle.wait_for("child", DEADLINE, |child| child.run_number == round + 1 && child.is_running()).unwrap();
         Dice(round).dawdle();
         handle.restart("child").unwrap();
         let counts = take(&called);
