@@ -262,7 +262,7 @@ impl Engine {
 
     fn run_ended(&mut self, end: RunEnd) {
         let RunEnd { key, run, exit, at, display_panic, drop_panic } = end;
-        let failed = matches!(exit, Exit::Failed(_));
+        let (failed, panicked) = (matches!(exit, Exit::Failed(_)), exit.is_panicked());
         if let Some(station) = self.desk.stations.get(&key) {
             station.post.run_is_over();
         }
@@ -272,7 +272,7 @@ impl Engine {
                 if failed {
                     self.roster.note_call(key, Callback::Display, display_panic, now);
                 }
-                if drop_panic.is_some() {
+                if panicked || drop_panic.is_some() {
                     self.roster.note_call(key, Callback::Drop, drop_panic, now);
                 }
             }
@@ -355,8 +355,10 @@ impl Engine {
     fn publish(&mut self, key: Key, view: View, stopped: Option<LastStop>) {
         let Some(station) = self.desk.stations.get(&key) else { return };
         if let Some(before) = self.desk.shared.publish(&station.row, view, stopped) {
-            if let Err(panic) = self.desk.discard(key, before) {
-                self.roster.note_call(key, Callback::Drop, Some(panic), now());
+            let holds_error = matches!(before.exit, Exit::Failed(_));
+            let panic = self.desk.discard(key, before).err();
+            if holds_error {
+                self.roster.note_call(key, Callback::Drop, panic, now());
             }
         }
     }
@@ -427,8 +429,7 @@ impl Engine {
         let Desk { shared, crew, stations, flag, backoff, sinks, .. } = desk;
         crew.dismiss();
         // User closures end here at the latest. The rows stay in the directory, for those who ask what was known last.
-        let key = stations.keys().copied().next().unwrap_or(Key(0));
-        shared.doing.call(Callback::Drop, key, || {
+        shared.doing.call(Callback::Drop, None, || {
             for station in stations.into_values() {
                 let _ = unwind::discard(station);
             }

@@ -135,7 +135,9 @@ impl Handle {
 
     /// Stops a child and keeps it down, whatever its flag says, until it is [released](Handle::release).
     ///
-    /// Once this has returned, no run of the child begins. Holding a held child does nothing.
+    /// Once this has returned, no run of the child begins; one that was made known before, which
+    /// [`run_number`](ChildInfo::run_number) shows, may be just about to execute its first instruction, and is told to stop.
+    /// Holding a held child does nothing.
     ///
     /// # Errors
     ///
@@ -205,6 +207,9 @@ impl Handle {
 
     /// Waits until a child is gone from the list: until a removed child, or a [`once`](crate::ChildSpec::once) child, has
     /// ended. One that is not listed is gone already.
+    ///
+    /// What a removed child's closure captured has been dropped by then if the child was running; of one that was down, it may
+    /// still be dropped on a thread of its own.
     ///
     /// # Errors
     ///

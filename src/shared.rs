@@ -81,6 +81,7 @@ struct Directory {
 pub(crate) struct Row {
     key: Key,
     id: ChildId,
+    stop_timeout: Duration,
     state: Mutex<RowState>,
 }
 
@@ -246,6 +247,11 @@ impl Shared {
         Some(row)
     }
 
+    /// The longest that a child may take to stop.
+    pub(crate) fn longest_stop_timeout(&self) -> Duration {
+        self.directory.read().rows.values().map(|row| row.stop_timeout).max().unwrap_or_default()
+    }
+
     /// Which callback holds the supervisor thread at this moment.
     pub(crate) fn stuck_in(&self) -> Option<StuckIn> {
         let (callback, key) = self.doing.now()?;
@@ -299,9 +305,11 @@ impl Directory {
         }
         let key = Key(self.next_key);
         self.next_key += 1;
-        let view = Circuit::new(defaults.rules(spec), now).view(now);
+        let rules = defaults.rules(spec);
+        let stop_timeout = rules.stop_timeout;
+        let view = Circuit::new(rules, now).view(now);
         let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
-        let row = Arc::new(Row { key, id: id.clone(), state: Mutex::new(state) });
+        let row = Arc::new(Row { key, id: id.clone(), stop_timeout, state: Mutex::new(state) });
         self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
         Ok(row)
@@ -365,14 +373,16 @@ pub(crate) struct Doing {
 }
 
 impl Doing {
+    /// In the place of a child's key; no supervisor lists so many.
+    const NOBODY: u64 = u64::MAX;
     const CALLBACKS: [Callback; 4] = [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
 
     /// Calls user code on the supervisor thread.
     ///
     /// Relaxed stores are enough: whoever reads has found the thread stuck for long, and tells people, not programs.
-    pub(crate) fn call<R>(&self, callback: Callback, key: Key, f: impl FnOnce() -> R) -> R {
+    pub(crate) fn call<R>(&self, callback: Callback, key: impl Into<Option<Key>>, f: impl FnOnce() -> R) -> R {
         let position = Self::CALLBACKS.iter().position(|known| *known == callback).map_or(0, |position| position + 1);
-        self.key.store(key.0, Ordering::Relaxed);
+        self.key.store(key.into().map_or(Self::NOBODY, |key| key.0), Ordering::Relaxed);
         self.callback.store(u8::try_from(position).unwrap_or(0), Ordering::Relaxed);
         let result = f();
         self.callback.store(0, Ordering::Relaxed);

@@ -122,7 +122,10 @@ impl ChildInfo {
 
 impl fmt::Display for ChildInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is {}", self.id, self.status)?;
+        match self.status {
+            ChildStatus::GaveUp => write!(f, "`{}` gave up", self.id)?,
+            status => write!(f, "`{}` is {status}", self.id)?,
+        }
         if let Some(uptime) = self.uptime {
             write!(f, ", up for {} (run {})", Span(uptime), self.run_number)?;
         }

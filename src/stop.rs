@@ -39,6 +39,10 @@ pub(crate) struct StopSignal {
     channel: OnceLock<Receiver<Infallible>>,
 }
 
+/// The callbacks of a run are called by one thread only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CalledElsewhere;
+
 struct State {
     phase: Phase,
     waiting: VecDeque<(u64, StopCallback)>,
@@ -109,11 +113,11 @@ impl StopSignal {
         state.phase == Phase::Told && !state.has_caller && !state.waiting.is_empty()
     }
 
-    /// Calls the callbacks in the order in which they were set. Returns the first panic.
-    pub(crate) fn call_all(&self) -> Option<Panic> {
+    /// Calls the callbacks in the order in which they were set. Returns the first panic; `Err` if somebody else calls them.
+    pub(crate) fn call_all(&self) -> Result<Option<Panic>, CalledElsewhere> {
         let mut state = self.state.lock();
         if mem::replace(&mut state.has_caller, true) {
-            return None;
+            return Err(CalledElsewhere);
         }
         let mut panic = None;
         while state.phase == Phase::Told {
@@ -126,7 +130,7 @@ impl StopSignal {
             state.called = None;
             self.returned.notify_all();
         }
-        panic
+        Ok(panic)
     }
 
     /// Sets a callback. Returns its number, or gives it back if the run was told to stop and it is to be called now. At the

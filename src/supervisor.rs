@@ -94,9 +94,7 @@ impl Supervisor {
             return self.report_meanwhile(since);
         }
         stop_children(&self.shared, &self.crew, limit);
-        let longest = self.crew.most_patient().map_or(Duration::ZERO, |(_, timeout)| timeout).min(limit);
-        let until = deadline::after(since, longest.saturating_add(SLACK));
-        let report = self.shared.wait_for(until, || self.shared.end()).unwrap_or_else(|| {
+        let report = self.await_end(since, limit).unwrap_or_else(|| {
             let report = self.report_meanwhile(since);
             // A supervisor thread that comes back finds its threads let go, and nothing left to do.
             self.crew.dismiss();
@@ -104,6 +102,22 @@ impl Supervisor {
         });
         self.crew.join_supervisor(now() + SLACK);
         report
+    }
+
+    /// Waits for the supervisor thread to end, for as long as the children may take to stop and a little.
+    fn await_end(&self, since: Instant, limit: Duration) -> Option<ShutdownReport> {
+        let ended = || self.shared.end();
+        let longest = self.shared.longest_stop_timeout().min(limit);
+        if let Some(until) = deadline::after(since, longest.saturating_add(SLACK)) {
+            return self.shared.wait_for(Some(until), ended);
+        }
+        // A child may take for ever. The supervisor thread may not, once they are all gone.
+        while self.crew.most_patient().is_some() {
+            if let Some(report) = self.shared.wait_for(deadline::after(now(), PATIENCE), ended) {
+                return Some(report);
+            }
+        }
+        self.shared.wait_for(deadline::after(now(), SLACK), ended)
     }
 
     fn report_meanwhile(&self, since: Instant) -> ShutdownReport {

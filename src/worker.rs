@@ -307,8 +307,9 @@ impl Crew {
         let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else { return Ok(()) };
         self.spawn(format!("{}:stop", post.link.id), None, Some(post.clone()), move |thread| {
             thread.enter(Phase::Running);
-            let panic = context.signal().call_all();
-            context.callback_returned(panic);
+            if let Ok(panic) = context.signal().call_all() {
+                context.callback_returned(panic);
+            }
         })
     }
 

@@ -45,19 +45,19 @@ fn nested_supervisor_ends_before_the_child_that_runs_it() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(ChildSpec::new("outer", move |ctx| {
+        .child(ChildSpec::new("root", move |ctx| {
             let result = Supervisor::builder().child(leaver("leaf", left.clone())).run(ctx);
-            let _ = left.send("outer");
+            let _ = left.send("root");
             result
         }))
         .start()
         .unwrap();
-    recorder.wait_for("outer/leaf", "start", 1);
+    recorder.wait_for("root/leaf", "start", 1);
     assert!(supervisor.shutdown().is_clean());
-    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["leaf", "outer"]);
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["leaf", "root"]);
     let stories: Vec<String> = recorder.whole_story();
-    assert_eq!(stories, ["outer: start 0", "outer/leaf: start 0", "outer/leaf: stop shutdown 0", "outer: stop shutdown 0"]);
-    assert_eq!(threads_named("outer/leaf"), 0);
+    assert_eq!(stories, ["root: start 0", "root/leaf: start 0", "root/leaf: stop shutdown 0", "root: stop shutdown 0"]);
+    assert_eq!(threads_named("root/leaf"), 0);
 }
 
 // NE-05

@@ -58,6 +58,12 @@ pub(crate) fn wait_off(handle: &Handle, id: &str, who: OffBy) -> ChildInfo {
         .unwrap_or_else(|error| panic!("off by {who:?}: {error}"))
 }
 
+/// So many rounds of a race, or as many as there is time for on a busy machine.
+pub(crate) fn rounds(count: u64) -> impl Iterator<Item = u64> {
+    let since = Instant::now();
+    (0..count).take_while(move |_| since.elapsed() < Duration::from_secs(3))
+}
+
 /// Returns once the supervisor thread has carried out everything that this thread has asked of it.
 #[track_caller]
 pub(crate) fn barrier(handle: &Handle) {
