@@ -1,0 +1,80 @@
+//! A supervisor on a child's thread: a branch whose crashes stay inside, until it gives up and is restarted as a whole.
+
+use std::{error::Error, time::Duration};
+
+use circuit_breaker_supervisor::{
+    Backoff, ChildContext, ChildGaveUp, ChildResult, ChildSpec, Event, EventKind, Exit, Supervisor,
+};
+use crossbeam_channel::{Receiver, unbounded};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (sink, events) = unbounded();
+    let (orders, queue) = unbounded();
+    let (cuts, line) = unbounded();
+    let supervisor = Supervisor::builder()
+        .name("shop")
+        .on_event(|event| println!("  {event}"))
+        .telemetry(sink) // the nested supervisor has no sinks of its own: its events come here, too
+        .backoff(Backoff::constant(Duration::from_millis(300)))
+        .child(ChildSpec::new("ingest", move |ctx| ingest(ctx, &queue, &line)))
+        .child(ChildSpec::new("reports", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+        .start()?;
+    let handle = supervisor.handle();
+    started(&events, "ingest/orders", 0)?;
+
+    println!("a poisoned order: the crash stays inside");
+    orders.send("poison")?;
+    started(&events, "ingest/orders", 1)?;
+    println!("{}", handle.snapshot());
+    assert!(handle.snapshot().is_healthy(), "the outer supervisor has seen no failure");
+
+    println!("the line is cut, and once more: the significant child gives up, and the branch with it");
+    cuts.send(())?;
+    cuts.send(())?;
+    let ingest = handle.wait_for("ingest", LIMIT, |ingest| ingest.attempt_count == 1)?;
+    println!("{}", handle.snapshot());
+    let exit = ingest.last_stop.map(|stop| stop.exit);
+    let Some(Exit::Failed(failure)) = exit else { return Err("`ingest` should have failed".into()) };
+    let gave_up = failure.error().downcast_ref::<ChildGaveUp>().ok_or("it should say who gave up")?;
+    assert_eq!(gave_up.id, "ingest/feed");
+
+    println!("after its backoff the whole branch comes back, new");
+    started(&events, "ingest/orders", 0)?;
+    started(&events, "ingest/feed", 0)?;
+    assert_eq!(handle.child("ingest").map(|ingest| ingest.attempt_count), Some(1), "the branch is on trial");
+    assert_eq!(handle.child("reports").map(|reports| reports.attempt_count), Some(0), "its neighbour has nothing to do with it");
+
+    let report = supervisor.shutdown();
+    println!("{report}");
+    if report.is_clean() { Ok(()) } else { Err("all should have stopped".into()) }
+}
+
+/// The branch: it is a child's body, run anew after each failure, and so makes its children anew.
+fn ingest(ctx: &ChildContext, queue: &Receiver<&'static str>, line: &Receiver<()>) -> ChildResult {
+    let (queue, line) = (queue.clone(), line.clone());
+    let orders = ChildSpec::new("orders", move |ctx| {
+        loop {
+            let order = ctx.recv(&queue)?;
+            assert!(order != "poison", "cannot digest this");
+            ctx.mark_healthy();
+        }
+    });
+    let feed = ChildSpec::new("feed", move |ctx| {
+        ctx.recv(&line)?;
+        Err("the line was cut".into())
+    });
+    Supervisor::builder()
+        .backoff(Backoff::constant(Duration::from_millis(50)))
+        .child(orders)
+        .child(feed.max_restarts(1).significant(true)) // the branch is of no use without it
+        .run(ctx)
+}
+
+/// Waits for the start of a child after so many failures.
+fn started(events: &Receiver<Event>, id: &str, failures: u32) -> Result<(), Box<dyn Error>> {
+    let is_it = |event: &Event| event.id == id && event.attempt_count == failures && matches!(event.kind, EventKind::Started);
+    while !is_it(&events.recv_timeout(LIMIT)?) {}
+    Ok(())
+}
