@@ -37,7 +37,7 @@
 //! Other threads look on and take part through a [`Handle`]: [`Handle::snapshot`] shows all children, and prints as a table
 //! that says of each why it is down and when it is tried again; [`Handle::wait_for`] waits for a state;
 //! [`hold`](Handle::hold), [`release`](Handle::release), [`restart`](Handle::restart), [`reset`](Handle::reset),
-//! [`add`](Handle::add) and [`remove`](Handle::remove) are for operators.
+//! [`add`](Handle::add) and [`remove`](Handle::remove) are for [operators](#operating-a-running-supervisor).
 //!
 //! There is no async runtime, no global registry, and no unsafe code. A supervisor with nothing to do wakes up for the poll of
 //! its flags only, and not at all without flags.
@@ -128,6 +128,139 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Operating a running supervisor
+//!
+//! Any thread may ask and command a supervisor through a [`Handle`], bodies, sinks and callbacks included; a body finds it in
+//! [`ctx.supervisor()`](ChildContext::supervisor). What a command does to a child in which state is drawn in the table at
+//! [`Handle`]; in short:
+//!
+//! | command | what it is for |
+//! | --- | --- |
+//! | [`hold`](Handle::hold), [`release`](Handle::release) | the operator's override of the flag: a held child stays down, through crashes and polls, until it is released |
+//! | [`restart`](Handle::restart) | stop it if it runs, forgive its failures, start it |
+//! | [`reset`](Handle::reset) | forgive its failures: a backoff ends now, a given-up child is tried again, a running one runs on |
+//! | [`add`](Handle::add), [`remove`](Handle::remove) | children that come and go while the program runs |
+//! | [`check_now`](Handle::check_now) | ask all flags now instead of at the next poll |
+//! | [`request_shutdown`](Handle::request_shutdown) | end it all |
+//!
+//! A command is checked on the caller's thread and carried out by the supervisor's, in the order given; so `Ok` means
+//! *accepted*. [`wait_for`](Handle::wait_for) waits until it shows, [`wait_until_gone`](Handle::wait_until_gone) until a removed
+//! or one-shot child has ended, [`wait_until_stopped`](Handle::wait_until_stopped) until the supervisor has. A wait has a time
+//! limit, and its error holds what was known last; on the supervisor's own thread, in a sink for example, it is an error at
+//! once.
+//!
+//! ```
+//! use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+//! use std::time::Duration;
+//!
+//! const LIMIT: Duration = Duration::from_secs(10);
+//!
+//! let supervisor = Supervisor::builder().start()?;
+//! let handle = supervisor.handle();
+//! handle.add(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))?;
+//! handle.wait_for("orders", LIMIT, |orders| orders.is_running())?;
+//!
+//! handle.hold("orders")?;
+//! let orders = handle.wait_for("orders", LIMIT, |orders| !orders.is_running())?;
+//! assert!(orders.to_string().starts_with("`orders` is off (operator): held by the operator until released"));
+//!
+//! handle.release("orders")?;
+//! handle.wait_for("orders", LIMIT, |orders| orders.is_running())?;
+//! handle.remove("orders")?;
+//! handle.wait_until_gone("orders", LIMIT)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Why is it down, and when is it tried again? [`ChildInfo`] has the facts, and prints as one sentence: `` `orders` is backing
+//! off: it failed after 1.3 s: the broker hung up; 1 failure; tried again in 73 ms ``. A [`Snapshot`] prints as a table of all
+//! children, and [`Snapshot::is_healthy`] is the answer for a health endpoint. The examples `operator` and `health` are a
+//! console and an HTTP server to start from.
+//!
+//! # Giving up
+//!
+//! By itself a child is tried again for ever, at the longest backoff in the end. [`ChildSpec::max_restarts`] sets how often it
+//! is restarted in a row without becoming healthy in between; the failure after that gives it up. It is then in the state
+//! [`GaveUp`](ChildStatus::GaveUp), which is reported once, and stays down until it is reset or restarted by hand.
+//!
+//! Where a program is of no use without a child, the child is [`significant`](ChildSpec::significant): giving it up shuts the
+//! supervisor down, [`Supervisor::wait`] returns, and [`ShutdownReport::cause`] names the child and its last exit:
+//!
+//! ```
+//! use circuit_breaker_supervisor::{Backoff, ChildSpec, ShutdownCause, Supervisor};
+//! use std::time::Duration;
+//!
+//! let supervisor = Supervisor::builder()
+//!     .backoff(Backoff::constant(Duration::from_millis(1)))
+//!     .child(ChildSpec::new("database", |_| Err("no such host".into())).max_restarts(2).significant(true))
+//!     .start()?;
+//! let report = supervisor.wait();
+//! let ShutdownCause::GaveUp { id, exit, .. } = &report.cause else { unreachable!() };
+//! assert_eq!((id.as_str(), exit.message()), ("database", Some("no such host")));
+//! assert!(!report.is_clean()); // `main` may return the report: the exit code is 1
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Hanging children
+//!
+//! A child that neither returns nor fails is not noticed by itself: a read from a device that has fallen silent, a deadlock, an
+//! endless loop. With a [`watchdog`](ChildSpec::watchdog) the body says now and then what it is about to do, by
+//! [`ctx.heartbeat`](ChildContext::heartbeat), which costs some nanoseconds. If it is silent for longer than the limit, the
+//! event [`Hung`](EventKind::Hung) tells what it was doing; it is told to stop, its [`on_stop`](ChildContext::on_stop)
+//! callbacks unblock it, and the end of that run is a failure with the cause [`StopCause::Hung`], whatever the body returns.
+//! If it does not stop, it is overdue, and keeps nobody but itself from running: a thread cannot be killed.
+//!
+//! - The watch begins with the first heartbeat of a run: a slow start is no hang, and a body that gives none is not watched.
+//! - A silence is noticed after one to one and a quarter of the limit, give or take a millisecond, provided that no callback
+//!   holds the supervisor thread.
+//! - Stalls are discounted: where the machine slept, or the process was stopped or starved, the supervisor comes late to its
+//!   next look at the child, and however late that is, it counts as a quarter of the limit. So an hour's sleep of the machine
+//!   is no hour of silence, and a hang during a stall is noticed later.
+//! - Waiting is silence, too. A body that waits for work in [`recv`](ChildContext::recv) for longer than the limit is told to
+//!   stop; let it wait with a time limit of its own, and give a heartbeat each time.
+//!
+//! # Nesting
+//!
+//! A child may be a supervisor itself, for children that belong together: [`SupervisorBuilder::run`] supervises on the child's
+//! thread, until the child is told to stop.
+//!
+//! ```
+//! use circuit_breaker_supervisor::{ChildContext, ChildResult, ChildSpec, Supervisor};
+//! use std::time::Duration;
+//!
+//! fn ingest(ctx: &ChildContext) -> ChildResult {
+//!     Supervisor::builder()
+//!         .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+//!         .child(ChildSpec::new("feed", |ctx| Ok(ctx.sleep(Duration::MAX)?)).max_restarts(3).significant(true))
+//!         .run(ctx)
+//! }
+//!
+//! let (sink, events) = crossbeam_channel::unbounded();
+//! let supervisor = Supervisor::builder().telemetry(sink).child(ChildSpec::new("ingest", ingest)).start()?;
+//! let ids: Vec<_> = events.iter().take(3).map(|event| event.id).collect();
+//! assert_eq!(ids, ["ingest", "ingest/orders", "ingest/feed"]);
+//! assert!(supervisor.shutdown().is_clean());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - Ids are paths, in events, flags, thread names and logs. Sequence and run numbers are counted for each supervisor.
+//! - Sinks are inherited unless the nested supervisor has its own; settings and flags are not. The flag of the outer child
+//!   switches its whole branch, and so do `hold`, `restart` and `remove`.
+//! - A crash inside stays inside: the outer supervisor sees a child that runs. Its snapshot has no row for what is below, and
+//!   its health is not the branch's; inside, [`ctx.supervisor()`](ChildContext::supervisor) is the handle of the branch.
+//! - A branch fails as a whole when a significant child is given up, or when it is shut down by its own handle. The body that
+//!   built it runs again after the outer child's backoff, and makes its children anew; what was added by hand is gone.
+//! - At a stop the leaves go first. [`run`](SupervisorBuilder::run) returns when no thread below it is alive, however long that
+//!   takes; so a grandchild that does not stop makes the outer child overdue. Give the outer child a longer
+//!   [`stop_timeout`](ChildSpec::stop_timeout) than those below it.
+//!
+//! # Panic locations
+//!
+//! The text of a panic is part of the [`Exit`]; its file and line are told to the process-wide panic hook alone. A program that
+//! wants them in its events and snapshots calls [`capture_panic_locations`] at the beginning of `main`:
+//! [`Panic::location`](crate::Panic::location) is known from then on, and the end of a run reads `panicked after 3.2 s: index
+//! out of bounds (src/orders.rs:41:9)`. It chains to the hook that is there, which goes on printing, and looks at nothing but
+//! panics in code that a supervisor called.
+//!
 //! # Shutdown
 //!
 //! [`Supervisor::shutdown`] asks all children to stop, in reverse list order but without waiting in between, and then waits
@@ -154,7 +287,12 @@
 //! - On a small stack, a panic that prints its backtrace (`RUST_BACKTRACE=1`) may overflow the stack, which ends the process:
 //!   give a child no [`stack_size`](ChildSpec::stack_size) below 64 KiB.
 //! - `enabled`, `backoff` and the sinks run on the supervisor thread. One that is slow delays all supervision, and
-//!   [`start`](SupervisorBuilder::start), although never a shutdown.
+//!   [`start`](SupervisorBuilder::start), which does not return while one blocks, although never a shutdown.
+//! - The sinks that a nested supervisor inherits are called on its thread as well as on the outer one's, possibly at the same
+//!   time. The events of each supervisor are in order, those of different ones come as they come.
+//! - A [snapshot](Handle::snapshot) shows the children of one supervisor, not those of supervisors nested below it.
+//! - A [watchdog](ChildSpec::watchdog) sees that a body is silent, not that it does no good: one that gives heartbeats in an
+//!   endless loop is not noticed.
 //!
 //! # Differences from the Elixir package
 //!
@@ -180,8 +318,9 @@
 //! - A `backoff` or `enabled` that is not set has a default, and one that panics is contained; there, either takes the monitor
 //!   down, and all counts with it.
 //! - Stopping a slow child delays no other; there, the monitor waits for it.
-//! - New are `mark_healthy`, transient and one-shot children, giving up, the operator's commands, snapshots, events with causes,
-//!   and a shutdown that reports.
+//! - A nested supervisor is a child's body, [`SupervisorBuilder::run`]; there, a supervisor is a child like any process.
+//! - New are `mark_healthy`, transient and one-shot children, giving up, watchdogs, the operator's commands, snapshots, events
+//!   with causes, and a shutdown that reports.
 //!
 //! # FAQ
 //!
@@ -215,6 +354,17 @@
 //! **Why is `Ok` a failure?** Because a consumer that returns no longer consumes, and a supervisor that took this for success
 //! would be silent about it. For work that can be done, use [`RestartPolicy::Transient`] or [`ChildSpec::once`]. A body that was
 //! asked to stop may return whatever it likes.
+//!
+//! **Why did my watchdog stop a child that was only idle?** Because waiting is silence, too: see
+//! [Hanging children](#hanging-children). The channels of the context wait without end; to beat in between, wait with
+//! `select!` on [`ctx.stopped()`](ChildContext::stopped) and a [`tick`](crossbeam_channel::tick).
+//!
+//! **How do I restart several children together?** Make them the children of a nested supervisor: restarting the outer child
+//! stops them all, and starts them all anew. If one of them is to take the others down when it fails, it is
+//! [`significant`](ChildSpec::significant) with `max_restarts(0)`.
+//!
+//! **How do I see all that is down, in one place?** Each supervisor has a [snapshot](Handle::snapshot) of its own. For a tree,
+//! keep what the events say in a sink: they carry the whole path, and inherited sinks get those of all branches.
 //!
 //! **How do I test my children?** A body that is a function of a `&ChildContext` and its parts is tested under a supervisor
 //! with short times, by waiting for what should become true rather than sleeping:
