@@ -257,7 +257,7 @@
 //!
 //! The text of a panic is part of the [`Exit`]; its file and line are told to the process-wide panic hook alone. A program that
 //! wants them in its events and snapshots calls [`capture_panic_locations`] at the beginning of `main`:
-//! [`Panic::location`](crate::Panic::location) is known from then on, and the end of a run reads `panicked after 3.2 s: index
+//! [`Panic::location`] is known from then on, and the end of a run reads `panicked after 3.2 s: index
 //! out of bounds (src/orders.rs:41:9)`. It chains to the hook that is there, which goes on printing, and looks at nothing but
 //! panics in code that a supervisor called.
 //!

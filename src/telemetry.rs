@@ -9,6 +9,9 @@ use crate::event::{Event, EventKind, StopCause};
 
 /// Receives every event of a supervisor, in order, on the supervisor's own thread.
 ///
+/// [Nested](crate::SupervisorBuilder::run) supervisors have threads of their own: a sink that they inherit is called from each
+/// of these, possibly at the same time. The events of each supervisor are in order.
+///
 /// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision (though never a shutdown or a
 /// wait). It may ask and command the supervisor through a [`Handle`](crate::Handle). A panic in it is contained, and logged
 /// once until the sink succeeds again; the other sinks get the event all the same.
@@ -83,13 +86,13 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// Logs each event as one line through the [`log`] crate, under the target `circuit_breaker_supervisor`.
 ///
 /// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
-/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, and with a
-/// callback's panic `callback`.
+/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, with a hang
+/// `doing` and `silent_ms`, and with a callback's panic `callback`.
 ///
 /// | event | level |
 /// | --- | --- |
 /// | started, healthy; stopped because it was asked to, or finished | info |
-/// | stopped by an error or a return, overdue | warn |
+/// | stopped by an error or a return, or after a hang; overdue | warn |
 /// | stopped by a panic or for want of a thread, hung, given up, a callback panicked | error |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogSink;
