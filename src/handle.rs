@@ -63,6 +63,26 @@ impl Handle {
     /// Returns what is known of one child, `None` if there is none of this id.
     ///
     /// After the supervisor has ended, it is the last that was known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{Backoff, ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .backoff(Backoff::constant(Duration::from_secs(600)).jitter(0.0))
+    ///     .child(ChildSpec::new("orders", |_| Err("the broker hung up".into())))
+    ///     .start()?;
+    /// supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| orders.attempt_count == 1)?;
+    ///
+    /// let orders = supervisor.handle().child("orders").ok_or("not listed")?;
+    /// assert!(orders.retry_in.is_some_and(|delay| delay > Duration::from_secs(60)));
+    /// // `orders` is backing off: it failed after 9 µs: the broker hung up; 1 failure; tried again in 9 min 59 s
+    /// assert!(orders.to_string().starts_with("`orders` is backing off: it failed after"));
+    /// assert!(supervisor.handle().child("parcels").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn child(&self, id: &str) -> Option<ChildInfo> {
         Some(self.shared.row(id)?.info(now()))
     }
@@ -92,6 +112,22 @@ impl Handle {
     /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown) does, and returns.
     ///
     /// Once this has returned, no run begins any more. Asking again does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::once("import", |ctx| {
+    ///         // … the one thing that this program does …
+    ///         ctx.supervisor().request_shutdown();
+    ///         Ok(())
+    ///     }))
+    ///     .start()?;
+    /// assert!(supervisor.wait().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request_shutdown(&self) {
         self.shared.request_shutdown(Duration::MAX);
     }
@@ -101,6 +137,27 @@ impl Handle {
     /// # Errors
     ///
     /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, or if the supervisor shuts down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{AddErrorReason, ChildSpec, Invalid, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder().start()?;
+    /// let handle = supervisor.handle();
+    /// let idle = || ChildSpec::new("tenant-7", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// handle.add(idle())?;
+    ///
+    /// let error = handle.add(idle()).unwrap_err();
+    /// assert_eq!(error.to_string(), r#"cannot add the child: the id "tenant-7" is taken"#);
+    /// assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(_))));
+    /// let spec = error.into_spec(); // to be tried again when the other one is gone
+    /// handle.remove("tenant-7")?;
+    /// handle.wait_until_gone("tenant-7", Duration::from_secs(10))?;
+    /// handle.add(spec)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
         self.shared.add(spec, now())
     }
@@ -120,6 +177,20 @@ impl Handle {
     /// # Errors
     ///
     /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor =
+    ///     Supervisor::builder().child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?))).start()?;
+    /// supervisor.handle().restart("orders")?; // its configuration has changed
+    /// let orders = supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| orders.run_number == 2)?;
+    /// assert_eq!(orders.attempt_count, 0); // a restart by hand is no failure
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn restart(&self, id: &str) -> Result<(), CommandError> {
         self.shared.order(id, Order::Restart)
     }
@@ -129,6 +200,29 @@ impl Handle {
     /// # Errors
     ///
     /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let (repairs, repaired) = crossbeam_channel::unbounded::<()>();
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("printer", move |ctx| {
+    ///         repaired.try_recv()?;
+    ///         Ok(ctx.sleep(Duration::MAX)?)
+    ///     })
+    ///     .max_restarts(0))
+    ///     .start()?;
+    /// let handle = supervisor.handle();
+    /// handle.wait_for("printer", Duration::from_secs(10), |printer| printer.status == ChildStatus::GaveUp)?;
+    ///
+    /// repairs.send(())?;
+    /// handle.reset("printer")?;
+    /// handle.wait_for("printer", Duration::from_secs(10), |printer| printer.is_running())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reset(&self, id: &str) -> Result<(), CommandError> {
         self.shared.order(id, Order::Reset)
     }
@@ -142,6 +236,23 @@ impl Handle {
     /// # Errors
     ///
     /// [`CommandError`] if there is no such child, or the supervisor has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor =
+    ///     Supervisor::builder().child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?))).start()?;
+    /// let handle = supervisor.handle();
+    /// handle.hold("mailer")?;
+    /// handle.wait_for("mailer", Duration::from_secs(10), |mailer| matches!(mailer.status, ChildStatus::Off { .. }))?;
+    /// handle.release("mailer")?;
+    /// handle.wait_for("mailer", Duration::from_secs(10), |mailer| mailer.is_running())?;
+    /// assert!(handle.hold("nobody").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn hold(&self, id: &str) -> Result<(), CommandError> {
         self.shared.order(id, Order::Hold)
     }
@@ -215,6 +326,18 @@ impl Handle {
     ///
     /// [`WaitError`] if the time is over, the supervisor has ended with the child still listed, or this is the supervisor's own
     /// thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder().start()?;
+    /// supervisor.handle().add(ChildSpec::once("job", |_ctx| Ok(())))?;
+    /// supervisor.handle().wait_until_gone("job", Duration::from_secs(10))?; // it has been done
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_until_gone(&self, id: &str, timeout: Duration) -> Result<(), WaitError> {
         match self.wait_for(id, timeout, |_| false) {
             Ok(_) | Err(WaitError::UnknownId(_) | WaitError::Gone(_)) => Ok(()),
@@ -227,6 +350,20 @@ impl Handle {
     /// # Errors
     ///
     /// [`WaitError::TimedOut`], or [`WaitError::OnSupervisorThread`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{Supervisor, WaitError};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder().start()?;
+    /// let handle = supervisor.handle().clone(); // for any other thread
+    /// assert!(matches!(handle.wait_until_stopped(Duration::ZERO), Err(WaitError::TimedOut(None))));
+    /// handle.request_shutdown();
+    /// assert!(handle.wait_until_stopped(Duration::from_secs(10))?.is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_until_stopped(&self, timeout: Duration) -> Result<ShutdownReport, WaitError> {
         self.check_thread()?;
         self.shared.wait_for(wait_deadline(now(), timeout), || self.shared.end()).ok_or(WaitError::TimedOut(None))

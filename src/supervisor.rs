@@ -71,6 +71,23 @@ impl Supervisor {
     /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but gives no child more than `limit` to stop.
     ///
     /// With zero, all are asked and this returns at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor, UnstoppedPhase};
+    /// use std::time::Duration;
+    ///
+    /// let (gate, closed) = crossbeam_channel::bounded::<()>(0);
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("deaf", move |_ctx| Ok(closed.recv()?))) // looks at nothing but its channel
+    ///     .start()?;
+    /// let report = supervisor.shutdown_within(Duration::from_millis(20));
+    /// assert_eq!(report.unstopped[0].id, "deaf");
+    /// assert_eq!(report.unstopped[0].phase, UnstoppedPhase::Running);
+    /// drop(gate);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shutdown_within(mut self, limit: Duration) -> ShutdownReport {
         self.end(limit)
     }
@@ -79,6 +96,19 @@ impl Supervisor {
     /// and returns what [`shutdown`](Supervisor::shutdown) would.
     ///
     /// On the supervisor's own thread, or one of its children's, this asks for the shutdown and returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::Supervisor;
+    /// use std::thread;
+    ///
+    /// let supervisor = Supervisor::builder().start()?;
+    /// let handle = supervisor.handle().clone();
+    /// thread::spawn(move || handle.request_shutdown()); // when a signal comes, for example
+    /// assert!(supervisor.wait().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait(mut self) -> ShutdownReport {
         if !worker::is_within(self.shared.number) {
             self.shared.wait_for(None, || (self.shared.has_ended() || self.shared.is_closing()).then_some(()));
