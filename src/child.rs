@@ -130,6 +130,18 @@ impl ChildSpec {
     }
 
     /// Sets when it is started again after it has ended by itself. A [`once`](ChildSpec::once) child stays one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, RestartPolicy, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let migration = ChildSpec::new("migration", |_ctx| Ok(())).restart(RestartPolicy::Transient);
+    /// let supervisor = Supervisor::builder().child(migration).start()?;
+    /// supervisor.handle().wait_for("migration", Duration::from_secs(10), |child| child.status == ChildStatus::Finished)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.policy = match (self.policy, policy) {
             (Policy::Temporary, _) => Policy::Temporary,
@@ -149,6 +161,21 @@ impl ChildSpec {
     ///
     /// With zero every run counts as healthy, so that the backoff never grows; [`Duration::MAX`] leaves it to
     /// [`mark_healthy`](ChildContext::mark_healthy).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("sensor", |ctx| Ok(ctx.sleep(Duration::MAX)?)).healthy_after(Duration::from_millis(20)))
+    ///     .start()?;
+    /// let limit = Duration::from_secs(10);
+    /// let sensor = supervisor.handle().wait_for("sensor", limit, |sensor| sensor.status == ChildStatus::Healthy)?;
+    /// assert!(sensor.uptime >= Some(Duration::from_millis(20)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn healthy_after(mut self, uptime: Duration) -> Self {
         self.healthy_after = Some(uptime);
         self
@@ -166,6 +193,21 @@ impl ChildSpec {
     ///
     /// With less than 64 KiB a panic that prints a backtrace may overflow the stack, which ends the process. A size that
     /// cannot be had makes the start fail with the operating system's error, and is tried again after a backoff.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// // A thousand children that need little, in 250 MiB of addresses rather than 2 GiB.
+    /// let children = (0..1000).map(|number| {
+    ///     ChildSpec::new(format!("meter-{number}"), |ctx| Ok(ctx.sleep(Duration::MAX)?)).stack_size(256 * 1024)
+    /// });
+    /// # let children = children.take(3);
+    /// let supervisor = Supervisor::builder().children(children).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -176,6 +218,28 @@ impl ChildSpec {
     /// For bodies that change their thread: affinity, signal mask, priority, a C library's per-thread state. It makes
     /// restarts slower and lets them fail for want of a thread. The next thread may begin while the last destructors of
     /// the old one's thread-local variables still run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::{cell::Cell, time::Duration};
+    ///
+    /// thread_local!(static USED: Cell<bool> = const { Cell::new(false) });
+    ///
+    /// let (uses, used) = crossbeam_channel::unbounded();
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("driver", move |ctx| {
+    ///         ctx.send(&uses, USED.replace(true))?;
+    ///         Ok(ctx.sleep(Duration::MAX)?)
+    ///     })
+    ///     .fresh_thread(true))
+    ///     .start()?;
+    /// assert!(!used.recv()?);
+    /// supervisor.handle().restart("driver")?;
+    /// assert!(!used.recv()?); // without a fresh thread it would be `true`
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fresh_thread(mut self, fresh: bool) -> Self {
         self.fresh_thread = fresh;
         self
@@ -186,6 +250,22 @@ impl ChildSpec {
     /// The failure after `n` such restarts gives it up: it is reported as [`GaveUp`](crate::EventKind::GaveUp), the backoff
     /// is not asked, and it stays down until [`reset`](crate::Handle::reset) or [`restart`](crate::Handle::restart) by hand.
     /// Zero gives up at the first failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{Backoff, ChildSpec, ChildStatus, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .backoff(Backoff::constant(Duration::from_millis(1)))
+    ///     .child(ChildSpec::new("probe", |_| Err("no answer".into())).max_restarts(2))
+    ///     .start()?;
+    /// let limit = Duration::from_secs(10);
+    /// let probe = supervisor.handle().wait_for("probe", limit, |probe| probe.status == ChildStatus::GaveUp)?;
+    /// assert_eq!((probe.run_number, probe.attempt_count), (3, 3)); // the first run, and two restarts
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_restarts(mut self, n: u32) -> Self {
         self.max_restarts = Some(n);
         self
@@ -229,6 +309,20 @@ impl ChildSpec {
     ///
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last exit. Without
     /// [`max_restarts`](ChildSpec::max_restarts) no child is ever given up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ShutdownCause, Supervisor};
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("licence", |_| Err("expired".into())).max_restarts(0).significant(true))
+    ///     .start()?;
+    /// let report = supervisor.wait();
+    /// assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "licence"));
+    /// assert_eq!(report.to_string(), "shut down because child `licence` was given up: it failed: expired; all children stopped");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn significant(mut self, significant: bool) -> Self {
         self.significant = significant;
         self

@@ -126,6 +126,25 @@ impl ChildContext {
     }
 
     /// Returns how often the child had failed since it was last healthy when this run began: 0 for the first run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{Backoff, ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let brokers = ["first.example", "second.example"];
+    /// let (choices, chosen) = crossbeam_channel::unbounded();
+    /// let supervisor = Supervisor::builder()
+    ///     .backoff(Backoff::constant(Duration::ZERO))
+    ///     .child(ChildSpec::new("orders", move |ctx| {
+    ///         ctx.send(&choices, brokers[ctx.attempt_count() as usize % brokers.len()])?;
+    ///         Err("nobody there: the next one, then".into())
+    ///     }))
+    ///     .start()?;
+    /// assert_eq!(chosen.iter().take(3).collect::<Vec<_>>(), ["first.example", "second.example", "first.example"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn attempt_count(&self) -> u32 {
         self.run.attempt_count
     }
@@ -170,6 +189,23 @@ impl ChildContext {
     /// # Errors
     ///
     /// [`Stopped`] as soon as the run is to stop; at once if it already is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let poller = ChildSpec::new("poller", |ctx| {
+    ///     loop {
+    ///         println!("polling");
+    ///         ctx.sleep(Duration::from_secs(3600))?; // a stop ends it at once
+    ///     }
+    /// });
+    /// let supervisor = Supervisor::builder().child(poller).start()?;
+    /// assert!(supervisor.shutdown().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn sleep(&self, duration: Duration) -> Result<(), Stopped> {
         if self.is_stopping() {
             return Err(Stopped);
@@ -262,6 +298,29 @@ impl ChildContext {
     ///
     /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more cost one atomic load, so it
     /// may stand in a loop.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, CircuitState, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("orders", |ctx| match ctx.attempt_count() {
+    ///         0 => Err("not yet".into()),
+    ///         _ => {
+    ///             // … connect, and receive a first order …
+    ///             ctx.mark_healthy();
+    ///             Ok(ctx.sleep(Duration::MAX)?)
+    ///         }
+    ///     }))
+    ///     .start()?;
+    /// let orders = supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| {
+    ///     orders.run_number == 2 && orders.circuit == CircuitState::Closed
+    /// })?;
+    /// assert_eq!(orders.attempt_count, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mark_healthy(&self) {
         if !self.run.marked_healthy.load(Ordering::Relaxed) && !self.run.marked_healthy.swap(true, Ordering::Relaxed) {
             self.tell(Message::MarkedHealthy { key: self.run.link.key, run: self.run.number });
@@ -287,6 +346,25 @@ impl ChildContext {
     ///
     /// A body that needs its supervisor takes it from here instead of capturing a [`Handle`], which would keep the
     /// supervisor's shared state alive for as long as the body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    ///
+    /// let (results, done) = crossbeam_channel::unbounded();
+    /// let dispatcher = ChildSpec::once("dispatcher", move |ctx| {
+    ///     for number in 1..=3 {
+    ///         let results = results.clone();
+    ///         let job = ChildSpec::once(format!("job-{number}"), move |ctx| Ok(ctx.send(&results, number * number)?));
+    ///         ctx.supervisor().add(job)?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let supervisor = Supervisor::builder().child(dispatcher).start()?;
+    /// assert_eq!(done.iter().take(3).sum::<u32>(), 14);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn supervisor(&self) -> &Handle {
         &self.run.link.handle
     }

@@ -57,6 +57,27 @@ impl<T> SendError<T> {
     }
 
     /// Returns the message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    ///
+    /// let (lines, reader) = crossbeam_channel::unbounded();
+    /// let (kept, keeper) = crossbeam_channel::unbounded();
+    /// drop(reader);
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::once("writer", move |ctx| {
+    ///         if let Err(error) = ctx.send(&lines, String::from("the last line")) {
+    ///             assert!(!error.is_stopped()); // the reader is gone
+    ///             kept.send(error.into_inner())?;
+    ///         }
+    ///         Ok(())
+    ///     }))
+    ///     .start()?;
+    /// assert_eq!(keeper.recv()?, "the last line");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_inner(self) -> T {
         self.message.into_inner()
     }
@@ -143,6 +164,19 @@ impl StartError {
     }
 
     /// Returns the builder, as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{StartErrorReason, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let error = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
+    /// assert_eq!(error.to_string(), "cannot start the supervisor: `poll_interval` is zero");
+    /// assert!(matches!(error.reason(), StartErrorReason::Invalid(_)));
+    /// let supervisor = error.into_builder().poll_interval(Duration::from_secs(1)).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_builder(self) -> SupervisorBuilder {
         *self.builder.into_inner()
     }

@@ -17,6 +17,23 @@ use crate::{
 /// [`Handle`](crate::Handle) sees at least what the event says.
 ///
 /// Its `Display` is one sentence, the one that [`LogSink`](crate::LogSink) logs.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, EventKind, Supervisor};
+/// use std::time::Duration;
+///
+/// let supervisor = Supervisor::builder()
+///     .on_event(|event| match &event.kind {
+///         EventKind::Stopped { exit, retry_in: Some(delay), .. } => eprintln!("{}: {exit}; down for {delay:?}", event.id),
+///         EventKind::Overdue { .. } | EventKind::Hung { .. } | EventKind::GaveUp => eprintln!("look at this: {event}"),
+///         _ => {}
+///     })
+///     .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+///     .start()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {

@@ -15,6 +15,19 @@ pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
 /// How one run of a child's body ended. *Why* it ended is told by [`StopCause`](crate::StopCause).
 ///
 /// Its `Display` is one line, cut after 300 characters and with control characters escaped, whatever the message holds.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, StopCause, Supervisor};
+/// use std::time::Duration;
+///
+/// let supervisor = Supervisor::builder().child(ChildSpec::new("worker", |_| panic!("boom"))).start()?;
+/// let worker = supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| worker.last_stop.is_some())?;
+/// let stop = worker.last_stop.ok_or("it has stopped")?;
+/// assert_eq!((stop.cause, stop.exit.name(), stop.exit.message()), (StopCause::Exited, "panicked", Some("boom")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Exit {
@@ -87,6 +100,22 @@ impl Failure {
     }
 
     /// Returns the error itself, for downcasting and for its sources.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Exit, Supervisor};
+    /// use std::{io, time::Duration};
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("reader", |_| Err(io::Error::from(io::ErrorKind::BrokenPipe).into())))
+    ///     .start()?;
+    /// let reader = supervisor.handle().wait_for("reader", Duration::from_secs(10), |reader| reader.last_stop.is_some())?;
+    /// let Some(Exit::Failed(failure)) = reader.last_stop.map(|stop| stop.exit) else { unreachable!() };
+    /// let error: &io::Error = failure.error().downcast_ref().ok_or("another error")?;
+    /// assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.error
     }

@@ -94,6 +94,18 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// | started, healthy; stopped because it was asked to, or finished | info |
 /// | stopped by an error or a return, or after a hang; overdue | warn |
 /// | stopped by a panic or for want of a thread, hung, given up, a callback panicked | error |
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{LogSink, Supervisor};
+///
+/// // With a sink of one's own, the log is no longer the default; so it is asked for.
+/// let (sink, events) = crossbeam_channel::bounded(1024);
+/// let supervisor = Supervisor::builder().telemetry(LogSink).telemetry(sink).start()?;
+/// # drop(events);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogSink;
 
