@@ -250,8 +250,8 @@
 //! - A branch fails as a whole when a significant child is given up, or when it is shut down by its own handle. The body that
 //!   built it runs again after the outer child's backoff, and makes its children anew; what was added by hand is gone.
 //! - At a stop the leaves go first. [`run`](SupervisorBuilder::run) returns when no thread below it is alive, however long that
-//!   takes; so a grandchild that does not stop makes the outer child overdue. Give the outer child a longer
-//!   [`stop_timeout`](ChildSpec::stop_timeout) than those below it.
+//!   takes; so a grandchild that does not stop is reported as overdue, and makes the outer child overdue, which is what the
+//!   outer [`ShutdownReport`] names. Give the outer child a longer [`stop_timeout`](ChildSpec::stop_timeout) than those below.
 //!
 //! # Panic locations
 //!

@@ -67,7 +67,7 @@ impl<T: TelemetrySink + ?Sized> TelemetrySink for Box<T> {
 }
 
 /// Sends a copy of each event without ever blocking: what finds the channel full, or nobody at its other end, is dropped, and
-/// shows as a gap in [`Event::seq`].
+/// shows as a gap in [`Event::seq`], which is counted for each supervisor where there are nested ones.
 impl TelemetrySink for Sender<Event> {
     fn record(&self, event: &Event) {
         let _ = self.try_send(event.clone());
