@@ -242,7 +242,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - Ids are paths, in events, flags, thread names and logs. Sequence and run numbers are counted for each supervisor.
+//! - Ids are paths, in events, flags, thread names and logs; so a `/` in an id of one's own is allowed, and may mislead. Sequence
+//!   and run numbers are counted for each supervisor.
 //! - Sinks are inherited unless the nested supervisor has its own; settings and flags are not. The flag of the outer child
 //!   switches its whole branch, and so do `hold`, `restart` and `remove`.
 //! - A crash inside stays inside: the outer supervisor sees a child that runs. Its snapshot has no row for what is below, and
