@@ -285,7 +285,7 @@ impl SupervisorBuilder {
         }
         match cause {
             ShutdownCause::Requested => Ok(()),
-            ShutdownCause::GaveUp { id, exit } => Err(ChildGaveUp { id, exit }.into()),
+            ShutdownCause::GaveUp { id, cause, exit } => Err(ChildGaveUp { id, cause, exit }.into()),
             ShutdownCause::Died => Err("the nested supervisor died".into()),
         }
     }

@@ -343,9 +343,9 @@ impl Engine {
                     faults.remove(&key);
                 }
             }
-            Action::GiveUp { id, exit } => {
+            Action::GiveUp { id, cause, exit } => {
                 if !self.roster.is_closing() && matches!(self.cause, ShutdownCause::Requested) {
-                    self.cause = ShutdownCause::GaveUp { id, exit };
+                    self.cause = ShutdownCause::GaveUp { id, cause, exit };
                     self.desk.shared.request_shutdown(Duration::MAX);
                 }
             }

@@ -4,7 +4,14 @@ use std::{error::Error, fmt, io};
 
 use parking_lot::Mutex;
 
-use crate::{builder::SupervisorBuilder, child::ChildSpec, exit::Exit, id::ChildId, snapshot::ChildInfo};
+use crate::{
+    builder::SupervisorBuilder,
+    child::ChildSpec,
+    event::{StopCause, Why},
+    exit::Exit,
+    id::ChildId,
+    snapshot::ChildInfo,
+};
 
 /// The run is to stop, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,13 +286,15 @@ impl Error for AddError {
 pub struct ChildGaveUp {
     /// The child.
     pub id: ChildId,
+    /// Why its last run ended.
+    pub cause: StopCause,
     /// How its last run ended.
     pub exit: Exit,
 }
 
 impl fmt::Display for ChildGaveUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "child `{}` was given up: it {}", self.id, self.exit)
+        write!(f, "child `{}` was given up: {}", self.id, Why(self.cause, &self.exit))
     }
 }
 

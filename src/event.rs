@@ -292,6 +292,19 @@ impl fmt::Display for Ran<'_> {
     }
 }
 
+/// Shows why a failed run ended: by itself, and how, or for what it was stopped.
+pub(crate) struct Why<'a>(pub(crate) StopCause, pub(crate) &'a Exit);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            StopCause::Exited => write!(f, "it {}", self.1),
+            StopCause::NotSpawned => write!(f, "it got no thread: {}", self.1.message().unwrap_or_default()),
+            asked => f.write_str(asked.reason()),
+        }
+    }
+}
+
 /// Shows when something happens that may never do so by itself.
 pub(crate) struct In(pub(crate) Duration);
 

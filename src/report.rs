@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    event::{Callback, Span},
+    event::{Callback, Span, StopCause, Why},
     exit::Exit,
     id::ChildId,
 };
@@ -57,6 +57,8 @@ pub enum ShutdownCause {
     GaveUp {
         /// The child.
         id: ChildId,
+        /// Why its last run ended.
+        cause: StopCause,
         /// How its last run ended.
         exit: Exit,
     },
@@ -104,7 +106,9 @@ impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             ShutdownCause::Requested => f.write_str("shut down as requested")?,
-            ShutdownCause::GaveUp { id, exit } => write!(f, "shut down because child `{id}` was given up: it {exit}")?,
+            ShutdownCause::GaveUp { id, cause, exit } => {
+                write!(f, "shut down because child `{id}` was given up: {}", Why(*cause, exit))?;
+            }
             ShutdownCause::Died => f.write_str("the supervisor thread died")?,
         }
         if self.unstopped.is_empty() {

@@ -97,6 +97,7 @@ pub(crate) enum Action {
     /// A significant child was given up: the supervisor is to shut down.
     GiveUp {
         id: ChildId,
+        cause: StopCause,
         exit: Exit,
     },
 }
@@ -524,7 +525,7 @@ impl Roster {
             report(attempt_count.saturating_add(1), EventKind::GaveUp);
         }
         if let Some(exit) = given_up {
-            self.act(Action::GiveUp { id, exit });
+            self.act(Action::GiveUp { id, cause, exit });
         }
         if let Some(panic) = asked {
             self.note_call(key, Callback::Backoff, panic, now);

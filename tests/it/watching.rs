@@ -58,6 +58,7 @@ fn hanging_system_call_is_ended_by_its_callback() {
     take(&unblocked);
     let reader = wait_status(supervisor.handle(), "reader", ChildStatus::BackingOff);
     assert_eq!(reader.attempt_count, 1, "an `Ok` from a hung run is a failure too");
+    assert!(reader.to_string().contains("because it was silent for too long; 1 failure; tried again in 59 min"), "{reader}");
     assert!(supervisor.shutdown().is_clean());
 }
 
@@ -123,4 +124,26 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
 fn watchdog_of_zero_is_an_error_that_names_the_child() {
     let error = Supervisor::builder().child(idler("hasty").watchdog(Duration::ZERO)).start().unwrap_err();
     assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroWatchdog(id)) if *id == "hasty"), "{error}");
+}
+
+#[test]
+fn child_that_is_given_up_for_hanging_says_so() {
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .child(
+            ChildSpec::new("reader", |ctx| {
+                ctx.heartbeat("reading");
+                idle(ctx)
+            })
+            .watchdog(10 * MS)
+            .max_restarts(0)
+            .significant(true),
+        )
+        .start()
+        .unwrap();
+    let report = supervisor.wait();
+    assert_eq!(
+        report.to_string(),
+        "shut down because child `reader` was given up: it was silent for too long; all children stopped"
+    );
 }
