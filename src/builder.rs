@@ -293,7 +293,7 @@ impl SupervisorBuilder {
     fn share(&self, name: &str, prefix: Option<ChildId>) -> (Arc<Shared>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
-        (Arc::new(Shared::new(name.into(), prefix, defaults, sender)), inbox)
+        (Shared::new(name.into(), prefix, defaults, sender), inbox)
     }
 
     fn check(&self) -> Result<(), Invalid> {

@@ -1,8 +1,15 @@
 //! A child as its owner describes it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{backoff::Backoff, circuit::Policy, context::ChildContext, exit::ChildResult, id::ChildId};
+use crate::{
+    backoff::Backoff,
+    breaker::{Breaker, Cell},
+    circuit::Policy,
+    context::ChildContext,
+    exit::ChildResult,
+    id::ChildId,
+};
 
 /// A child's closure, in the form in which it is kept between its runs.
 pub(crate) type Body = Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
@@ -32,6 +39,7 @@ pub enum RestartPolicy {
 /// | [`max_restarts`](ChildSpec::max_restarts) | no limit |
 /// | [`significant`](ChildSpec::significant) | `false` |
 /// | [`watchdog`](ChildSpec::watchdog) | none |
+/// | [`failure_threshold`](ChildSpec::failure_threshold) | 10 |
 ///
 /// A child keeps one thread, on which all its runs follow one another. What the closure captures, and the thread's
 /// thread-local variables, live on from run to run, also after a panic; what has to be new for every run is made inside
@@ -67,6 +75,7 @@ pub struct ChildSpec {
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
     pub(crate) watchdog: Option<Duration>,
+    pub(crate) cell: Arc<Cell>,
 }
 
 impl ChildSpec {
@@ -110,6 +119,7 @@ impl ChildSpec {
 
     fn with(id: ChildId, body: Body, policy: Policy) -> Self {
         Self {
+            cell: Cell::new(id.clone()),
             id,
             body,
             policy,
@@ -127,6 +137,35 @@ impl ChildSpec {
     /// Returns the child's id.
     pub fn id(&self) -> &ChildId {
         &self.id
+    }
+
+    /// Returns the breaker by which others call this child: to be wired up before the child is given to a supervisor.
+    pub fn breaker(&self) -> Breaker {
+        Breaker::new(self.cell.clone())
+    }
+
+    /// Sets how many failures that callers report in a row, with no success between them and all about the same run, trip the
+    /// child while it is closed; 10 unless set. While it is half-open, one does.
+    ///
+    /// Zero is an error at the start.
+    ///
+    /// ```
+    /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor, StopCause};
+    /// # use std::time::Duration;
+    /// let store = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?)).failure_threshold(2);
+    /// let breaker = store.breaker();
+    /// let supervisor = Supervisor::builder().child(store).start()?;
+    /// breaker.report_failure("timed out");
+    /// assert!(breaker.is_call_permitted());
+    /// breaker.report_failure("timed out");
+    /// assert!(!breaker.is_call_permitted());
+    /// let store = supervisor.handle().wait_for("store", Duration::from_secs(10), |store| store.last_stop.is_some())?;
+    /// assert_eq!(store.last_stop.map(|stop| stop.cause), Some(StopCause::Tripped));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn failure_threshold(self, n: u32) -> Self {
+        self.cell.set_threshold(n);
+        self
     }
 
     /// Sets when it is started again after it has ended by itself. A [`once`](ChildSpec::once) child stays one.
@@ -343,6 +382,7 @@ impl fmt::Debug for ChildSpec {
             max_restarts,
             significant,
             watchdog,
+            cell,
         } = self;
         f.debug_struct("ChildSpec")
             .field("id", id)
@@ -355,6 +395,7 @@ impl fmt::Debug for ChildSpec {
             .field("max_restarts", max_restarts)
             .field("significant", significant)
             .field("watchdog", watchdog)
+            .field("failure_threshold", &cell.threshold())
             .finish_non_exhaustive()
     }
 }

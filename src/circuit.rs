@@ -13,7 +13,7 @@ const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 /// What a child is doing, or why it is not running.
 ///
 /// The status is derived from what is known of the child; the first row that fits decides. *Wanted* means: its flag is on,
-/// it is not held, not being removed or restarted by hand, its supervisor is not shutting down, and it does not hang.
+/// it is not held, not being removed or restarted by hand, its supervisor is not shutting down, and it has neither been tripped by its callers nor found to hang.
 ///
 /// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
 /// | --- | --- | --- | --- | --- | --- |
@@ -41,7 +41,6 @@ pub enum ChildStatus {
     /// Down after a failure, until its backoff is over.
     BackingOff,
     /// Not wanted.
-    #[non_exhaustive]
     Off {
         /// Whose word it was.
         by: OffBy,
@@ -447,7 +446,7 @@ impl Circuit {
         let cause = run.told.as_ref().map_or(StopCause::Exited, |told| told.cause);
         let failed = match cause {
             StopCause::Exited => !(completed && self.rules.policy == Policy::Transient),
-            StopCause::Hung => true,
+            StopCause::Tripped | StopCause::Hung => true,
             _ => false,
         };
         if self.rules.policy == Policy::Temporary {

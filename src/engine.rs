@@ -231,6 +231,7 @@ impl Engine {
         match message {
             Message::Exit(end) => self.run_ended(*end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
+            Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
             Message::Called { key, callback, panic } => self.roster.note_call(key, callback, panic, now),
             Message::ThreadGone(number) => {

@@ -125,6 +125,8 @@ pub enum Invalid {
     ZeroPollInterval,
     /// The watchdog of this child is zero.
     ZeroWatchdog(ChildId),
+    /// The failure threshold of this child is zero.
+    ZeroFailureThreshold(ChildId),
 }
 
 impl fmt::Display for Invalid {
@@ -135,6 +137,7 @@ impl fmt::Display for Invalid {
             Self::DuplicateId(id) => write!(f, "the id {id:?} is taken"),
             Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
             Self::ZeroWatchdog(id) => write!(f, "the `watchdog` of the child {id:?} is zero"),
+            Self::ZeroFailureThreshold(id) => write!(f, "the `failure_threshold` of the child {id:?} is zero"),
             Self::ZeroPollInterval => f.write_str("`poll_interval` is zero"),
         }
     }

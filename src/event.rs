@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    exit::{Exit, Panic},
+    exit::{Exit, OneLine, Panic},
     id::ChildId,
 };
 
@@ -61,6 +62,7 @@ impl Event {
     /// | `Stopped` | `circuit_breaker_supervisor.child.stop` |
     /// | `Healthy` | `circuit_breaker_supervisor.child.healthy` |
     /// | `Overdue` | `circuit_breaker_supervisor.child.overdue` |
+    /// | `Tripped` | `circuit_breaker_supervisor.child.tripped` |
     /// | `Hung` | `circuit_breaker_supervisor.child.hung` |
     /// | `GaveUp` | `circuit_breaker_supervisor.child.gave_up` |
     /// | `CallbackPanicked` | `circuit_breaker_supervisor.callback.panic` |
@@ -70,6 +72,7 @@ impl Event {
             EventKind::Stopped { .. } => "circuit_breaker_supervisor.child.stop",
             EventKind::Healthy => "circuit_breaker_supervisor.child.healthy",
             EventKind::Overdue { .. } => "circuit_breaker_supervisor.child.overdue",
+            EventKind::Tripped { .. } => "circuit_breaker_supervisor.child.tripped",
             EventKind::Hung { .. } => "circuit_breaker_supervisor.child.hung",
             EventKind::GaveUp => "circuit_breaker_supervisor.child.gave_up",
             EventKind::CallbackPanicked { .. } => "circuit_breaker_supervisor.callback.panic",
@@ -106,6 +109,14 @@ pub enum EventKind {
         /// How long ago it was asked.
         stopping_for: Duration,
     },
+    /// Callers have [reported](crate::Breaker) so many failures that the child's breaker has tripped: it is told to stop.
+    #[non_exhaustive]
+    Tripped {
+        /// How many there were in a row.
+        failures: u32,
+        /// What was said of the last.
+        last: Arc<str>,
+    },
     /// The child has a [watchdog](crate::ChildSpec::watchdog) and has been silent for too long: it is told to stop.
     #[non_exhaustive]
     Hung {
@@ -140,6 +151,8 @@ pub enum StopCause {
     Restarted,
     /// It was removed, with [`Handle::remove`](crate::Handle::remove).
     Removed,
+    /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure, however it ended.
+    Tripped,
     /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A failure, however it ended.
     Hung,
     /// The supervisor shuts down.
@@ -157,6 +170,7 @@ impl StopCause {
             Self::Held => "it is held by the operator",
             Self::Restarted => "it is restarted by hand",
             Self::Removed => "it is removed",
+            Self::Tripped => "its callers reported failures",
             Self::Hung => "it was silent for too long",
             Self::Shutdown => "the supervisor shuts down",
             Self::NotSpawned => "there was no thread for it",
@@ -173,6 +187,7 @@ impl fmt::Display for StopCause {
             Self::Held => "held",
             Self::Restarted => "restarted",
             Self::Removed => "removed",
+            Self::Tripped => "tripped",
             Self::Hung => "hung",
             Self::Shutdown => "shutdown",
             Self::NotSpawned => "not_spawned",
@@ -243,6 +258,10 @@ impl fmt::Display for Event {
                     Some(delay) => write!(f, "; tried again {}", In(*delay)),
                     None => Ok(()),
                 }
+            }
+            EventKind::Tripped { failures, last } => {
+                let failures = if *failures == 1 { String::from("a failure") } else { format!("{failures} failures in a row") };
+                write!(f, "child `{id}` is told to stop: its callers reported {failures}, the last: {}", OneLine(last))
             }
             EventKind::Hung { doing, silent_for } => {
                 write!(f, "child `{id}` hangs: silent for {} while {doing}; it is told to stop", Span(*silent_for))

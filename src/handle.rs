@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    breaker::Breaker,
     child::ChildSpec,
     error::{AddError, CommandError, WaitError},
     inbox::{Message, Order},
@@ -85,6 +86,11 @@ impl Handle {
     /// ```
     pub fn child(&self, id: &str) -> Option<ChildInfo> {
         Some(self.shared.row(id)?.info(now()))
+    }
+
+    /// Returns the breaker by which others call a child, `None` if there is none of this id.
+    pub fn breaker(&self, id: &str) -> Option<Breaker> {
+        Some(self.shared.row(id)?.breaker())
     }
 
     /// Returns what is known of all children, in list order.

@@ -1,6 +1,9 @@
 //! What reaches the supervisor thread, all of it through one channel, so that what one thread did in an order is seen in it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     child::ChildSpec,
@@ -17,6 +20,13 @@ pub(crate) enum Message {
     MarkedHealthy {
         key: Key,
         run: u64,
+    },
+    /// Callers have tripped a run.
+    Trip {
+        key: Key,
+        run: u64,
+        failures: u32,
+        last: Arc<str>,
     },
     /// The first heartbeat of a run that is to be watched.
     FirstHeartbeat {

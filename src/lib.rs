@@ -400,6 +400,7 @@
 //! panic, of a body or a callback, is printed by the program's panic hook, too, which this crate leaves alone.
 
 mod backoff;
+mod breaker;
 mod builder;
 mod child;
 mod circuit;
@@ -424,10 +425,12 @@ mod telemetry;
 #[cfg(test)]
 mod timelines;
 mod unwind;
+mod watch;
 mod worker;
 
 pub use crate::{
     backoff::Backoff,
+    breaker::{Breaker, CallError, Permit, Rejected},
     builder::SupervisorBuilder,
     child::{ChildSpec, RestartPolicy},
     circuit::{ChildStatus, CircuitState, OffBy},

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -254,6 +255,15 @@ impl Roster {
         }
     }
 
+    /// Callers have tripped the child.
+    pub(crate) fn tripped(&mut self, key: Key, run: u64, failures: u32, last: Arc<str>, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.circuit.is_present(run) && child.circuit.told_to_stop(StopCause::Tripped, now) {
+            self.stop_and_report(key, EventKind::Tripped { failures, last }, now);
+            self.unsettled.push_back((key, false));
+        }
+    }
+
     /// The child gave its first heartbeat.
     pub(crate) fn gave_heartbeat(&mut self, key: Key, run: u64, now: Instant, outside: &mut impl Outside) {
         let Some(child) = self.children.get_mut(&key) else { return };
@@ -436,9 +446,7 @@ impl Roster {
                     let Heartbeats { count, doing } = outside.heartbeats(key);
                     if let Some(silent_for) = child.circuit.look(count, now) {
                         child.circuit.told_to_stop(StopCause::Hung, now);
-                        self.publish(key, None, now);
-                        self.act(Action::Stop { key });
-                        self.report(key, EventKind::Hung { doing, silent_for }, now);
+                        self.stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
                     }
                 }
                 Decision::Retire { keep_body } => {
@@ -459,6 +467,13 @@ impl Roster {
                 }
             }
         }
+    }
+
+    /// The child itself comes first: what is reported of it may take time.
+    fn stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
+        self.publish(key, None, now);
+        self.act(Action::Stop { key });
+        self.report(key, kind, now);
     }
 
     fn start(&mut self, key: Key, now: Instant, outside: &mut impl Outside) {

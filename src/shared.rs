@@ -4,16 +4,17 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    breaker::{Breaker, Cell},
     child::ChildSpec,
     circuit::{Circuit, Rules, View},
     deadline,
@@ -25,12 +26,14 @@ use crate::{
     roster::{Bar, Key},
     snapshot::ChildInfo,
     unwind,
+    watch::Watch,
 };
 
 /// The state that handles, workers and the supervisor thread share. No lock is held while user code runs.
 ///
 /// Locks are taken in this order: `directory`, `closing`, a row.
 pub(crate) struct Shared {
+    me: Weak<Self>,
     pub(crate) name: Arc<str>,
     /// Tells this supervisor from all others of the process.
     pub(crate) number: u64,
@@ -82,6 +85,8 @@ pub(crate) struct Row {
     key: Key,
     id: ChildId,
     stop_timeout: Duration,
+    /// What callers see of it.
+    cell: Arc<Cell>,
     state: Mutex<RowState>,
 }
 
@@ -94,9 +99,10 @@ struct RowState {
 }
 
 impl Shared {
-    pub(crate) fn new(name: Arc<str>, prefix: Option<ChildId>, defaults: Defaults, inbox: Sender<Message>) -> Self {
+    pub(crate) fn new(name: Arc<str>, prefix: Option<ChildId>, defaults: Defaults, inbox: Sender<Message>) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             name,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             prefix,
@@ -108,7 +114,7 @@ impl Shared {
             doing: Doing::default(),
             watch: Watch::default(),
             end: Mutex::new(None),
-        }
+        })
     }
 
     // ── Telling the supervisor ──────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +132,7 @@ impl Shared {
         if directory.closed || *self.closing.lock() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
-        let row = match directory.list(self.path(&spec.id), &spec, self.defaults, now) {
+        let row = match directory.list(self, &spec, now) {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
         };
@@ -137,8 +143,7 @@ impl Shared {
 
     /// Lists a child that was there from the beginning.
     pub(crate) fn list(&self, spec: &ChildSpec, now: Instant) -> Arc<Row> {
-        let path = self.path(&spec.id);
-        self.directory.write().list(path, spec, self.defaults, now).expect("the builder's ids were checked")
+        self.directory.write().list(self, spec, now).expect("the builder's ids were checked")
     }
 
     /// Gives an order, which holds as soon as this has returned.
@@ -213,6 +218,7 @@ impl Shared {
     pub(crate) fn publish(&self, row: &Row, view: View, last_stop: Option<LastStop>) -> Option<LastStop> {
         let mut state = row.state.lock();
         state.view = view;
+        row.cell.show(&view);
         let before = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
         drop(state);
         self.watch.notify();
@@ -229,6 +235,7 @@ impl Shared {
             () if state.held => return Err(Bar::Held),
             () => state.view = view,
         }
+        row.cell.show(&view);
         drop(state);
         drop(closing);
         self.watch.notify();
@@ -242,6 +249,7 @@ impl Shared {
         directory.keys.remove(&row.id);
         let row = directory.rows.remove(&row.key)?;
         row.state.lock().gone = true;
+        row.cell.open_for_good();
         drop(directory);
         self.watch.notify();
         Some(row)
@@ -274,6 +282,9 @@ impl Shared {
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
         drop(unused);
+        for row in self.rows() {
+            row.cell.open_for_good();
+        }
         self.watch.notify();
     }
 
@@ -299,17 +310,19 @@ impl fmt::Debug for Shared {
 }
 
 impl Directory {
-    fn list(&mut self, id: ChildId, spec: &ChildSpec, defaults: Defaults, now: Instant) -> Result<Arc<Row>, Invalid> {
+    fn list(&mut self, shared: &Shared, spec: &ChildSpec, now: Instant) -> Result<Arc<Row>, Invalid> {
+        let id = shared.path(&spec.id);
         if self.keys.contains_key(&id) {
             return Err(Invalid::DuplicateId(id));
         }
         let key = Key(self.next_key);
         self.next_key += 1;
-        let rules = defaults.rules(spec);
+        let rules = shared.defaults.rules(spec);
         let stop_timeout = rules.stop_timeout;
         let view = Circuit::new(rules, now).view(now);
         let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
-        let row = Arc::new(Row { key, id: id.clone(), stop_timeout, state: Mutex::new(state) });
+        let row = Arc::new(Row { key, id: id.clone(), stop_timeout, cell: spec.cell.clone(), state: Mutex::new(state) });
+        row.cell.place(shared.me.clone(), Arc::downgrade(&row));
         self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
         Ok(row)
@@ -328,6 +341,10 @@ impl Row {
     pub(crate) fn info(&self, now: Instant) -> ChildInfo {
         let state = self.state.lock();
         ChildInfo::new(self.id.clone(), &state.view, state.last_stop.clone(), now)
+    }
+
+    pub(crate) fn breaker(&self) -> Breaker {
+        Breaker::new(self.cell.clone())
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -355,6 +372,8 @@ pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
     let id = &spec.id;
     if spec.watchdog.is_some_and(|limit| limit.is_zero()) {
         Err(Invalid::ZeroWatchdog(id.clone()))
+    } else if spec.cell.threshold() == 0 {
+        Err(Invalid::ZeroFailureThreshold(id.clone()))
     } else if id.is_empty() {
         Err(Invalid::EmptyId)
     } else if id.contains('\0') {
@@ -392,58 +411,6 @@ impl Doing {
     fn now(&self) -> Option<(Callback, Key)> {
         let position = usize::from(self.callback.load(Ordering::Relaxed)).checked_sub(1)?;
         Some((*Self::CALLBACKS.get(position)?, Key(self.key.load(Ordering::Relaxed))))
-    }
-}
-
-/// Wakes those who wait for news. It costs next to nothing while nobody does.
-#[derive(Debug, Default)]
-struct Watch {
-    waiters: AtomicUsize,
-    epoch: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Watch {
-    /// To be called after the news can be seen.
-    fn notify(&self) {
-        // Either this load sees the waiter, or the waiter's look, which follows its own fence, sees the news.
-        fence(Ordering::SeqCst);
-        if self.waiters.load(Ordering::Relaxed) > 0 {
-            let mut epoch = self.epoch.lock();
-            *epoch = epoch.wrapping_add(1);
-            drop(epoch);
-            self.changed.notify_all();
-        }
-    }
-
-    fn wait_for<T>(&self, deadline: Option<Instant>, mut check: impl FnMut() -> Option<T>) -> Option<T> {
-        struct Registered<'a>(&'a AtomicUsize);
-        impl Drop for Registered<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        let _registered = Registered(&self.waiters);
-        fence(Ordering::SeqCst);
-        loop {
-            let seen = *self.epoch.lock();
-            if let Some(answer) = check() {
-                return Some(answer);
-            }
-            let mut epoch = self.epoch.lock();
-            while *epoch == seen {
-                match deadline {
-                    None => self.changed.wait(&mut epoch),
-                    Some(deadline) => {
-                        if self.changed.wait_until(&mut epoch, deadline).timed_out() {
-                            drop(epoch);
-                            return check();
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 

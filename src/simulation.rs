@@ -35,6 +35,7 @@ enum Message {
     Exit { key: Key, run: u64, exit: Exit, at: Instant },
     MarkedHealthy { key: Key, run: u64 },
     FirstHeartbeat { key: Key, run: u64 },
+    Trip { key: Key, run: u64 },
     Order { key: Key, order: Order },
     Add { key: Key },
     Round,
@@ -64,7 +65,8 @@ struct Model {
     restarting: bool,
     heartbeats: u64,
     last_heartbeat: Option<Instant>,
-    hung: bool,
+    /// Told to stop because it hung or its callers tripped it, which is a failure.
+    told_as_failure: bool,
     failures: u32,
     last_run: u64,
     not_before: Option<Option<Instant>>,
@@ -251,7 +253,7 @@ impl Simulation {
             restarting: false,
             heartbeats: 0,
             last_heartbeat: None,
-            hung: false,
+            told_as_failure: false,
             failures: 0,
             last_run: 0,
             not_before: None,
@@ -317,7 +319,13 @@ impl Simulation {
                     }
                 }
             }
-            84..86 => {
+            84 => {
+                if let Some(body) = key.and_then(|key| self.world.models[&key].body) {
+                    let run = if self.world.random.bool() { body.run.wrapping_sub(1) } else { body.run };
+                    self.inbox.push_back(Message::Trip { key: key.expect("there is a body"), run });
+                }
+            }
+            85 => {
                 if let Some(body) = key.and_then(|key| self.world.models[&key].body) {
                     let run = if self.world.random.u8(..) < 30 { body.run.wrapping_sub(1) } else { body.run };
                     self.inbox.push_back(Message::MarkedHealthy { key: key.expect("there is a body"), run });
@@ -372,6 +380,12 @@ impl Simulation {
             Message::Exit { key, run, exit, at } => self.deliver_exit(key, run, exit, at),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.world),
+            Message::Trip { key, run } => {
+                let before = self.world.models.get(&key).is_some_and(|model| model.body.is_none_or(|body| body.run != run));
+                let told = format!("{:?}", self.roster);
+                self.roster.tripped(key, run, 10, "said callers".into(), now);
+                assert!(!before || told == format!("{:?}", self.roster), "a report on an earlier run acted");
+            }
             Message::Add { key } => {
                 self.insert(key);
                 self.roster.unsettle(key);
@@ -460,9 +474,9 @@ impl Simulation {
         if model.was_healthy && !model.healthy {
             model.failures = 0;
         }
-        let asked = model.told.is_some() && !model.hung;
+        let asked = model.told.is_some() && !model.told_as_failure;
         let temporary = model.rules.policy == Policy::Temporary;
-        let finished = completed && model.rules.policy == Policy::Transient && !model.hung;
+        let finished = completed && model.rules.policy == Policy::Transient && !model.told_as_failure;
         let leaves = model.arrived_removing || self.is_closed || model.restarting;
         let failed = !asked && !temporary && !finished && !leaves;
         self.world.last_backoff = None;
@@ -600,7 +614,7 @@ impl Simulation {
                 model.told = None;
                 model.healthy = false;
                 model.overdue = false;
-                model.hung = false;
+                model.told_as_failure = false;
                 model.heartbeats = 0;
                 model.last_heartbeat = None;
             }
@@ -682,11 +696,15 @@ impl Simulation {
                 assert!(deadline::is_reached(until, now), "overdue before its time");
                 model.overdue = true;
             }
+            EventKind::Tripped { .. } => {
+                assert!(model.told.is_some() && !model.told_as_failure && model.started == Some(run), "it is told to stop, once");
+                model.told_as_failure = true;
+            }
             EventKind::Hung { .. } => {
                 let silent_for = now - model.last_heartbeat.expect("only a run that has given a heartbeat is watched");
                 assert!(silent_for >= model.rules.watchdog.expect("a watchdog"), "a hang after {silent_for:?} of silence");
-                assert!(model.told.is_some() && !model.hung, "it is told to stop, once");
-                model.hung = true;
+                assert!(model.told.is_some() && !model.told_as_failure, "it is told to stop, once");
+                model.told_as_failure = true;
             }
             EventKind::GaveUp => {
                 assert!(

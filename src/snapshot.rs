@@ -88,7 +88,9 @@ impl ChildInfo {
         let last = self.last_stop.as_ref().map(|last| match last.cause {
             StopCause::NotSpawned => format!("it got no thread: {}", last.exit.message().unwrap_or_default()),
             StopCause::Exited => format!("it {}", Ran(&last.exit, last.uptime)),
-            StopCause::Hung => format!("it was stopped after {} because it was silent for too long", Span(last.uptime)),
+            StopCause::Tripped | StopCause::Hung => {
+                format!("it was stopped after {} because {}", Span(last.uptime), last.cause.reason())
+            }
             _ if last.exit.is_panicked() => format!("it was stopped after {} and {}", Span(last.uptime), last.exit),
             _ => format!("it was stopped after {}", Span(last.uptime)),
         });

@@ -141,6 +141,10 @@ impl TelemetrySink for LogSink {
             }
             EventKind::Overdue { stopping_for } => pairs.push(("stopping_for_ms", Value::from(stopping_for.as_millis()))),
             EventKind::Started | EventKind::Healthy | EventKind::GaveUp => {}
+            EventKind::Tripped { failures, last } => {
+                pairs.push(("failures", Value::from(*failures)));
+                pairs.push(("last", Value::from(&**last)));
+            }
             EventKind::Hung { doing, silent_for } => {
                 pairs.push(("doing", Value::from(*doing)));
                 pairs.push(("silent_ms", Value::from(silent_for.as_millis())));
@@ -166,10 +170,12 @@ fn level(event: &Event) -> Level {
             _ if exit.is_panicked() => Level::Error,
             // A transient or one-shot child that did what it was for.
             StopCause::Exited if exit.is_completed() && retry_in.is_none() => Level::Info,
-            StopCause::Exited | StopCause::Hung => Level::Warn,
+            StopCause::Exited | StopCause::Tripped | StopCause::Hung => Level::Warn,
             _asked => Level::Info,
         },
         EventKind::Overdue { .. } => Level::Warn,
-        EventKind::Hung { .. } | EventKind::GaveUp | EventKind::CallbackPanicked { .. } => Level::Error,
+        EventKind::Tripped { .. } | EventKind::Hung { .. } | EventKind::GaveUp | EventKind::CallbackPanicked { .. } => {
+            Level::Error
+        }
     }
 }

@@ -104,6 +104,7 @@ impl Scene {
                             crate::EventKind::Overdue { .. } => "overdue",
                             crate::EventKind::GaveUp => "gave up",
                             crate::EventKind::Hung { .. } => "hung",
+                            crate::EventKind::Tripped { .. } => "tripped",
                             crate::EventKind::CallbackPanicked { .. } => "panicked",
                         };
                         let millis = (self.now - self.origin).as_millis();

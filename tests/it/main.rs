@@ -9,6 +9,7 @@
 mod support;
 
 mod backoff;
+mod breaker;
 mod callbacks;
 mod exit;
 mod flags;

@@ -330,6 +330,7 @@ pub(crate) fn word(event: &Event) -> String {
         EventKind::Stopped { cause, .. } => format!("stop {cause} {attempt}"),
         EventKind::Healthy => String::from("healthy"),
         EventKind::Overdue { .. } => String::from("overdue"),
+        EventKind::Tripped { .. } => String::from("tripped"),
         EventKind::Hung { doing, .. } => format!("hung {doing}"),
         EventKind::GaveUp => String::from("gave up"),
         EventKind::CallbackPanicked { callback, .. } => format!("panic {callback}"),
@@ -411,7 +412,7 @@ pub(crate) fn check_trace(events: &[Event], report: Option<&ShutdownReport>, by_
                     since
                 };
                 let failed = *cause == StopCause::NotSpawned
-                    || (matches!(cause, StopCause::Exited | StopCause::Hung) && retry_in.is_some());
+                    || (matches!(cause, StopCause::Exited | StopCause::Tripped | StopCause::Hung) && retry_in.is_some());
                 assert!(failed || retry_in.is_none(), "only failures are backed off from: {event} {exit:?}");
                 if let Some(delay) = retry_in {
                     child.attempt_count += 1;

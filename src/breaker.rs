@@ -1,0 +1,508 @@
+//! What those who depend on a child see of it: whether to call it, and how to say that it failed them.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    circuit::{ChildStatus, CircuitState, View},
+    error::WaitError,
+    exit::{Exit, OneLine},
+    id::ChildId,
+    inbox::Message,
+    shared::{Row, Shared, wait_deadline},
+    snapshot::ChildInfo,
+    watch::Watch,
+    worker,
+};
+
+/// The callers' view of one child: a cheap clone that says at once whether to call it, and takes their word when it fails them.
+///
+/// It is had from [`ChildSpec::breaker`](crate::ChildSpec::breaker), before the start, or from
+/// [`Handle::breaker`](crate::Handle::breaker). It belongs to that child, through all its restarts, and is open for ever once
+/// the child is gone from the list; a later child of the same id has another one.
+///
+/// ```text
+///                        run begins, nothing has failed
+///          ┌───────────────────────────────────────────────────────┐
+///          │                                                       ▼
+///     ┌────┴─────┐    run begins    ┌───────────┐     healthy   ┌────────┐
+///     │   open   │ ───────────────▶ │ half-open │ ────────────▶ │ closed │
+///     └──────────┘   after failures └───────────┘               └────────┘
+///        ▲    ▲                           │                         │
+///        │    │  1 reported failure       │                         │
+///        │    └───────────────────────────┘                         │
+///        └──────────────────────────────────────────────────────────┘
+///          failure_threshold reported failures with no success between;
+///            from either: the run ended, or was told to stop
+/// ```
+///
+/// Reports are about a run: what became of a call that began in an earlier run changes nothing. The report that reaches
+/// [`failure_threshold`](crate::ChildSpec::failure_threshold) opens the breaker itself, at once and for all callers; then the
+/// child is told to stop, with the cause [`Tripped`](crate::StopCause::Tripped), and the end of that run is a failure, which
+/// meets the child's backoff. A breaker does not stay half-open: the child becomes healthy, by its uptime or its own word, or
+/// fails.
+///
+/// The idea of callers that are told `off` at once, and whose reports trip the child, is that of Erlang's `breaky`; the three
+/// states are those of Michael Nygard's "Release It!".
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{CallError, ChildSpec, Supervisor};
+/// use std::time::Duration;
+///
+/// let (requests, inbox) = crossbeam_channel::unbounded::<(u32, crossbeam_channel::Sender<u32>)>();
+/// let doubler = ChildSpec::new("doubler", move |ctx| {
+///     loop {
+///         let (number, reply) = ctx.recv(&inbox)?;
+///         let _ = reply.send(number * 2);
+///     }
+/// });
+/// let breaker = doubler.breaker();
+/// let supervisor = Supervisor::builder().child(doubler).start()?;
+///
+/// let double = |number| {
+///     breaker.call(|| {
+///         let (reply, answer) = crossbeam_channel::bounded(1);
+///         requests.send((number, reply)).map_err(|_| "nobody listens")?;
+///         answer.recv_timeout(Duration::from_secs(10)).map_err(|_| "no answer in time")
+///     })
+/// };
+/// assert_eq!(double(21)?, 42);
+///
+/// supervisor.handle().hold("doubler")?;
+/// supervisor.handle().wait_for("doubler", Duration::from_secs(10), |doubler| !doubler.is_running())?;
+/// assert!(matches!(double(21), Err(CallError::Rejected(_)))); // at once, and nothing was sent
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Breaker {
+    cell: Arc<Cell>,
+}
+
+/// What a child's breaker is made of: one word, and the way to the child.
+///
+/// | bits | what |
+/// | --- | --- |
+/// | 0–1 | [`Word`]'s state |
+/// | 2–23 | failures reported of the present run, without a success since |
+/// | 24–63 | the run |
+///
+/// The word orders nothing but itself: callers act on what it says and not on what others wrote before, so that relaxed loads
+/// do; the exchanges that count reports are atomic whatever their ordering.
+pub(crate) struct Cell {
+    id: ChildId,
+    word: AtomicU64,
+    threshold: AtomicU32,
+    /// Where the child is listed. Weak, since the child's row has this cell.
+    place: OnceLock<(Weak<Shared>, Weak<Row>)>,
+    permitted: Watch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+impl Word {
+    const OPEN: u64 = 0;
+    const HALF_OPEN: u64 = 1;
+    const CLOSED: u64 = 2;
+    /// Open by the callers' reports, of which the supervisor has yet to learn.
+    const TRIPPED: u64 = 3;
+    const STATE: u64 = 3;
+    const MOST_FAILURES: u64 = (1 << 22) - 1;
+
+    fn new(run: u64, state: u64) -> Self {
+        Self(run << 24 | state)
+    }
+
+    fn run(self) -> u64 {
+        self.0 >> 24
+    }
+
+    fn failures(self) -> u64 {
+        self.0 >> 2 & Self::MOST_FAILURES
+    }
+
+    fn with_failures(self, failures: u64) -> Self {
+        Self(self.0 & !(Self::MOST_FAILURES << 2) | failures.min(Self::MOST_FAILURES) << 2)
+    }
+
+    fn is_permitted(self) -> bool {
+        matches!(self.0 & Self::STATE, Self::HALF_OPEN | Self::CLOSED)
+    }
+
+    fn state(self) -> CircuitState {
+        match self.0 & Self::STATE {
+            Self::HALF_OPEN => CircuitState::HalfOpen,
+            Self::CLOSED => CircuitState::Closed,
+            _ => CircuitState::Open,
+        }
+    }
+}
+
+impl Cell {
+    /// How many failures in a row trip a child, unless its spec says otherwise.
+    const DEFAULT_THRESHOLD: u32 = 10;
+
+    pub(crate) fn new(id: ChildId) -> Arc<Self> {
+        let word = AtomicU64::new(Word::new(0, Word::OPEN).0);
+        let threshold = AtomicU32::new(Self::DEFAULT_THRESHOLD);
+        Arc::new(Self { id, word, threshold, place: OnceLock::new(), permitted: Watch::default() })
+    }
+
+    pub(crate) fn set_threshold(&self, threshold: u32) {
+        self.threshold.store(threshold, Ordering::Relaxed);
+    }
+
+    pub(crate) fn threshold(&self) -> u32 {
+        self.threshold.load(Ordering::Relaxed)
+    }
+
+    /// The child is listed here.
+    pub(crate) fn place(&self, shared: Weak<Shared>, row: Weak<Row>) {
+        let _ = self.place.set((shared, row));
+    }
+
+    /// Shows what the supervisor knows. What callers have tripped stays so until the supervisor has heard of it.
+    pub(crate) fn show(&self, view: &View) {
+        let state = match view.circuit {
+            CircuitState::Open => Word::OPEN,
+            CircuitState::HalfOpen => Word::HALF_OPEN,
+            CircuitState::Closed => Word::CLOSED,
+        };
+        let shown = Word::new(view.run, state);
+        let before = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = Word(word);
+            let is_same_run = word.run() == shown.run();
+            match state {
+                Word::OPEN => Some(shown.0),
+                _ if is_same_run && word.0 & Word::STATE == Word::TRIPPED => None,
+                // A child on trial that becomes healthy keeps the count, which is 0; and so does one that was healthy before.
+                _ if is_same_run => Some(shown.with_failures(word.failures()).0),
+                _ => Some(shown.0),
+            }
+        });
+        if before.is_ok_and(|before| shown.is_permitted() && !Word(before).is_permitted()) {
+            self.permitted.notify();
+        }
+    }
+
+    /// The child is gone: open for ever.
+    pub(crate) fn open_for_good(&self) {
+        self.word.store(Word::new(0, Word::OPEN).0, Ordering::Relaxed);
+        self.permitted.notify();
+    }
+
+    fn word(&self) -> Word {
+        Word(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Counts a failure of this run. Returns how many there were if it is the one that trips the child.
+    fn fail(&self, run: u64) -> Option<u32> {
+        let mut tripping = None;
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = Word(word);
+            if word.run() != run || !word.is_permitted() {
+                tripping = None;
+                return None;
+            }
+            let failures = word.failures() + 1;
+            let trips = word.state() == CircuitState::HalfOpen || failures >= u64::from(self.threshold());
+            tripping = trips.then(|| u32::try_from(failures).expect("it has 22 bits"));
+            Some(if trips { Word::new(run, Word::TRIPPED).0 } else { word.with_failures(failures).0 })
+        });
+        tripping
+    }
+
+    fn succeed(&self, run: u64) {
+        // Most successes follow a success: then there is nothing to write, and callers on several cores do not disturb each
+        // other.
+        if self.word().failures() == 0 {
+            return;
+        }
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = Word(word);
+            (word.run() == run && word.failures() > 0).then_some(word.with_failures(0).0)
+        });
+    }
+
+    fn tell_of_trip(&self, run: u64, failures: u32, last: &str) {
+        let Some((shared, row)) = self.place.get() else { return };
+        if let (Some(shared), Some(row)) = (shared.upgrade(), row.upgrade()) {
+            let _ = shared.tell(Message::Trip { key: row.key(), run, failures, last: last.into() });
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a caller's questions are answered by the clock")]
+    fn info(&self) -> Option<ChildInfo> {
+        let (_, row) = self.place.get()?;
+        Some(row.upgrade()?.info(Instant::now()))
+    }
+}
+
+impl Breaker {
+    pub(crate) fn new(cell: Arc<Cell>) -> Self {
+        Self { cell }
+    }
+
+    /// Returns the child's id, as its spec has it.
+    pub fn id(&self) -> &ChildId {
+        &self.cell.id
+    }
+
+    /// Returns the state of the breaker.
+    pub fn state(&self) -> CircuitState {
+        self.cell.word().state()
+    }
+
+    /// Returns whether the child may be called now: whether the breaker is closed or half-open.
+    ///
+    /// It costs one relaxed atomic load: no lock, no clock, no allocation.
+    pub fn is_call_permitted(&self) -> bool {
+        self.cell.word().is_permitted()
+    }
+
+    /// Calls the child by `f` if that is permitted. An `Err` of `f`, and a panic in it, counts as a failure of the child, which
+    /// may trip it; an `Ok` as a success. A panic goes on to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Rejected`] at once, without running `f`, if the breaker is open. [`CallError::Failed`] with the error of
+    /// `f`.
+    pub fn call<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+        self.call_with(f, |_| true)
+    }
+
+    /// Calls the child as [`call`](Breaker::call) does; an error of which `is_failure` says no is not the child's fault, and
+    /// counts neither as a failure nor as a success.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Breaker::call), whatever `is_failure` says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// # use std::time::Duration;
+    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// # let store = spec.breaker();
+    /// # let _supervisor = Supervisor::builder().child(spec).start()?;
+    /// let missing: Result<(), _> = store.call_with(|| Err("no such key"), |error| *error != "no such key");
+    /// assert!(missing.is_err());
+    /// assert!(store.is_call_permitted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_with<T, E>(
+        &self,
+        f: impl FnOnce() -> Result<T, E>,
+        is_failure: impl FnOnce(&E) -> bool,
+    ) -> Result<T, CallError<E>> {
+        let word = self.cell.word();
+        if !word.is_permitted() {
+            return Err(CallError::Rejected(Rejected { cell: self.cell.clone() }));
+        }
+        let unwinding = Unwinding { cell: &self.cell, run: word.run() };
+        let result = f();
+        std::mem::forget(unwinding);
+        match result {
+            Ok(value) => {
+                self.cell.succeed(word.run());
+                Ok(value)
+            }
+            Err(error) => {
+                if is_failure(&error) {
+                    report(&self.cell, word.run(), "a call failed");
+                }
+                Err(CallError::Failed(error))
+            }
+        }
+    }
+
+    /// Asks for a call that does not fit into a closure. The permit is then told how the call went.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] if the breaker is open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// # use std::time::Duration;
+    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// # let store = spec.breaker();
+    /// # let _supervisor = Supervisor::builder().child(spec).start()?;
+    /// let permit = store.permit()?;
+    /// // … send the request, and when the answer has come, perhaps on another thread …
+    /// permit.success();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn permit(&self) -> Result<Permit, Rejected> {
+        let word = self.cell.word();
+        if word.is_permitted() {
+            Ok(Permit { cell: self.cell.clone(), run: word.run() })
+        } else {
+            Err(Rejected { cell: self.cell.clone() })
+        }
+    }
+
+    /// Reports from outside of a call that the child has failed: breaky's `failure/1`. It is about the present run; without
+    /// one, it changes nothing.
+    pub fn report_failure(&self, error: impl fmt::Display) {
+        report(&self.cell, self.cell.word().run(), error);
+    }
+
+    /// Reports from outside of a call that the child does its job: the failures reported so far are no longer in a row.
+    pub fn report_success(&self) {
+        self.cell.succeed(self.cell.word().run());
+    }
+
+    /// Waits until the child may be called, instead of asking again and again.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`] if the time is over, the child is gone or its supervisor has ended, or if this is the supervisor's own
+    /// thread. A child that is not listed yet is waited for.
+    #[expect(clippy::disallowed_methods, reason = "a wait ends by the clock")]
+    pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
+        if let Some((shared, _)) = self.cell.place.get() {
+            if shared.upgrade().is_some_and(|shared| worker::is_supervisor(shared.number)) {
+                return Err(WaitError::OnSupervisorThread);
+            }
+        }
+        let answer = self.cell.permitted.wait_for(wait_deadline(Instant::now(), timeout), || {
+            if self.is_call_permitted() {
+                return Some(Ok(()));
+            }
+            let (shared, row) = self.cell.place.get()?;
+            match (shared.upgrade(), row.upgrade()) {
+                (Some(shared), Some(row)) if row.is_gone() || shared.has_ended() => {
+                    let info = Box::new(row.info(Instant::now()));
+                    Some(Err(if row.is_gone() { WaitError::Gone(info) } else { WaitError::Ended(info) }))
+                }
+                (Some(_), Some(_)) => None,
+                // The supervisor has ended, and nobody keeps what was known of it.
+                _ => Some(Err(WaitError::UnknownId(self.cell.id.clone()))),
+            }
+        });
+        answer.unwrap_or_else(|| Err(WaitError::TimedOut(self.cell.info().map(Box::new))))
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker").field("id", self.id()).field("state", &self.state()).finish()
+    }
+}
+
+/// Counts a failure, and tells the supervisor if it is the one that trips the child.
+fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
+    if let Some(failures) = cell.fail(run) {
+        cell.tell_of_trip(run, failures, &error.to_string());
+    }
+}
+
+/// The leave for one call of a child, by [`Breaker::permit`]. Dropped untold, it counts as neither a success nor a failure.
+#[must_use = "a permit that is dropped tells nothing of how the call went"]
+pub struct Permit {
+    cell: Arc<Cell>,
+    run: u64,
+}
+
+impl Permit {
+    /// Says that the call succeeded.
+    pub fn success(self) {
+        self.cell.succeed(self.run);
+    }
+
+    /// Says that the call failed.
+    pub fn failure(self, error: impl fmt::Display) {
+        report(&self.cell, self.run, error);
+    }
+}
+
+/// Counts a call that unwinds; forgotten where it has returned.
+struct Unwinding<'a> {
+    cell: &'a Cell,
+    run: u64,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        report(self.cell, self.run, "a call panicked");
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+/// A call was not permitted. It costs nothing to make; what it says, it looks for when it is asked.
+#[derive(Clone)]
+pub struct Rejected {
+    cell: Arc<Cell>,
+}
+
+impl Rejected {
+    /// Returns how long it is until the child is tried again, if it backs off.
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.cell.info()?.retry_in
+    }
+
+    /// Returns what the child is doing; `None` if it is not listed yet, or no longer.
+    pub fn status(&self) -> Option<ChildStatus> {
+        Some(self.cell.info()?.status)
+    }
+
+    /// Returns how the child's last run ended.
+    pub fn last_exit(&self) -> Option<Exit> {
+        Some(self.cell.info()?.last_stop?.exit)
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cell.info() {
+            Some(child) => write!(f, "the call was rejected: {child}"),
+            None => f.write_str("the call was rejected: the child is not listed"),
+        }
+    }
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("status", &self.status()).field("retry_in", &self.retry_in()).finish_non_exhaustive()
+    }
+}
+
+impl Error for Rejected {}
+
+/// A call through a [`Breaker`] did not succeed.
+#[derive(Clone, Debug)]
+pub enum CallError<E> {
+    /// The breaker was open: the call was not made.
+    Rejected(Rejected),
+    /// The call was made, and failed with this.
+    Failed(E),
+}
+
+impl<E: fmt::Display> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejected) => rejected.fmt(f),
+            Self::Failed(error) => OneLine(&error.to_string()).fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> Error for CallError<E> {}
