@@ -138,6 +138,10 @@ impl Word {
         matches!(self.0 & Self::STATE, Self::HALF_OPEN | Self::CLOSED)
     }
 
+    fn is_tripped(self) -> bool {
+        self.0 & Self::STATE == Self::TRIPPED
+    }
+
     fn state(self) -> CircuitState {
         match self.0 & Self::STATE {
             Self::HALF_OPEN => CircuitState::HalfOpen,
@@ -183,7 +187,7 @@ impl Cell {
             let is_same_run = word.run() == shown.run();
             match state {
                 Word::OPEN => Some(shown.0),
-                _ if is_same_run && word.0 & Word::STATE == Word::TRIPPED => None,
+                _ if is_same_run && word.is_tripped() => None,
                 // A child on trial that becomes healthy keeps the count, which is 0; and so does one that was healthy before.
                 _ if is_same_run => Some(shown.with_failures(word.failures()).0),
                 _ => Some(shown.0),
@@ -461,7 +465,8 @@ impl Rejected {
 
     /// Returns what the child is doing; `None` if it is not listed yet, or no longer.
     pub fn status(&self) -> Option<ChildStatus> {
-        Some(self.cell.info()?.status)
+        let status = self.cell.info()?.status;
+        Some(if self.cell.word().is_tripped() && status.is_running() { ChildStatus::Stopping } else { status })
     }
 
     /// Returns how the child's last run ended.
@@ -473,6 +478,9 @@ impl Rejected {
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cell.info() {
+            Some(child) if self.cell.word().is_tripped() => {
+                write!(f, "the call was rejected: failures that callers reported have just tripped `{}`", child.id)
+            }
             Some(child) => write!(f, "the call was rejected: {child}"),
             None => f.write_str("the call was rejected: the child is not listed"),
         }

@@ -105,6 +105,50 @@
 //! child right before each of its starts. `None` means "I cannot tell" and keeps the last answer. An operator's
 //! [`hold`](Handle::hold) wins over the flag.
 //!
+//! # Calling through the breaker
+//!
+//! While a child is down, the code that depends on it must not pile up behind it. A [`Breaker`], from [`ChildSpec::breaker`] or
+//! [`Handle::breaker`], is the callers' view of one child: [`is_call_permitted`](Breaker::is_call_permitted) costs one atomic
+//! load; [`call`](Breaker::call) rejects at once, without making the call, while the child is down or about to stop, and the
+//! [`Rejected`] says why and how long it is until the child is tried again. Its docs draw the states.
+//!
+//! Callers have a say, too. Ten failures in a row ([`failure_threshold`](ChildSpec::failure_threshold)) that
+//! [`call`](Breaker::call) has seen or [`report_failure`](Breaker::report_failure) was told of open the breaker for everybody, and
+//! the child is restarted after its backoff, as after a failure of its own: a connection that no longer answers is made anew. A
+//! child on trial has one chance. [`wait_until_permitted`](Breaker::wait_until_permitted) waits for better times, and
+//! [`permit`](Breaker::permit) is for calls that do not fit into a closure.
+//!
+//! ```
+//! use circuit_breaker_supervisor::{CallError, ChildSpec, Supervisor};
+//! use std::time::Duration;
+//!
+//! let mailer = ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)).failure_threshold(3);
+//! let breaker = mailer.breaker();
+//! let supervisor = Supervisor::builder().child(mailer).start()?;
+//!
+//! for _ in 0..3 {
+//!     let result: Result<(), _> = breaker.call(|| Err("the server does not answer"));
+//!     assert!(matches!(result, Err(CallError::Failed(_))));
+//! }
+//! let Err(rejected) = breaker.permit() else { panic!("three failures in a row trip it") };
+//! println!("{rejected}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | here | breaky | failsafe | gobreaker | resilience4j |
+//! | --- | --- | --- | --- | --- |
+//! | [`Breaker::call`] | `breaky:call` | `CircuitBreaker::call` | `Execute` | `executeCallable` |
+//! | [`CallError::Rejected`] | `off`, `open` | `Error::Rejected` | `ErrOpenState` | `CallNotPermittedException` |
+//! | [`is_call_permitted`](Breaker::is_call_permitted) | | `is_call_permitted` | `State` | `tryAcquirePermission` |
+//! | [`report_failure`](Breaker::report_failure) | `failure/1` | `on_error` | a `done(false)` of the two-step breaker | `onError` |
+//! | [`failure_threshold`](ChildSpec::failure_threshold), 10 | `failure_threshold`, 10 | `consecutive_failures` | `ReadyToTrip` | `failureRateThreshold` |
+//! | the child's [`Backoff`] | `retry_timeout` | `backoff` | `Timeout` | `waitDurationInOpenState` |
+//! | on trial: `healthy_after`, `mark_healthy` | | a success | `MaxRequests` successes | `permittedNumberOfCallsInHalfOpenState` |
+//! | [`call_with`](Breaker::call_with) | | `call_with` | `IsSuccessful` | `ignoreExceptions` |
+//!
+//! What is different here: there is something behind the breaker that can be restarted, and whether that is well decides.
+//! A half-open breaker admits all callers and not a few; success of a call does not close it, the child's health does.
+//!
 //! # Telemetry
 //!
 //! All that happens is an [`Event`], and every [`TelemetrySink`] is given every event, in order, on the supervisor thread. The
