@@ -347,7 +347,8 @@ impl ChildSpec {
     /// Sets whether giving up this child shuts the whole supervisor down. The word is OTP's.
     ///
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last exit. Without
-    /// [`max_restarts`](ChildSpec::max_restarts) no child is ever given up.
+    /// [`max_restarts`](ChildSpec::max_restarts) no child is ever given up, and a [`once`](ChildSpec::once) child never is: a job
+    /// that must succeed for the rest to make sense is a [transient](RestartPolicy::Transient) child with `max_restarts(0)`.
     ///
     /// # Examples
     ///

@@ -258,6 +258,8 @@ impl ChildContext {
     /// what the callback uses may be let go after the guard. A callback that blocks keeps its own child from ending, which
     /// is reported as overdue, and delays no other. A panic in it is contained and reported.
     ///
+    /// It is a way out and not a way to clean up: of a body that leaves first, it is not called. For that there is `Drop`.
+    ///
     /// # Examples
     ///
     /// A blocked read is ended by shutting the socket down:
@@ -328,6 +330,8 @@ impl ChildContext {
     }
 
     /// Gives a sign of life to the child's [watchdog](crate::ChildSpec::watchdog), and says what it is about to do.
+    ///
+    /// The text is for the end of a sentence, "silent for 40 s while …": `"reading the port"`.
     ///
     /// Without a watchdog it does nothing. With one it costs an atomic load and an atomic addition, some nanoseconds, and no
     /// look at the clock; where the text is another one than before, an uncontended lock besides. So it may stand in a hot
@@ -402,7 +406,7 @@ impl fmt::Debug for ChildContext {
 /// Keeps an [`on_stop`](ChildContext::on_stop) callback set; dropping it takes the callback back.
 ///
 /// Bind it to a name: `let _ = ctx.on_stop(…)` drops it at once.
-#[must_use = "dropping the guard takes the callback back; bind it to a name that lives as long as it is needed"]
+#[must_use = "dropping the guard takes the callback back, and `let _ =` drops it at once: write `let _guard =`"]
 pub struct StopGuard<'a> {
     signal: &'a StopSignal,
     number: Option<u64>,

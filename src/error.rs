@@ -146,7 +146,6 @@ impl fmt::Display for Invalid {
 impl Error for Invalid {}
 
 /// A supervisor could not be started. Nothing was: no thread exists, no body ran.
-#[derive(Debug)]
 pub struct StartError {
     reason: StartErrorReason,
     /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for it.
@@ -192,6 +191,13 @@ impl StartError {
     }
 }
 
+/// Leaves the builder out: this is what `main` prints of an error that it returns.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
@@ -232,7 +238,6 @@ impl fmt::Display for CommandError {
 impl Error for CommandError {}
 
 /// A child was not added; its spec is given back.
-#[derive(Debug)]
 pub struct AddError {
     reason: AddErrorReason,
     spec: Mutex<Box<ChildSpec>>,
@@ -261,6 +266,13 @@ impl AddError {
     /// Returns the spec, as it was.
     pub fn into_spec(self) -> ChildSpec {
         *self.spec.into_inner()
+    }
+}
+
+/// Leaves the spec out.
+impl fmt::Debug for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddError").field("reason", &self.reason).finish_non_exhaustive()
     }
 }
 

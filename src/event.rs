@@ -172,7 +172,7 @@ impl StopCause {
             Self::Removed => "it is removed",
             Self::Tripped => "its callers reported failures",
             Self::Hung => "it was silent for too long",
-            Self::Shutdown => "the supervisor shuts down",
+            Self::Shutdown => "its supervisor shuts down",
             Self::NotSpawned => "there was no thread for it",
         }
     }
@@ -243,7 +243,9 @@ impl fmt::Display for Event {
         let Self { id, run, attempt_count, kind, .. } = self;
         match kind {
             EventKind::Started if *attempt_count == 0 => write!(f, "child `{id}` started (run {run})"),
-            EventKind::Started => write!(f, "child `{id}` started again (run {run}, after {attempt_count} failed)"),
+            EventKind::Started => {
+                write!(f, "child `{id}` started again (run {run}, after {})", Failures(*attempt_count))
+            }
             EventKind::Stopped { cause, exit, uptime, retry_in } => {
                 match cause {
                     StopCause::Exited => write!(f, "child `{id}` {}", Ran(exit, *uptime))?,
@@ -260,13 +262,15 @@ impl fmt::Display for Event {
                 }
             }
             EventKind::Tripped { failures, last } => {
-                let failures = if *failures == 1 { String::from("a failure") } else { format!("{failures} failures in a row") };
+                let failures = Failures(*failures);
                 write!(f, "child `{id}` is told to stop: its callers reported {failures}, the last: {}", OneLine(last))
             }
             EventKind::Hung { doing, silent_for } => {
                 write!(f, "child `{id}` hangs: silent for {} while {doing}; it is told to stop", Span(*silent_for))
             }
-            EventKind::GaveUp => write!(f, "child `{id}` is given up after {attempt_count} failures in a row, until it is reset"),
+            EventKind::GaveUp => {
+                write!(f, "child `{id}` is given up after {}, and stays down unless it is reset", Failures(*attempt_count))
+            }
             EventKind::Healthy => write!(f, "child `{id}` is healthy"),
             EventKind::Overdue { stopping_for } => {
                 write!(f, "child `{id}` was asked to stop {} ago and still runs", Span(*stopping_for))
@@ -293,6 +297,18 @@ impl fmt::Display for Span {
             _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
         };
         f.pad(&text)
+    }
+}
+
+/// Shows a number of failures: `1 failure`, `3 failures in a row`.
+pub(crate) struct Failures(pub(crate) u32);
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 failure"),
+            count => write!(f, "{count} failures in a row"),
+        }
     }
 }
 

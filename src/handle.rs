@@ -17,8 +17,9 @@ use crate::{
     worker,
 };
 
-/// A cheap clone by which any thread asks and commands a supervisor, for as long as it likes: it keeps nothing alive but what
-/// it shows.
+/// A cheap clone by which any thread asks and commands a supervisor, for as long as it likes.
+///
+/// It keeps neither the supervisor nor a child alive, only what is known of them: it still answers after the end.
 ///
 /// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without waiting for the supervisor
 /// thread, unless its name says `wait`. Commands are checked at once, on the caller's thread, and carried out by the supervisor
@@ -275,6 +276,10 @@ impl Handle {
     // ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Waits until the predicate holds for a child.
+    ///
+    /// A command is carried out after it has returned; so a wait right behind one may find what was true before. To wait for
+    /// what comes of a [`restart`](Handle::restart), take the [`run_number`](ChildInfo::run_number) first and wait for a greater
+    /// one.
     ///
     /// The predicate is called on this thread, with no lock held: once at first, and then at all news of any child. States
     /// that pass quickly may be missed.

@@ -5,7 +5,8 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 /// The name of a child, unique within its supervisor; a cheap clone.
 ///
 /// It compares with and dereferences to `str`. An id that is used with a supervisor is not empty and holds no NUL, of any
-/// length and in any script. It is the name of the child's thread as well, of which Linux shows the first 15 bytes.
+/// length and in any script. It is the name of the child's thread as well, of which Linux shows the first 15 bytes. Its
+/// `Display` escapes control characters, so that an id from outside cannot break a line.
 ///
 /// ```
 /// use circuit_breaker_supervisor::ChildId;
@@ -82,7 +83,7 @@ impl PartialEq<ChildId> for &str {
 
 impl fmt::Display for ChildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        if self.0.contains(char::is_control) { f.pad(&self.0.escape_debug().to_string()) } else { f.pad(&self.0) }
     }
 }
 

@@ -372,8 +372,32 @@
 //! **My body blocks in `read`. How does it stop?** [`ChildContext::on_stop`] sets what is called when the run is told to stop: for
 //! a socket `socket.shutdown(Shutdown::Both)` on a clone of it, for a listener a connection to its own address, for a process
 //! whose output is read `kill`. [`std::net::TcpStream::connect`] has no socket yet that could be shut down: use its
-//! `connect_timeout`. Where nothing can interrupt a call, let it time out and look at
-//! [`is_stopping`](ChildContext::is_stopping) in between.
+//! `connect_timeout`. Where nothing can interrupt a call, as with a serial port or a UDP socket, let it time out and look at
+//! [`is_stopping`](ChildContext::is_stopping) in between:
+//!
+//! ```no_run
+//! use circuit_breaker_supervisor::{ChildContext, ChildResult};
+//! use std::{io::ErrorKind, net::UdpSocket, time::Duration};
+//!
+//! fn body(ctx: &ChildContext) -> ChildResult {
+//!     let socket = UdpSocket::bind("127.0.0.1:7000")?;
+//!     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+//!     let mut buffer = [0; 1500];
+//!     while !ctx.is_stopping() {
+//!         match socket.recv(&mut buffer) {
+//!             Ok(length) => println!("{length} bytes"),
+//!             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+//!             Err(error) => return Err(error.into()),
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! # let _ = body;
+//! ```
+//!
+//! **Which channels does the context wait on?** Those of the crate `crossbeam-channel`, version 0.5, which a program that uses
+//! [`recv`](ChildContext::recv), [`send`](ChildContext::send) or [`stopped`](ChildContext::stopped) has among its own
+//! dependencies. A body may use any other channel by itself; to be stopped there, it needs [`on_stop`](ChildContext::on_stop).
 //!
 //! **How do I pass state to a child, and how do I get it out?** The closure captures it. It has to be `Send + 'static`, and it
 //! is there for every run:

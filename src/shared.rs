@@ -189,7 +189,7 @@ impl Shared {
     /// A child's whole id: with those of the children in whose supervisors it is.
     fn path(&self, id: &str) -> ChildId {
         match &self.prefix {
-            Some(prefix) => ChildId::from(format!("{prefix}/{id}")),
+            Some(prefix) => ChildId::from(format!("{}/{id}", prefix.as_str())),
             None => ChildId::from(id),
         }
     }

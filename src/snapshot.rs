@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     circuit::{ChildStatus, CircuitState, OffBy, View},
-    event::{In, LastStop, Ran, Span, StopCause},
+    event::{Failures, In, LastStop, Ran, Span, StopCause},
     id::ChildId,
 };
 
@@ -69,17 +69,10 @@ impl ChildInfo {
     /// Whether nobody needs to look after it.
     fn is_well(&self) -> bool {
         match self.status {
-            ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => true,
+            ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } | ChildStatus::Finished => true,
             ChildStatus::GaveUp => false,
+            _ if matches!(self.told_to_stop, Some(StopCause::Hung | StopCause::Tripped)) => false,
             _ => self.attempt_count == 0 && !self.is_overdue,
-        }
-    }
-
-    /// The failures in a row, for people.
-    fn failures(&self) -> String {
-        match self.attempt_count {
-            1 => String::from("1 failure"),
-            count => format!("{count} failures in a row"),
         }
     }
 
@@ -98,7 +91,7 @@ impl ChildInfo {
         match self.status {
             ChildStatus::Healthy => String::new(),
             ChildStatus::OnTrial if self.attempt_count == 0 => String::new(),
-            ChildStatus::OnTrial => format!("{}; before that, {last}", self.failures()),
+            ChildStatus::OnTrial => format!("{}; before that, {last}", Failures(self.attempt_count)),
             ChildStatus::Stopping => {
                 let reason = self.told_to_stop.map_or("", StopCause::reason);
                 let since = Span(self.stopping_for.unwrap_or_default());
@@ -106,19 +99,19 @@ impl ChildInfo {
                 format!("{reason}, asked {since} ago{overdue}")
             }
             ChildStatus::BackingOff => {
-                format!("{last}; {}; tried again {}", self.failures(), In(self.retry_in.unwrap_or_default()))
+                format!("{last}; {}; tried again {}", Failures(self.attempt_count), In(self.retry_in.unwrap_or_default()))
             }
             ChildStatus::Off { by } => {
                 let why = match by {
                     OffBy::Flag => "its flag is off",
                     OffBy::Operator => "held by the operator until released",
-                    OffBy::Shutdown => "the supervisor shuts down",
+                    OffBy::Shutdown => "its supervisor shuts down",
                 };
                 if self.run_number == 0 { why.to_owned() } else { format!("{why}; {last}") }
             }
             ChildStatus::Due => String::from("about to be started"),
             ChildStatus::Finished => last,
-            ChildStatus::GaveUp => format!("{last}; {}; stays down until it is reset", self.failures()),
+            ChildStatus::GaveUp => format!("{last}; {}; stays down until it is reset", Failures(self.attempt_count)),
         }
     }
 }
@@ -215,9 +208,9 @@ impl Snapshot {
 
     /// Returns whether all is well: the answer for `/healthz`.
     ///
-    /// The supervisor runs, and no child has failed since it was last healthy, was given up, or is overdue. A child on its
-    /// first trial is well, and so is one that is off by its flag or by an operator, whatever happened before: somebody wants
-    /// it so.
+    /// The supervisor runs, and no child has failed since it was last healthy, was given up, is overdue, hangs, or was tripped
+    /// by its callers. A child on its first trial is well; and so is one that has finished, or is off by its flag or by an
+    /// operator, whatever happened before: somebody wants it so.
     pub fn is_healthy(&self) -> bool {
         self.is_running && self.children.iter().all(ChildInfo::is_well)
     }

@@ -27,7 +27,7 @@ const SLACK: Duration = Duration::from_millis(250);
 /// Keeps its children alive until it is shut down, waited for, or dropped.
 ///
 /// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long; what did not stop is logged.
-#[must_use = "dropping a supervisor shuts it down; keep it, or wait for it"]
+#[must_use = "dropping a supervisor shuts it down, and `let _ =` drops it at once: keep it in a variable, or wait for it"]
 pub struct Supervisor {
     handle: Handle,
     shared: Arc<Shared>,
@@ -94,6 +94,9 @@ impl Supervisor {
 
     /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a significant child that gives up,
     /// and returns what [`shutdown`](Supervisor::shutdown) would.
+    ///
+    /// A supervisor whose children have all finished goes on, since more may be added: whoever knows that nothing is left to
+    /// do calls [`Handle::request_shutdown`].
     ///
     /// On the supervisor's own thread, or one of its children's, this asks for the shutdown and returns.
     ///

@@ -279,8 +279,10 @@ impl Crew {
         }
         let (words, inbox) = bounded(1);
         let its = post.clone();
-        self.spawn(post.link.id.to_string(), post.stack_size, Some(post.clone()), move |thread| work(thread, &its, &inbox))
-            .map_err(|error| Failure::new(&error.to_string(), Arc::new(error)))?;
+        self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post.clone()), move |thread| {
+            work(thread, &its, &inbox)
+        })
+        .map_err(|error| Failure::new(&error.to_string(), Arc::new(error)))?;
         post.desk.lock().words = Some(words);
         Ok(())
     }
@@ -305,7 +307,7 @@ impl Crew {
     /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
     pub(crate) fn call_back(self: &Arc<Self>, post: &Arc<Post>) -> io::Result<()> {
         let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else { return Ok(()) };
-        self.spawn(format!("{}:stop", post.link.id), None, Some(post.clone()), move |thread| {
+        self.spawn(format!("{}:stop", post.link.id.as_str()), None, Some(post.clone()), move |thread| {
             thread.enter(Phase::Running);
             if let Ok(panic) = context.signal().call_all() {
                 context.callback_returned(panic);
@@ -329,7 +331,7 @@ impl Crew {
             return Ok(());
         }
         let its = post.clone();
-        self.spawn(format!("{}:drop", post.link.id), None, Some(post.clone()), move |thread| drop_body(thread, &its))
+        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post.clone()), move |thread| drop_body(thread, &its))
     }
 
     // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -177,7 +177,7 @@ fn panic_in_a_call_is_a_failure_and_goes_on_to_the_caller() {
     let caught = catch_unwind(AssertUnwindSafe(|| breaker.call(|| -> Result<(), &str> { panic!("the caller's own") })));
     assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"the caller's own"));
     let tripped = recorder.wait_for("child", "tripped", 1);
-    assert!(tripped.to_string().ends_with("its callers reported a failure, the last: a call panicked"), "{tripped}");
+    assert!(tripped.to_string().ends_with("its callers reported 1 failure, the last: a call panicked"), "{tripped}");
     assert!(supervisor.shutdown().is_clean());
 }
 
