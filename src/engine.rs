@@ -136,7 +136,7 @@ impl Engine {
                 self.roster.continue_round(now(), &mut self.desk);
                 self.settle();
             }
-            if !self.roster.is_in_round() {
+            if self.roster.has_had_round() {
                 if let Some(started) = self.started.take() {
                     let _ = started.send(());
                 }

@@ -131,6 +131,8 @@ pub(crate) struct Roster {
     /// Whose facts have changed, or whose time has come; with whether its flag was asked just now.
     unsettled: VecDeque<(Key, bool)>,
     round: Option<Round>,
+    /// A first round has come to its end.
+    has_had_round: bool,
     next_run: u64,
     closing: bool,
     /// Runs that have not lapsed: what a shutdown still waits for.
@@ -173,6 +175,7 @@ impl Roster {
             actions: VecDeque::new(),
             unsettled: VecDeque::new(),
             round: None,
+            has_had_round: false,
             next_run: 1,
             closing: false,
             awaited: 0,
@@ -210,6 +213,12 @@ impl Roster {
 
     pub(crate) fn is_in_round(&self) -> bool {
         self.round.is_some()
+    }
+
+    /// Whether all children that were there at first have been looked at, or nobody looks any more. Rounds may follow one
+    /// another without end, where flags are slow and fail.
+    pub(crate) fn has_had_round(&self) -> bool {
+        self.has_had_round || self.closing
     }
 
     /// Marks those whose time has come.
@@ -386,7 +395,10 @@ impl Roster {
                 // What is to be done is done with a `now` from after the callbacks.
                 self.unsettled.push_back((key, true));
             }
-            None => self.round = round.again.then_some(Round { after: None, again: false }),
+            None => {
+                self.round = round.again.then_some(Round { after: None, again: false });
+                self.has_had_round = true;
+            }
         }
     }
 

@@ -199,3 +199,20 @@ fn the_first_event_is_told_before_the_first_instruction_of_the_body() {
     }
     drop(gate);
 }
+
+#[test]
+fn start_returns_though_slow_flags_fail_without_end() {
+    // Each poll is due before the round of the last is over: there is always a round under way.
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .poll_interval(MS)
+        .enabled(|_| -> bool {
+            thread::sleep(MS / 10);
+            std::panic::resume_unwind(Box::new("no flags today"))
+        })
+        .children((0..100).map(|number| idler(&number.to_string())))
+        .start()
+        .unwrap();
+    assert_eq!(supervisor.handle().snapshot().counts().running, 100);
+    assert!(supervisor.shutdown().is_clean());
+}
