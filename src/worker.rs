@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
@@ -213,6 +213,14 @@ impl Post {
         }
     }
 
+    /// Has the thread leave that waits for a word. `false` if there is none.
+    fn leave(&self, keep_body: bool) -> bool {
+        let Some(words) = self.desk.lock().words.take() else { return false };
+        // One that is yet to hear the word to go has no room for another. It runs the body, which is not to be taken from
+        // under it, and leaves when it hears no more; a body that has its last run is dropped then.
+        !matches!(words.try_send(Word::Leave { keep_body }), Err(TrySendError::Disconnected(_)))
+    }
+
     fn holds_body(&self) -> bool {
         self.slot.lock().is_some()
     }
@@ -322,12 +330,7 @@ impl Crew {
     ///
     /// If there is no thread to drop it on; then this is to be tried again.
     pub(crate) fn retire(self: &Arc<Self>, post: &Arc<Post>, keep_body: bool) -> io::Result<()> {
-        if let Some(words) = post.desk.lock().words.take() {
-            if words.try_send(Word::Leave { keep_body }).is_ok() {
-                return Ok(());
-            }
-        }
-        if keep_body || !post.holds_body() {
+        if post.leave(keep_body) || keep_body || !post.holds_body() {
             return Ok(());
         }
         let its = post.clone();
@@ -524,4 +527,48 @@ fn drop_body(thread: &Thread, post: &Arc<Post>) {
 /// Tells the supervisor. One that has ended does not listen; what it would have been told is dropped here, under a guard.
 fn tell(post: &Post, message: Message) {
     let _ = unwind::catch(|| post.link.handle.shared().tell(message).is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::{
+        handle::Handle,
+        id::ChildId,
+        shared::{Defaults, Shared},
+    };
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A child as the supervisor thread has it, without that thread: the test plays its part.
+    fn post(body: impl FnMut(&ChildContext) + Send + 'static, fresh_thread: bool) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
+        let (sender, inbox) = unbounded();
+        let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
+        let shared = Arc::new(Shared::new("test".into(), None, defaults, sender));
+        let crew = Crew::new(shared.number);
+        let (id, handle) = (ChildId::from("child"), Handle::new(shared));
+        let link = Arc::new(Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() });
+        let mut body = body;
+        let body = Box::new(move |ctx: &ChildContext| {
+            body(ctx);
+            Ok(())
+        });
+        (crew, Post::new(link, body, LIMIT, None, fresh_thread), inbox)
+    }
+
+    #[test]
+    fn body_is_not_taken_from_under_a_word_that_is_yet_to_be_heard() {
+        let (crew, post, _inbox) = post(|_| (), false);
+        let (words, unheard) = bounded(1);
+        post.desk.lock().words = Some(words);
+        assert!(post.go(1, 0));
+        crew.retire(&post, false).unwrap();
+        assert!(post.holds_body() && crew.posts().is_empty(), "the body is left for the run");
+        assert!(matches!(unheard.recv(), Ok(Word::Run(_))));
+        assert!(unheard.recv().is_err(), "the thread hears no more and leaves");
+    }
 }
