@@ -361,10 +361,17 @@ impl Crew {
 
     fn is_gone(&self, thread: &Thread) {
         let mut roll = self.roll.lock();
-        if let Some(entry) = roll.threads.get_mut(&thread.number) {
-            entry.is_gone = true;
-        }
+        let detached = match roll.threads.get_mut(&thread.number) {
+            // Nobody joins one that was let go.
+            Some(entry) if entry.join.is_none() => roll.threads.remove(&thread.number),
+            Some(entry) => {
+                entry.is_gone = true;
+                None
+            }
+            None => None,
+        };
         drop(roll);
+        drop(detached);
         self.left.notify_all();
         if let Some(post) = &thread.post {
             let _ = post.link.handle.shared().tell(Message::ThreadGone(thread.number));
@@ -420,16 +427,15 @@ impl Crew {
         children.into_values().collect()
     }
 
-    /// Lets go of all threads, and spawns no more: those that are gone are joined, the others detached.
+    /// Lets go of all threads, and spawns no more: those that are gone are joined, the others detached. These stay on the
+    /// roll until they are gone: whoever looks later, such as a supervisor thread that was stuck, names them too.
     pub(crate) fn dismiss(&self) {
         self.roll.lock().sealed = true;
         self.reap_all();
-        let detached: Vec<_> = {
-            let mut roll = self.roll.lock();
-            let numbers: Vec<_> =
-                roll.threads.iter().filter(|(_, entry)| entry.thread.post.is_some()).map(|(number, _)| *number).collect();
-            numbers.into_iter().filter_map(|number| roll.threads.remove(&number)).collect()
-        };
+        let mut roll = self.roll.lock();
+        let alive = roll.threads.values_mut().filter(|entry| !entry.is_gone && entry.thread.post.is_some());
+        let detached: Vec<_> = alive.filter_map(|entry| entry.join.take()).collect();
+        drop(roll);
         drop(detached);
     }
 
