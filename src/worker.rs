@@ -206,6 +206,12 @@ impl Post {
         self.last_run.store(true, Ordering::Release);
     }
 
+    /// No run is let go any more.
+    fn seal(&self) {
+        self.desk.lock().sealed = true;
+        self.make_last_run();
+    }
+
     /// The run's end has been seen by the supervisor: a thread that serves one run only has left.
     pub(crate) fn run_is_over(&self) {
         if self.fresh_thread {
@@ -228,6 +234,14 @@ impl Post {
     /// That of the present run.
     pub(crate) fn context(&self) -> Option<ChildContext> {
         self.desk.lock().context.clone()
+    }
+}
+
+/// Whoever lets go last drops a body that found no thread to be dropped on: that may be a thread in the destructors of its
+/// thread-local variables, where a panic would end the process.
+impl Drop for Post {
+    fn drop(&mut self) {
+        let _ = unwind::discard(self.slot.get_mut().take());
     }
 }
 
@@ -343,8 +357,7 @@ impl Crew {
     /// thread to leave, and no run is let go any more.
     pub(crate) fn seize(self: &Arc<Self>, now: Instant) {
         for post in self.posts() {
-            post.desk.lock().sealed = true;
-            post.make_last_run();
+            post.seal();
             // Without a thread for them, callbacks are not called and bodies not dropped: whoever seizes does not retry.
             let _ = self.stop(&post, now);
             let _ = self.retire(&post, false);
@@ -432,6 +445,11 @@ impl Crew {
     pub(crate) fn dismiss(&self) {
         self.roll.lock().sealed = true;
         self.reap_all();
+        // A run that ends only now finds nobody to tell its thread what to do next.
+        for post in self.posts() {
+            post.seal();
+            post.leave(false);
+        }
         let mut roll = self.roll.lock();
         let alive = roll.threads.values_mut().filter(|entry| !entry.is_gone && entry.thread.post.is_some());
         let detached: Vec<_> = alive.filter_map(|entry| entry.join.take()).collect();
@@ -478,6 +496,10 @@ fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
                 break;
             }
         }
+    }
+    // It may have become the last run when that had just ended.
+    if post.last_run.load(Ordering::Acquire) {
+        drop_body(thread, post);
     }
 }
 
@@ -576,5 +598,37 @@ mod tests {
         assert!(post.holds_body() && crew.posts().is_empty(), "the body is left for the run");
         assert!(matches!(unheard.recv(), Ok(Word::Run(_))));
         assert!(unheard.recv().is_err(), "the thread hears no more and leaves");
+    }
+
+    #[test]
+    fn thread_whose_run_ends_after_its_supervisor_does_not_stay() {
+        let (token, dropped) = bounded::<()>(0);
+        let (crew, post, inbox) = post(move |_| drop(token.clone()), false);
+        crew.provide(&post).unwrap();
+        assert!(post.go(1, 0));
+        // The end that the supervisor thread is too late to see: it has not said that this was the last run.
+        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
+        crew.dismiss();
+        assert!(dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()), "the body is dropped");
+        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::ThreadGone(_))));
+        assert!(!post.go(2, 0), "nothing runs any more");
+    }
+
+    #[test]
+    fn body_that_found_no_thread_is_dropped_under_a_guard() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("no way to go");
+            }
+        }
+        let bomb = Bomb;
+        let (_crew, post, _inbox) = post(
+            move |_| {
+                let _ = &bomb;
+            },
+            true,
+        );
+        drop(post);
     }
 }
