@@ -514,8 +514,15 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     drop_panic = drop_panic.or(context.signal().end());
     let number = context.run_number();
     drop(context);
-    post.desk.lock().context = None;
     let is_last = post.last_run.load(Ordering::Acquire);
+    {
+        let mut desk = post.desk.lock();
+        desk.context = None;
+        if !is_last {
+            // It has done what it was told; what its thread is told later is another matter.
+            desk.told_at = None;
+        }
+    }
     if is_last {
         thread.enter(Phase::Dropping);
         drop_panic = drop_panic.or(unwind::discard(body).err());

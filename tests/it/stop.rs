@@ -380,3 +380,28 @@ fn endless_waits_of_a_body_end_at_a_stop() {
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
 }
+
+#[test]
+fn child_that_was_stopped_before_the_shutdown_is_timed_from_the_shutdown() {
+    let (gate, bar) = gate();
+    let captured = OnDrop(move || bar.wait());
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::new("child", move |ctx| {
+            let _ = &captured;
+            idle(ctx)
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    handle.hold("child").unwrap();
+    let held = Instant::now();
+    wait_off(handle, "child", OffBy::Operator);
+    // So that the two can be told apart.
+    eventually("some time has gone by", || held.elapsed() > MS);
+    let shutdown = Instant::now();
+    let report = supervisor.shutdown_within(20 * MS);
+    let [unstopped] = &report.unstopped[..] else { panic!("{report}") };
+    assert_eq!(unstopped.phase, UnstoppedPhase::Dropping);
+    assert!(unstopped.stopping_for <= shutdown.elapsed(), "{report}");
+    drop(gate);
+}
