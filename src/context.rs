@@ -100,7 +100,9 @@ impl Heart {
     fn beat(&self, doing: &'static str) -> bool {
         let mark = doing.as_ptr().addr() ^ doing.len().rotate_left(usize::BITS / 2);
         if self.mark.load(Ordering::Relaxed) != mark {
-            *self.doing.lock() = doing;
+            // Both under the lock: the mark of one text beside another would keep the first from ever being seen again.
+            let mut last = self.doing.lock();
+            *last = doing;
             self.mark.store(mark, Ordering::Relaxed);
         }
         self.count.fetch_add(1, Ordering::Relaxed) == 0
