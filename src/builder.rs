@@ -354,6 +354,8 @@ fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: i
     while let Ok(message) = inbox.try_recv() {
         let _ = unwind::discard(message);
     }
+    // A run that outlives its supervisor may send its end at this very moment.
+    let _ = unwind::discard(inbox);
 }
 
 /// A panic cannot be caught where it aborts the process: said once, so that nobody relies on it.

@@ -583,7 +583,7 @@ mod tests {
     fn post(body: impl FnMut(&ChildContext) + Send + 'static, fresh_thread: bool) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
-        let shared = Arc::new(Shared::new("test".into(), None, defaults, sender));
+        let shared = Shared::new("test".into(), None, defaults, sender);
         let crew = Crew::new(shared.number);
         let (id, handle) = (ChildId::from("child"), Handle::new(shared));
         let link = Arc::new(Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() });
