@@ -16,10 +16,10 @@ use crate::{
     exit::{Exit, OneLine},
     id::ChildId,
     inbox::Message,
+    lineage,
     shared::{Row, Shared, wait_deadline},
     snapshot::ChildInfo,
     watch::Watch,
-    worker,
 };
 
 /// The callers' view of one child: a cheap clone that says at once whether to call it, and takes their word when it fails them.
@@ -378,7 +378,7 @@ impl Breaker {
     #[expect(clippy::disallowed_methods, reason = "a wait ends by the clock")]
     pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
         if let Some((shared, _)) = self.cell.place.get() {
-            if shared.upgrade().is_some_and(|shared| worker::is_supervisor(shared.number)) {
+            if shared.upgrade().is_some_and(|shared| lineage::is_supervisor(shared.number)) {
                 return Err(WaitError::OnSupervisorThread);
             }
         }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashSet,
-    fmt,
+    error::Error,
+    fmt, io,
     sync::{Arc, Once},
     time::{Duration, Instant},
 };
@@ -14,8 +15,8 @@ use crate::{
     backoff::Backoff,
     child::ChildSpec,
     context::ChildContext,
-    engine::{Engine, Parts},
-    error::{ChildGaveUp, Invalid, StartError, StartErrorReason},
+    engine::{Engine, FlagFn, Parts},
+    error::{ChildGaveUp, Invalid},
     event::Event,
     exit::ChildResult,
     id::ChildId,
@@ -25,13 +26,10 @@ use crate::{
     supervisor::{Supervisor, stop_children},
     telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
     unwind,
-    worker::{self, Crew},
+    worker::Crew,
 };
 
 const DEFAULT_NAME: &str = "supervisor";
-
-/// Answers whether a child is enabled.
-pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 
 /// Describes a supervisor; made by [`Supervisor::builder`].
 ///
@@ -275,7 +273,7 @@ impl SupervisorBuilder {
         let its = (shared.clone(), crew.clone());
         let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1, Duration::MAX));
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
-        worker::as_supervisor(&crew, || {
+        crew.supervise_here(|| {
             supervise(&shared, &crew, inbox, || Engine::new(self.parts(&shared, &crew, cloned, None)).run());
             // Only after the supervisor has died of a fault of its own is there anybody to wait for.
             crew.join_all();
@@ -383,6 +381,77 @@ impl fmt::Debug for SupervisorBuilder {
             .field("sinks", &sinks.len())
             .field("children", children)
             .finish()
+    }
+}
+
+/// A supervisor could not be started. Nothing was: no thread exists, no body ran.
+pub struct StartError {
+    reason: StartErrorReason,
+    /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for it.
+    builder: Mutex<Box<SupervisorBuilder>>,
+}
+
+/// Why a supervisor could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartErrorReason {
+    /// The configuration is wrong.
+    Invalid(Invalid),
+    /// The operating system gave no thread for the supervisor.
+    Thread(io::Error),
+}
+
+impl StartError {
+    pub(crate) fn new(reason: StartErrorReason, builder: SupervisorBuilder) -> Self {
+        Self { reason, builder: Mutex::new(Box::new(builder)) }
+    }
+
+    /// Returns why.
+    pub fn reason(&self) -> &StartErrorReason {
+        &self.reason
+    }
+
+    /// Returns the builder, as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{StartErrorReason, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let error = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
+    /// assert_eq!(error.to_string(), "cannot start the supervisor: `poll_interval` is zero");
+    /// assert!(matches!(error.reason(), StartErrorReason::Invalid(_)));
+    /// let supervisor = error.into_builder().poll_interval(Duration::from_secs(1)).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_builder(self) -> SupervisorBuilder {
+        *self.builder.into_inner()
+    }
+}
+
+/// Leaves the builder out: this is what `main` prints of an error that it returns.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            StartErrorReason::Invalid(invalid) => write!(f, "cannot start the supervisor: {invalid}"),
+            StartErrorReason::Thread(error) => write!(f, "cannot start the supervisor: no thread for it: {error}"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            StartErrorReason::Invalid(invalid) => Some(invalid),
+            StartErrorReason::Thread(error) => Some(error),
+        }
     }
 }
 

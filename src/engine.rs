@@ -11,7 +11,6 @@ use crossbeam_channel::{Receiver, Sender, never, select, tick};
 
 use crate::{
     backoff::Backoff,
-    builder::FlagFn,
     child::ChildSpec,
     circuit::View,
     context::Link,
@@ -20,13 +19,13 @@ use crate::{
     exit::{Exit, Failure},
     handle::Handle,
     id::ChildId,
-    inbox::{Message, Order, RunEnd},
+    inbox::{Message, Order, RunEnd, ThreadNumber},
     report::{ShutdownCause, ShutdownReport},
     roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Report, Roster},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
-    worker::{Crew, Post, ThreadNumber},
+    worker::{Crew, Post},
 };
 
 /// How many messages may follow one another before the ticker is looked at.
@@ -39,6 +38,9 @@ const CHORE_DELAY: Duration = Duration::from_millis(100);
 fn now() -> Instant {
     Instant::now()
 }
+
+/// Answers whether a child is enabled.
+pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 
 /// What a supervisor is made of, before it runs.
 pub(crate) struct Parts {

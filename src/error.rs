@@ -1,11 +1,10 @@
 //! What can go wrong for the callers of this crate.
 
-use std::{error::Error, fmt, io};
+use std::{error::Error, fmt};
 
 use parking_lot::Mutex;
 
 use crate::{
-    builder::SupervisorBuilder,
     child::ChildSpec,
     event::{StopCause, Why},
     exit::Exit,
@@ -145,77 +144,6 @@ impl fmt::Display for Invalid {
 
 impl Error for Invalid {}
 
-/// A supervisor could not be started. Nothing was: no thread exists, no body ran.
-pub struct StartError {
-    reason: StartErrorReason,
-    /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for it.
-    builder: Mutex<Box<SupervisorBuilder>>,
-}
-
-/// Why a supervisor could not be started.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum StartErrorReason {
-    /// The configuration is wrong.
-    Invalid(Invalid),
-    /// The operating system gave no thread for the supervisor.
-    Thread(io::Error),
-}
-
-impl StartError {
-    pub(crate) fn new(reason: StartErrorReason, builder: SupervisorBuilder) -> Self {
-        Self { reason, builder: Mutex::new(Box::new(builder)) }
-    }
-
-    /// Returns why.
-    pub fn reason(&self) -> &StartErrorReason {
-        &self.reason
-    }
-
-    /// Returns the builder, as it was.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use circuit_breaker_supervisor::{StartErrorReason, Supervisor};
-    /// use std::time::Duration;
-    ///
-    /// let error = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
-    /// assert_eq!(error.to_string(), "cannot start the supervisor: `poll_interval` is zero");
-    /// assert!(matches!(error.reason(), StartErrorReason::Invalid(_)));
-    /// let supervisor = error.into_builder().poll_interval(Duration::from_secs(1)).start()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn into_builder(self) -> SupervisorBuilder {
-        *self.builder.into_inner()
-    }
-}
-
-/// Leaves the builder out: this is what `main` prints of an error that it returns.
-impl fmt::Debug for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartError").field("reason", &self.reason).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            StartErrorReason::Invalid(invalid) => write!(f, "cannot start the supervisor: {invalid}"),
-            StartErrorReason::Thread(error) => write!(f, "cannot start the supervisor: no thread for it: {error}"),
-        }
-    }
-}
-
-impl Error for StartError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            StartErrorReason::Invalid(invalid) => Some(invalid),
-            StartErrorReason::Thread(error) => Some(error),
-        }
-    }
-}
-
 /// A command was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -295,7 +223,7 @@ impl Error for AddError {
 }
 
 /// A nested supervisor ended because it gave up a [significant](ChildSpec::significant) child: what
-/// [`SupervisorBuilder::run`] fails with.
+/// [`SupervisorBuilder::run`](crate::SupervisorBuilder::run) fails with.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ChildGaveUp {

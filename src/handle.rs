@@ -11,10 +11,10 @@ use crate::{
     child::ChildSpec,
     error::{AddError, CommandError, WaitError},
     inbox::{Message, Order},
+    lineage,
     report::ShutdownReport,
     shared::{Shared, wait_deadline},
     snapshot::{ChildInfo, Snapshot},
-    worker,
 };
 
 /// A cheap clone by which any thread asks and commands a supervisor, for as long as it likes.
@@ -381,7 +381,7 @@ impl Handle {
     }
 
     fn check_thread(&self) -> Result<(), WaitError> {
-        if worker::is_supervisor(self.shared.number) { Err(WaitError::OnSupervisorThread) } else { Ok(()) }
+        if lineage::is_supervisor(self.shared.number) { Err(WaitError::OnSupervisorThread) } else { Ok(()) }
     }
 }
 

@@ -10,8 +10,11 @@ use crate::{
     event::Callback,
     exit::{Exit, Panic},
     roster::Key,
-    worker::ThreadNumber,
 };
+
+/// Tells one thread of a supervisor from all others that it ever had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ThreadNumber(pub(crate) u64);
 
 #[derive(Debug)]
 pub(crate) enum Message {

@@ -481,6 +481,7 @@ mod exit;
 mod handle;
 mod id;
 mod inbox;
+mod lineage;
 mod report;
 mod roster;
 mod shared;
@@ -499,14 +500,11 @@ mod worker;
 pub use crate::{
     backoff::Backoff,
     breaker::{Breaker, CallError, Permit, Rejected},
-    builder::SupervisorBuilder,
+    builder::{StartError, StartErrorReason, SupervisorBuilder},
     child::{ChildSpec, RestartPolicy},
     circuit::{ChildStatus, CircuitState, OffBy},
     context::{ChildContext, StopGuard},
-    error::{
-        AddError, AddErrorReason, ChildGaveUp, CommandError, Invalid, RecvError, SendError, StartError, StartErrorReason,
-        Stopped, WaitError,
-    },
+    error::{AddError, AddErrorReason, ChildGaveUp, CommandError, Invalid, RecvError, SendError, Stopped, WaitError},
     event::{Callback, Event, EventKind, LastStop, StopCause},
     exit::{ChildResult, Exit, Failure, Panic},
     handle::Handle,

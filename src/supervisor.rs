@@ -10,11 +10,12 @@ use crate::{
     builder::SupervisorBuilder,
     deadline,
     handle::Handle,
+    lineage,
     report::{ShutdownCause, ShutdownReport},
     shared::Shared,
     telemetry::TARGET,
     unwind,
-    worker::{self, Crew},
+    worker::Crew,
 };
 
 /// How long the supervisor thread may take to notice a shutdown before it counts as stuck, and its children are stopped
@@ -113,7 +114,7 @@ impl Supervisor {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait(mut self) -> ShutdownReport {
-        if !worker::is_within(self.shared.number) {
+        if !lineage::is_within(self.shared.number) {
             self.shared.wait_for(None, || (self.shared.has_ended() || self.shared.is_closing()).then_some(()));
         }
         self.end(Duration::MAX)
@@ -122,7 +123,7 @@ impl Supervisor {
     fn end(&mut self, limit: Duration) -> ShutdownReport {
         self.is_done = true;
         let since = now();
-        if worker::is_within(self.shared.number) {
+        if lineage::is_within(self.shared.number) {
             self.shared.request_shutdown(limit);
             return self.report_meanwhile(since);
         }
@@ -173,7 +174,7 @@ impl Drop for Supervisor {
         if self.is_done {
             return;
         }
-        let within = worker::is_within(self.shared.number);
+        let within = lineage::is_within(self.shared.number);
         let report = self.end(Duration::MAX);
         if !within && !report.is_clean() {
             let _ = unwind::catch(|| log::warn!(target: TARGET, "{}: {report}", self.shared.name));

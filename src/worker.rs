@@ -1,7 +1,7 @@
 //! The threads: nothing else in the crate spawns one.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::BTreeMap,
     error::Error,
     io,
@@ -20,7 +20,8 @@ use crate::{
     child::Body,
     context::{ChildContext, Link},
     exit::{Exit, Failure, Panic},
-    inbox::{Message, RunEnd},
+    inbox::{Message, RunEnd, ThreadNumber},
+    lineage::Lineage,
     report::{Unstopped, UnstoppedPhase},
     roster::Key,
     unwind,
@@ -30,49 +31,14 @@ thread_local! {
     /// Says that its thread is gone, when all destructors of thread-local variables have run: it is the first to be made, and
     /// the last to be dropped.
     static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
-    /// The supervisors that this thread works for, the outermost first.
-    static LINEAGE: RefCell<Arc<[u64]>> = RefCell::new(Arc::new([]));
-    /// The supervisor that this thread is.
-    static SUPERVISOR: Cell<Option<u64>> = const { Cell::new(None) };
 }
-
-/// Whether this is the thread of that supervisor, on which its callbacks run.
-pub(crate) fn is_supervisor(number: u64) -> bool {
-    SUPERVISOR.get() == Some(number)
-}
-
-/// Whether that supervisor cannot end before this thread does: it is its own, or one of its children's, however deep.
-pub(crate) fn is_within(number: u64) -> bool {
-    lineage().contains(&number)
-}
-
-/// The supervisors that this thread works for. On a crew's thread it outlives all thread-local variables of the user's; on any
-/// other it may be gone when one of those drops a supervisor, and such a thread works for none.
-fn lineage() -> Arc<[u64]> {
-    LINEAGE.try_with(|lineage| lineage.borrow().clone()).unwrap_or_default()
-}
-
-/// Supervises on this thread, which is that of a child: for as long as `f` takes, it is a supervisor's thread.
-pub(crate) fn as_supervisor<R>(crew: &Crew, f: impl FnOnce() -> R) -> R {
-    let outer = LINEAGE.replace(crew.lineage.clone());
-    let before = SUPERVISOR.replace(Some(crew.number));
-    let result = f();
-    SUPERVISOR.set(before);
-    LINEAGE.set(outer);
-    result
-}
-
-/// Tells one thread of a crew from all others that it ever had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ThreadNumber(u64);
 
 /// All threads of one supervisor.
 ///
 /// Whoever asks a thread to end waits for the word that it is gone, and joins it only then: a join before that word would wait
 /// for as long as the destructors of the thread's thread-local variables take.
 pub(crate) struct Crew {
-    number: u64,
-    lineage: Arc<[u64]>,
+    lineage: Lineage,
     roll: Mutex<Roll>,
     /// A thread has gone.
     left: Condvar,
@@ -248,8 +214,13 @@ impl Drop for Post {
 impl Crew {
     /// The threads of the supervisor of this number, which itself works for those of `outer`.
     pub(crate) fn new(number: u64) -> Arc<Self> {
-        let lineage = lineage().iter().copied().chain([number]).collect();
-        Arc::new(Self { number, lineage, roll: Mutex::default(), left: Condvar::new() })
+        let lineage = Lineage::of(number);
+        Arc::new(Self { lineage, roll: Mutex::default(), left: Condvar::new() })
+    }
+
+    /// Supervises on this thread, which is that of an outer supervisor's child.
+    pub(crate) fn supervise_here<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.lineage.supervise(f)
     }
 
     // ── Spawning ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -277,7 +248,7 @@ impl Crew {
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
         let join = builder.spawn(move || {
             FAREWELL.set(Some(Farewell { crew: crew.clone(), thread: its.clone() }));
-            LINEAGE.set(crew.lineage.clone());
+            crew.lineage.adopt();
             main(&its);
             its.enter(Phase::Ending);
         })?;
@@ -287,11 +258,8 @@ impl Crew {
 
     /// Spawns the supervisor's own thread.
     pub(crate) fn spawn_supervisor(self: &Arc<Self>, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let number = self.number;
-        self.spawn(name, None, None, move |_| {
-            SUPERVISOR.set(Some(number));
-            main();
-        })
+        let lineage = self.lineage.clone();
+        self.spawn(name, None, None, move |_| lineage.supervise(main))
     }
 
     /// Sees to it that a thread waits for the word to go.
