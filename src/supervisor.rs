@@ -141,7 +141,9 @@ impl Supervisor {
     /// Waits for the supervisor thread to end, for as long as the children may take to stop and a little.
     fn await_end(&self, since: Instant, limit: Duration) -> Option<ShutdownReport> {
         let ended = || self.shared.end();
-        let longest = self.shared.longest_stop_timeout().min(limit);
+        // A child that is gone from the list may still have a thread, which has its time as well.
+        let of_threads = self.crew.most_patient().map_or(Duration::ZERO, |(_, timeout)| timeout);
+        let longest = self.shared.longest_stop_timeout().max(of_threads).min(limit);
         if let Some(until) = deadline::after(since, longest.saturating_add(SLACK)) {
             return self.shared.wait_for(Some(until), ended);
         }

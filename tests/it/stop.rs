@@ -405,3 +405,34 @@ fn child_that_was_stopped_before_the_shutdown_is_timed_from_the_shutdown() {
     assert!(unstopped.stopping_for <= shutdown.elapsed(), "{report}");
     drop(gate);
 }
+
+#[test]
+fn thread_of_a_removed_child_has_its_own_time_to_end() {
+    let (gate, bar) = gate();
+    let (sender, dropping) = unbounded();
+    let captured = OnDrop(move || {
+        let _ = sender.send(());
+        bar.wait();
+    });
+    let body = move |ctx: &ChildContext| {
+        let _ = &captured;
+        idle(ctx)
+    };
+    let supervisor =
+        Supervisor::builder().stop_timeout(MS).child(ChildSpec::new("child", body).stop_timeout(HOUR)).start().unwrap();
+    let handle = supervisor.handle().clone();
+    handle.hold("child").unwrap();
+    wait_off(&handle, "child", OffBy::Operator);
+    handle.remove("child").unwrap();
+    handle.wait_until_gone("child", DEADLINE).unwrap();
+    take(&dropping);
+    let (sender, reports) = unbounded();
+    let owner = thread::spawn(move || sender.send(supervisor.shutdown()));
+    // Much longer than the time of the others, and than a stuck supervisor thread is given.
+    assert!(reports.recv_timeout(600 * MS).is_err(), "it is waited for");
+    drop(gate);
+    let report = take(&reports);
+    assert!(report.is_clean(), "{report}");
+    owner.join().unwrap().unwrap();
+    assert!(handle.wait_until_stopped(Duration::ZERO).is_ok(), "the supervisor has ended with its shutdown");
+}
