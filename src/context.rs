@@ -385,7 +385,7 @@ impl ChildContext {
 
     /// Tells the supervisor that stop callbacks were called.
     pub(crate) fn callback_returned(&self, panic: Option<crate::exit::Panic>) {
-        self.tell(Message::Called { key: self.run.link.key, callback: Callback::OnStop, panic });
+        self.tell(Message::Called { key: self.run.link.key, run: self.run.number, callback: Callback::OnStop, panic });
     }
 
     fn tell(&self, message: Message) {

@@ -235,7 +235,7 @@ impl Engine {
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
-            Message::Called { key, callback, panic } => self.roster.note_call(key, callback, panic, now),
+            Message::Called { key, run, callback, panic } => self.roster.note_call_of(key, run, callback, panic, now),
             Message::ThreadGone(number) => {
                 self.desk.crew.reap(number);
                 if let Some(closing) = &mut self.closing {

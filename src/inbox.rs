@@ -39,6 +39,8 @@ pub(crate) enum Message {
     /// A callback was called on another thread.
     Called {
         key: Key,
+        /// The run that it was called for, which may have ended since.
+        run: u64,
         callback: Callback,
         panic: Option<Panic>,
     },

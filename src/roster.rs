@@ -560,8 +560,15 @@ impl Roster {
         self.unsettled.push_back((key, false));
     }
 
-    /// A callback of the child was called. A panic is reported, unless the last call of that callback panicked as well.
+    /// A callback of the child was called, for its present or last run.
     pub(crate) fn note_call(&mut self, key: Key, callback: Callback, panic: Option<Panic>, now: Instant) {
+        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else { return };
+        self.note_call_of(key, run, callback, panic, now);
+    }
+
+    /// A callback of the child was called, for this run. A panic is reported, unless the last call of that callback panicked
+    /// as well.
+    pub(crate) fn note_call_of(&mut self, key: Key, run: u64, callback: Callback, panic: Option<Panic>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let known = child.faults.iter().position(|faulty| *faulty == callback);
         match (panic, known) {
@@ -570,7 +577,7 @@ impl Roster {
             }
             (Some(panic), None) => {
                 child.faults.push(callback);
-                self.report(key, EventKind::CallbackPanicked { callback, panic }, now);
+                self.report_of(key, run, EventKind::CallbackPanicked { callback, panic }, now);
             }
             (None, None) | (Some(_), Some(_)) => {}
         }
@@ -578,9 +585,14 @@ impl Roster {
 
     /// Reports what is true of the child as it is now, after others can see it.
     fn report(&mut self, key: Key, kind: EventKind, now: Instant) {
+        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else { return };
+        self.report_of(key, run, kind, now);
+    }
+
+    fn report_of(&mut self, key: Key, run: u64, kind: EventKind, now: Instant) {
         self.publish(key, None, now);
         let Some(child) = self.children.get(&key) else { return };
-        let (id, run, attempt_count) = (child.id.clone(), child.circuit.last_run(), child.circuit.attempt_count());
+        let (id, attempt_count) = (child.id.clone(), child.circuit.attempt_count());
         self.act(Action::Report { key, report: Report { id, run, attempt_count, kind } });
     }
 

@@ -522,8 +522,8 @@ fn drop_body(thread: &Thread, post: &Arc<Post>) {
     let Some(body) = post.slot.lock().take() else { return };
     thread.enter(Phase::Dropping);
     if let Err(panic) = unwind::discard(body) {
-        let (key, callback) = (post.link.key, crate::event::Callback::Drop);
-        tell(post, Message::Called { key, callback, panic: Some(panic) });
+        let (key, run, callback) = (post.link.key, post.run.load(Ordering::Relaxed), crate::event::Callback::Drop);
+        tell(post, Message::Called { key, run, callback, panic: Some(panic) });
     }
 }
 

@@ -425,3 +425,36 @@ fn starts_of_all_kinds_pair_with_stops_over_the_life_of_a_process() {
     assert_eq!(count(|kind| matches!(kind, EventKind::Started)), 500);
     assert_eq!(count(|kind| matches!(kind, EventKind::Stopped { .. })), 500);
 }
+
+#[test]
+fn panic_of_a_callback_is_told_of_the_run_that_it_was_called_for() {
+    let recorder = Recorder::default();
+    let (sender, ready) = unbounded();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(ChildSpec::new("child", move |ctx| {
+            let (run, (open, door)) = (ctx.run_number(), unbounded::<()>());
+            let _guard = ctx.on_stop(move || {
+                drop(open);
+                // Every other one, so that each panic is told.
+                if run % 2 == 1 {
+                    std::panic::resume_unwind(Box::new(run.to_string()));
+                }
+            });
+            let _ = sender.send(());
+            let _ = door.recv();
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    for _ in rounds(10_000) {
+        take(&ready);
+        supervisor.handle().restart("child").unwrap();
+    }
+    assert!(supervisor.shutdown().is_clean());
+    for event in recorder.of("child") {
+        if let EventKind::CallbackPanicked { panic, .. } = &event.kind {
+            assert_eq!(panic.message(), event.run.to_string());
+        }
+    }
+}
