@@ -236,7 +236,8 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the configuration is wrong; for the outer
+    /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the configuration is wrong, or if this is
+    /// called on a helper's thread with a clone of the context: such a supervisor could outlive its child's run. For the outer
     /// child either is a failure. So is an `Ok` when this was shut down through the nested supervisor's own handle.
     ///
     /// # Examples
@@ -260,6 +261,9 @@ impl SupervisorBuilder {
     /// ```
     pub fn run(mut self, ctx: &ChildContext) -> ChildResult {
         self.check()?;
+        if !ctx.is_on_its_thread() {
+            return Err(Invalid::ForeignThread(ctx.id().clone()).into());
+        }
         if self.sinks.is_empty() {
             // No sinks, no outer supervisor: then this run is to stop as well.
             self.sinks = ctx.sinks().map(|sinks| sinks.to_vec()).unwrap_or_default();

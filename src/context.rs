@@ -4,9 +4,10 @@ use std::{
     convert::Infallible,
     fmt,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -79,6 +80,8 @@ struct Run {
     link: Arc<Link>,
     number: u64,
     attempt_count: u32,
+    /// The child's own, on which the body runs.
+    thread: OnceLock<ThreadId>,
     /// It has said that it is healthy: once is enough.
     marked_healthy: AtomicBool,
     heart: Heart,
@@ -115,6 +118,7 @@ impl ChildContext {
             link,
             number,
             attempt_count,
+            thread: OnceLock::new(),
             marked_healthy: AtomicBool::new(false),
             heart: Heart::default(),
             signal: StopSignal::new(),
@@ -373,6 +377,16 @@ impl ChildContext {
     /// ```
     pub fn supervisor(&self) -> &Handle {
         &self.run.link.handle
+    }
+
+    /// The body begins on this thread.
+    pub(crate) fn begin(&self) {
+        let _ = self.run.thread.set(thread::current().id());
+    }
+
+    /// Whether this is the thread on which the body runs.
+    pub(crate) fn is_on_its_thread(&self) -> bool {
+        self.run.thread.get() == Some(&thread::current().id())
     }
 
     pub(crate) fn sinks(&self) -> Option<Arc<Vec<Arc<dyn TelemetrySink>>>> {

@@ -118,6 +118,8 @@ pub enum Invalid {
     NulInId(ChildId),
     /// Two children have this id, or one is listed that has it.
     DuplicateId(ChildId),
+    /// [`run`](crate::SupervisorBuilder::run) was called with the context of this child on another thread than the child's.
+    ForeignThread(ChildId),
     /// The supervisor's name holds a NUL, which no thread name can.
     NulInName,
     /// The poll interval is zero.
@@ -134,6 +136,7 @@ impl fmt::Display for Invalid {
             Self::EmptyId => f.write_str("the id of a child is empty"),
             Self::NulInId(id) => write!(f, "the id {id:?} holds a NUL"),
             Self::DuplicateId(id) => write!(f, "the id {id:?} is taken"),
+            Self::ForeignThread(id) => write!(f, "a nested supervisor has to run on the own thread of its child {id:?}"),
             Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
             Self::ZeroWatchdog(id) => write!(f, "the `watchdog` of the child {id:?} is zero"),
             Self::ZeroFailureThreshold(id) => write!(f, "the `failure_threshold` of the child {id:?} is zero"),

@@ -475,6 +475,7 @@ fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
 fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     let Some(mut body) = post.slot.lock().take() else { return true };
     thread.enter(Phase::Running);
+    context.begin();
     let outcome = unwind::catch_both(|| body(&context));
     #[expect(clippy::disallowed_methods, reason = "only the thread itself knows when the body ended")]
     let at = Instant::now();

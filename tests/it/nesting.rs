@@ -359,3 +359,22 @@ fn callback_that_holds_a_nested_supervisor_does_not_keep_its_children_from_stopp
     let _ = supervisor.shutdown();
     recorder.wait_for("outer/leaf", "stop", 1);
 }
+
+#[test]
+fn helper_of_a_body_cannot_run_a_nested_supervisor_that_would_outlive_it() {
+    let (sender, refused) = unbounded();
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .child(ChildSpec::new("outer", move |ctx| {
+            let (ctx_of_helper, sender) = (ctx.clone(), sender.clone());
+            std::thread::spawn(move || {
+                let result = Supervisor::builder().child(idler("leaf")).run(&ctx_of_helper);
+                let _ = sender.send(result.unwrap_err().to_string());
+            });
+            idle(ctx)
+        }))
+        .start()
+        .unwrap();
+    assert_eq!(take(&refused), r#"a nested supervisor has to run on the own thread of its child "outer""#);
+    assert!(supervisor.shutdown().is_clean());
+}
