@@ -15,6 +15,7 @@ use crate::{
     backoff::Backoff,
     child::ChildSpec,
     context::ChildContext,
+    crew::Crew,
     engine::{Engine, FlagFn, Parts},
     error::{ChildGaveUp, Invalid},
     event::Event,
@@ -26,7 +27,6 @@ use crate::{
     supervisor::{Supervisor, stop_children},
     telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
     unwind,
-    worker::Crew,
 };
 
 const DEFAULT_NAME: &str = "supervisor";

@@ -14,6 +14,7 @@ use crate::{
     child::ChildSpec,
     circuit::View,
     context::Link,
+    crew::Crew,
     deadline,
     event::{Callback, Event, LastStop},
     exit::{Exit, Failure},
@@ -25,7 +26,7 @@ use crate::{
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
-    worker::{Crew, Post},
+    worker::Post,
 };
 
 /// How many messages may follow one another before the ticker is looked at.

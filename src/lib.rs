@@ -473,6 +473,7 @@ mod builder;
 mod child;
 mod circuit;
 mod context;
+mod crew;
 mod deadline;
 mod engine;
 mod error;

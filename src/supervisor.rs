@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     builder::SupervisorBuilder,
+    crew::Crew,
     deadline,
     handle::Handle,
     lineage,
@@ -15,7 +16,6 @@ use crate::{
     shared::Shared,
     telemetry::TARGET,
     unwind,
-    worker::Crew,
 };
 
 /// How long the supervisor thread may take to notice a shutdown before it counts as stuck, and its children are stopped

@@ -1,0 +1,372 @@
+//! The threads of one supervisor: nothing else in the crate spawns one.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::bounded;
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    exit::Failure,
+    inbox::{Message, ThreadNumber},
+    lineage::Lineage,
+    report::Unstopped,
+    roster::Key,
+    worker::{Phase, Post, Thread, drop_body, work},
+};
+
+thread_local! {
+    /// Says that its thread is gone, when all destructors of thread-local variables have run: it is the first to be made, and
+    /// the last to be dropped.
+    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+}
+
+/// All threads of one supervisor.
+///
+/// Whoever asks a thread to end waits for the word that it is gone, and joins it only then: a join before that word would wait
+/// for as long as the destructors of the thread's thread-local variables take.
+pub(crate) struct Crew {
+    lineage: Lineage,
+    roll: Mutex<Roll>,
+    /// A thread has gone.
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Roll {
+    next: u64,
+    threads: BTreeMap<ThreadNumber, Entry>,
+    /// Nothing is spawned any more.
+    sealed: bool,
+}
+
+struct Entry {
+    thread: Arc<Thread>,
+    join: Option<JoinHandle<()>>,
+    is_gone: bool,
+}
+
+struct Farewell {
+    crew: Arc<Crew>,
+    thread: Arc<Thread>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.crew.is_gone(&self.thread);
+    }
+}
+
+impl Crew {
+    /// The threads of the supervisor of this number, which itself works for those of `outer`.
+    pub(crate) fn new(number: u64) -> Arc<Self> {
+        let lineage = Lineage::of(number);
+        Arc::new(Self { lineage, roll: Mutex::default(), left: Condvar::new() })
+    }
+
+    /// Supervises on this thread, which is that of an outer supervisor's child.
+    pub(crate) fn supervise_here<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.lineage.supervise(f)
+    }
+
+    // ── Spawning ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn spawn(
+        self: &Arc<Self>,
+        name: String,
+        stack_size: Option<usize>,
+        post: Option<Arc<Post>>,
+        main: impl FnOnce(&Thread) + Send + 'static,
+    ) -> io::Result<()> {
+        // Held while the thread is spawned, so that it is listed before it can be gone. No user code runs meanwhile.
+        let mut roll = self.roll.lock();
+        if roll.sealed {
+            return Err(io::Error::other("the supervisor shuts down"));
+        }
+        let number = ThreadNumber(roll.next);
+        roll.next += 1;
+        let thread = Arc::new(Thread::new(number, post));
+        let (crew, its) = (self.clone(), thread.clone());
+        let mut builder = thread::Builder::new().name(name);
+        if let Some(bytes) = stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        let join = builder.spawn(move || {
+            FAREWELL.set(Some(Farewell { crew: crew.clone(), thread: its.clone() }));
+            crew.lineage.adopt();
+            main(&its);
+            its.enter(Phase::Ending);
+        })?;
+        roll.threads.insert(number, Entry { thread, join: Some(join), is_gone: false });
+        Ok(())
+    }
+
+    /// Spawns the supervisor's own thread.
+    pub(crate) fn spawn_supervisor(self: &Arc<Self>, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let lineage = self.lineage.clone();
+        self.spawn(name, None, None, move |_| lineage.supervise(main))
+    }
+
+    /// Sees to it that a thread waits for the word to go.
+    pub(crate) fn provide(self: &Arc<Self>, post: &Arc<Post>) -> Result<(), Failure> {
+        if post.has_thread() {
+            return Ok(());
+        }
+        let (words, inbox) = bounded(1);
+        let its = post.clone();
+        self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post.clone()), move |thread| {
+            work(thread, &its, &inbox)
+        })
+        .map_err(|error| Failure::new(&error.to_string(), Arc::new(error)))?;
+        post.has_got_thread(words);
+        Ok(())
+    }
+
+    /// Tells the present run of a child to stop. Its callbacks are called on a thread of their own.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread for the callbacks; then [`call_back`](Crew::call_back) is to be tried again.
+    pub(crate) fn stop(self: &Arc<Self>, post: &Arc<Post>, now: Instant) -> io::Result<()> {
+        post.tell_to_stop(now);
+        self.call_back(post)
+    }
+
+    /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
+    pub(crate) fn call_back(self: &Arc<Self>, post: &Arc<Post>) -> io::Result<()> {
+        let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else { return Ok(()) };
+        self.spawn(format!("{}:stop", post.link.id.as_str()), None, Some(post.clone()), move |thread| {
+            thread.enter(Phase::Running);
+            if let Ok(panic) = context.signal().call_all() {
+                context.callback_returned(panic);
+            }
+        })
+    }
+
+    /// Ends the thread that waits for a word. The body is dropped with it unless it is kept, on a thread of its own if it has
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread to drop it on; then this is to be tried again.
+    pub(crate) fn retire(self: &Arc<Self>, post: &Arc<Post>, keep_body: bool) -> io::Result<()> {
+        if post.leave(keep_body) || keep_body || !post.holds_body() {
+            return Ok(());
+        }
+        let its = post.clone();
+        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post.clone()), move |thread| drop_body(thread, &its))
+    }
+
+    // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes everything out of the hands of a supervisor thread that does not come back: every run is told to stop, every
+    /// thread to leave, and no run is let go any more.
+    pub(crate) fn seize(self: &Arc<Self>, now: Instant) {
+        for post in self.posts() {
+            post.seal();
+            // Without a thread for them, callbacks are not called and bodies not dropped: whoever seizes does not retry.
+            let _ = self.stop(&post, now);
+            let _ = self.retire(&post, false);
+        }
+    }
+
+    /// The children that have a thread, the last first.
+    fn posts(&self) -> Vec<Arc<Post>> {
+        let mut posts: Vec<_> = self.roll.lock().threads.values().filter_map(|entry| entry.thread.post.clone()).collect();
+        posts.sort_by_key(|post| std::cmp::Reverse(post.link.key));
+        posts.dedup_by_key(|post| post.link.key);
+        posts
+    }
+
+    fn is_gone(&self, thread: &Thread) {
+        let mut roll = self.roll.lock();
+        let detached = match roll.threads.get_mut(&thread.number) {
+            // Nobody joins one that was let go.
+            Some(entry) if entry.join.is_none() => roll.threads.remove(&thread.number),
+            Some(entry) => {
+                entry.is_gone = true;
+                None
+            }
+            None => None,
+        };
+        drop(roll);
+        drop(detached);
+        self.left.notify_all();
+        if let Some(post) = &thread.post {
+            let _ = post.link.handle.shared().tell(Message::ThreadGone(thread.number));
+        }
+    }
+
+    /// Joins a thread that has said that it is gone.
+    pub(crate) fn reap(&self, number: ThreadNumber) {
+        let entry = self.roll.lock().threads.remove(&number);
+        if let Some(join) = entry.and_then(|entry| entry.join) {
+            // No result: user code runs under a guard.
+            let _ = join.join();
+        }
+    }
+
+    /// Joins all threads that have said that they are gone.
+    fn reap_all(&self) {
+        let gone: Vec<_> =
+            self.roll.lock().threads.iter().filter(|(_, entry)| entry.is_gone).map(|(number, _)| *number).collect();
+        for number in gone {
+            self.reap(number);
+        }
+    }
+
+    /// A thread of a child that is not gone, of those with the longest stop timeout.
+    pub(crate) fn most_patient(&self) -> Option<(ThreadNumber, Duration)> {
+        let roll = self.roll.lock();
+        let alive = roll.threads.values().filter(|entry| !entry.is_gone);
+        let patience = |entry: &Entry| Some((entry.thread.number, entry.thread.post.as_ref()?.stop_timeout));
+        alive.filter_map(patience).min_by_key(|(_, timeout)| std::cmp::Reverse(*timeout))
+    }
+
+    pub(crate) fn is_alive(&self, number: ThreadNumber) -> bool {
+        self.roll.lock().threads.get(&number).is_some_and(|entry| !entry.is_gone)
+    }
+
+    /// The children of which a thread is alive, in list order. Those that had no run to be told to stop were told `since`.
+    pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
+        let roll = self.roll.lock();
+        let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
+        for entry in roll.threads.values().filter(|entry| !entry.is_gone) {
+            let Some(post) = &entry.thread.post else { continue };
+            let phase = entry.thread.phase();
+            let told_at = post.told_at();
+            let child = children.entry(post.link.key).or_insert_with(|| Unstopped {
+                id: post.link.id.clone(),
+                run: post.last_run(),
+                stopping_for: now.saturating_duration_since(told_at.unwrap_or(since)),
+                phase,
+            });
+            child.phase = child.phase.min(phase);
+        }
+        children.into_values().collect()
+    }
+
+    /// Lets go of all threads, and spawns no more: those that are gone are joined, the others detached. These stay on the
+    /// roll until they are gone: whoever looks later, such as a supervisor thread that was stuck, names them too.
+    pub(crate) fn dismiss(&self) {
+        self.roll.lock().sealed = true;
+        self.reap_all();
+        // A run that ends only now finds nobody to tell its thread what to do next.
+        for post in self.posts() {
+            post.seal();
+            post.leave(false);
+        }
+        let mut roll = self.roll.lock();
+        let alive = roll.threads.values_mut().filter(|entry| !entry.is_gone && entry.thread.post.is_some());
+        let detached: Vec<_> = alive.filter_map(|entry| entry.join.take()).collect();
+        drop(roll);
+        drop(detached);
+    }
+
+    /// Waits until the threads of all children are gone, and joins them.
+    pub(crate) fn join_all(&self) {
+        let mut roll = self.roll.lock();
+        while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_some()) {
+            self.left.wait(&mut roll);
+        }
+        drop(roll);
+        self.reap_all();
+    }
+
+    /// Waits until the supervisor's own thread is gone too, and joins it.
+    pub(crate) fn join_supervisor(&self, deadline: Instant) {
+        let mut roll = self.roll.lock();
+        while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_none()) {
+            if self.left.wait_until(&mut roll, deadline).timed_out() {
+                return;
+            }
+        }
+        drop(roll);
+        self.reap_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+    use crate::{
+        context::{ChildContext, Link},
+        handle::Handle,
+        id::ChildId,
+        shared::{Defaults, Shared},
+        worker::Word,
+    };
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A child as the supervisor thread has it, without that thread: the test plays its part.
+    fn post(body: impl FnMut(&ChildContext) + Send + 'static, fresh_thread: bool) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
+        let (sender, inbox) = unbounded();
+        let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
+        let shared = Shared::new("test".into(), None, defaults, sender);
+        let crew = Crew::new(shared.number);
+        let (id, handle) = (ChildId::from("child"), Handle::new(shared));
+        let link = Arc::new(Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() });
+        let mut body = body;
+        let body = Box::new(move |ctx: &ChildContext| {
+            body(ctx);
+            Ok(())
+        });
+        (crew, Post::new(link, body, LIMIT, None, fresh_thread), inbox)
+    }
+
+    #[test]
+    fn body_is_not_taken_from_under_a_word_that_is_yet_to_be_heard() {
+        let (crew, post, _inbox) = post(|_| (), false);
+        let (words, unheard) = bounded(1);
+        post.has_got_thread(words);
+        assert!(post.go(1, 0));
+        crew.retire(&post, false).unwrap();
+        assert!(post.holds_body() && crew.posts().is_empty(), "the body is left for the run");
+        assert!(matches!(unheard.recv(), Ok(Word::Run(_))));
+        assert!(unheard.recv().is_err(), "the thread hears no more and leaves");
+    }
+
+    #[test]
+    fn thread_whose_run_ends_after_its_supervisor_does_not_stay() {
+        let (token, dropped) = bounded::<()>(0);
+        let (crew, post, inbox) = post(move |_| drop(token.clone()), false);
+        crew.provide(&post).unwrap();
+        assert!(post.go(1, 0));
+        // The end that the supervisor thread is too late to see: it has not said that this was the last run.
+        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
+        crew.dismiss();
+        assert!(dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()), "the body is dropped");
+        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::ThreadGone(_))));
+        assert!(!post.go(2, 0), "nothing runs any more");
+    }
+
+    #[test]
+    fn body_that_found_no_thread_is_dropped_under_a_guard() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("no way to go");
+            }
+        }
+        let bomb = Bomb;
+        let (_crew, post, _inbox) = post(
+            move |_| {
+                let _ = &bomb;
+            },
+            true,
+        );
+        drop(post);
+    }
+}
