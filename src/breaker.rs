@@ -514,3 +514,75 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
 }
 
 impl<E: fmt::Debug + fmt::Display> Error for CallError<E> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a breaker is, said without bits.
+    #[derive(Debug)]
+    struct Model {
+        run: u64,
+        state: CircuitState,
+        is_tripped: bool,
+        failures: u32,
+    }
+
+    fn view(run: u64, circuit: CircuitState) -> View {
+        let status = ChildStatus::OnTrial;
+        View { status, circuit, attempt_count: 0, run, since: None, told: None, is_overdue: false, retry_at: None }
+    }
+
+    // BR-03, BR-04: what the supervisor shows and what callers report, of present and of earlier runs, in any order.
+    #[test]
+    fn word_agrees_with_a_model_of_it() {
+        let mut random = fastrand::Rng::with_seed(4);
+        for _ in 0..20_000 {
+            let cell = Cell::new("child".into());
+            cell.set_threshold(random.u32(1..4));
+            let mut model = Model { run: 0, state: CircuitState::Open, is_tripped: false, failures: 0 };
+            for _ in 0..30 {
+                let about = model.run.saturating_sub(u64::from(random.u8(..3) == 0));
+                match random.u8(..8) {
+                    0 => {
+                        let run = model.run + 1;
+                        let state = if random.bool() { CircuitState::Closed } else { CircuitState::HalfOpen };
+                        cell.show(&view(run, state));
+                        model = Model { run, state, is_tripped: false, failures: 0 };
+                    }
+                    1 => {
+                        cell.show(&view(model.run, CircuitState::Open));
+                        model.state = CircuitState::Open;
+                        model.is_tripped = false;
+                    }
+                    2 if model.state == CircuitState::HalfOpen || model.is_tripped => {
+                        // It has become healthy, unless its callers were faster.
+                        cell.show(&view(model.run, CircuitState::Closed));
+                        if !model.is_tripped {
+                            model.state = CircuitState::Closed;
+                        }
+                    }
+                    3 => {
+                        cell.succeed(about);
+                        if about == model.run {
+                            model.failures = 0;
+                        }
+                    }
+                    _ => {
+                        let tripped = cell.fail(about);
+                        let counts = about == model.run && model.state != CircuitState::Open;
+                        model.failures += u32::from(counts);
+                        let trips = model.state == CircuitState::HalfOpen || model.failures >= cell.threshold();
+                        assert_eq!(tripped, (counts && trips).then_some(model.failures), "{model:?}");
+                        if counts && trips {
+                            model.state = CircuitState::Open;
+                            model.is_tripped = true;
+                        }
+                    }
+                }
+                assert_eq!(cell.word().state(), model.state, "{model:?}");
+                assert_eq!(cell.word().is_permitted(), model.state != CircuitState::Open);
+            }
+        }
+    }
+}

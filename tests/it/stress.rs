@@ -289,7 +289,7 @@ fn operators_who_disagree_do_no_harm() {
         .unwrap();
     let handle = supervisor.handle();
     thread::scope(|scope| {
-        for operator in 0..4 {
+        for operator in 0..8 {
             let (over, exclusive) = (over.clone(), &exclusive);
             scope.spawn(move || {
                 let mut dice = Dice(operator);
@@ -297,7 +297,13 @@ fn operators_who_disagree_do_no_harm() {
                     let number = usize::try_from(dice.roll(3)).unwrap();
                     let id = number.to_string();
                     // An id may be gone at the moment, or taken.
-                    let _ = match dice.roll(8) {
+                    let _ = match dice.roll(9) {
+                        8 => {
+                            if let Some(breaker) = handle.breaker(&id) {
+                                breaker.report_failure("says an operator");
+                            }
+                            Ok(())
+                        }
                         0 => handle.hold(&id),
                         1 | 2 => handle.release(&id),
                         3 => handle.restart(&id),
@@ -314,7 +320,8 @@ fn operators_who_disagree_do_no_harm() {
                 }
             });
         }
-        recorder.wait_until(|events| events.len() > 6000);
+        let since = Instant::now();
+        recorder.wait_until(|events| events.len() > 20_000 || since.elapsed() > Duration::from_secs(3));
         over.store(true, Ordering::SeqCst);
     });
     // After all of this it still does what it is told.
