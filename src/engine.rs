@@ -66,7 +66,6 @@ pub(crate) struct Engine {
     desk: Desk,
     started: Option<Sender<()>>,
     is_nested: bool,
-    cause: ShutdownCause,
     closing: Option<Closing>,
     chores: Vec<Chore>,
     chores_at: Option<Instant>,
@@ -117,7 +116,6 @@ impl Engine {
             },
             started,
             is_nested,
-            cause: ShutdownCause::Requested,
             closing: None,
             chores: Vec::new(),
             chores_at: None,
@@ -348,8 +346,7 @@ impl Engine {
                 }
             }
             Action::GiveUp { id, cause, exit } => {
-                if !self.roster.is_closing() && matches!(self.cause, ShutdownCause::Requested) {
-                    self.cause = ShutdownCause::GaveUp { id, cause, exit };
+                if !self.roster.is_closing() && self.desk.shared.give_up(ShutdownCause::GaveUp { id, cause, exit }) {
                     self.desk.shared.request_shutdown(Duration::MAX);
                 }
             }
@@ -429,7 +426,7 @@ impl Engine {
                 break unstopped;
             }
         };
-        let Self { desk, cause, chores, inbox, .. } = self;
+        let Self { desk, chores, inbox, .. } = self;
         let Desk { shared, crew, stations, flag, backoff, sinks, .. } = desk;
         crew.dismiss();
         // User closures end here at the latest. The rows stay in the directory, for those who ask what was known last.
@@ -447,7 +444,7 @@ impl Engine {
                 Err(shared) => drop(unwind::discard(shared)),
             }
         });
-        ShutdownReport { cause, unstopped, stuck_in: None }
+        ShutdownReport { cause: shared.cause(), unstopped, stuck_in: None }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     event::{Callback, LastStop},
     id::ChildId,
     inbox::{Message, Order},
-    report::{ShutdownReport, StuckIn},
+    report::{ShutdownCause, ShutdownReport, StuckIn},
     roster::{Bar, Key},
     snapshot::ChildInfo,
     unwind,
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     directory: RwLock<Directory>,
     /// A shutdown was asked for: nothing starts any more.
     closing: Mutex<bool>,
+    /// Why it shuts down, if nobody asked for it.
+    given_up: Mutex<Option<ShutdownCause>>,
     /// The supervisor thread has taken notice of the shutdown.
     acknowledged: AtomicBool,
     pub(crate) doing: Doing,
@@ -110,6 +112,7 @@ impl Shared {
             inbox,
             directory: RwLock::default(),
             closing: Mutex::new(false),
+            given_up: Mutex::new(None),
             acknowledged: AtomicBool::new(false),
             doing: Doing::default(),
             watch: Watch::default(),
@@ -169,6 +172,23 @@ impl Shared {
         *self.closing.lock() = true;
         let _ = self.tell(Message::Shutdown { limit });
         self.watch.notify();
+    }
+
+    /// Notes why the supervisor shuts down by itself. `false` if there is a reason already, which stays.
+    pub(crate) fn give_up(&self, cause: ShutdownCause) -> bool {
+        let mut given_up = self.given_up.lock();
+        if given_up.is_some() {
+            drop(given_up);
+            let _ = unwind::discard(cause);
+            return false;
+        }
+        *given_up = Some(cause);
+        true
+    }
+
+    /// Why the supervisor shuts down.
+    pub(crate) fn cause(&self) -> ShutdownCause {
+        self.given_up.lock().clone().unwrap_or(ShutdownCause::Requested)
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -363,6 +383,7 @@ impl Drop for Row {
 /// The report may hold a user's error, as a row may.
 impl Drop for Shared {
     fn drop(&mut self) {
+        let _ = unwind::discard(self.given_up.get_mut().take());
         let _ = unwind::discard(self.end.get_mut().take());
     }
 }

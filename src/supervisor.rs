@@ -7,15 +7,8 @@ use std::{
 };
 
 use crate::{
-    builder::SupervisorBuilder,
-    crew::Crew,
-    deadline,
-    handle::Handle,
-    lineage,
-    report::{ShutdownCause, ShutdownReport},
-    shared::Shared,
-    telemetry::TARGET,
-    unwind,
+    builder::SupervisorBuilder, crew::Crew, deadline, handle::Handle, lineage, report::ShutdownReport, shared::Shared,
+    telemetry::TARGET, unwind,
 };
 
 /// How long the supervisor thread may take to notice a shutdown before it counts as stuck, and its children are stopped
@@ -158,7 +151,7 @@ impl Supervisor {
 
     fn report_meanwhile(&self, since: Instant) -> ShutdownReport {
         let unstopped = self.crew.unstopped(now(), since);
-        ShutdownReport { cause: ShutdownCause::Requested, unstopped, stuck_in: self.shared.stuck_in() }
+        ShutdownReport { cause: self.shared.cause(), unstopped, stuck_in: self.shared.stuck_in() }
     }
 }
 

@@ -13,7 +13,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, Callback, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, Supervisor, TelemetrySink, WaitError,
+    Backoff, Callback, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, ShutdownCause, Supervisor, TelemetrySink,
+    WaitError,
 };
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
@@ -680,4 +681,28 @@ fn slow_flags_pile_up_no_polls_and_keep_nobody_from_commanding() {
     let polls: Vec<_> = polls.try_iter().take(20).collect();
     assert!(polls.windows(2).all(|pair| pair[1] - pair[0] >= 5 * MS), "no two at a time");
     assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
+    let (held, bar) = gate();
+    let (entered, is_held) = unbounded();
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            // The very last event of a supervisor that ends by itself.
+            if event.id == "idle" && matches!(event.kind, EventKind::Stopped { .. }) {
+                let _ = entered.send(());
+                bar.wait();
+            }
+        })
+        .stop_timeout(100 * MS)
+        .child(idler("idle"))
+        .child(ChildSpec::new("doomed", |_| Err("no luck".into())).max_restarts(0).significant(true))
+        .start()
+        .unwrap();
+    take(&is_held);
+    let report = supervisor.shutdown();
+    assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "doomed"), "{report}");
+    assert_eq!(report.stuck_in.map(|stuck| stuck.callback), Some(Callback::Sink));
+    drop(held);
 }
