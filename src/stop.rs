@@ -194,3 +194,63 @@ impl std::fmt::Debug for State {
         f.debug_struct("State").field("phase", phase).field("waiting", &waiting.len()).field("called", called).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::{TryRecvError, unbounded};
+
+    use super::*;
+
+    #[test]
+    fn channel_is_disconnected_whenever_it_is_asked_for() {
+        let before = StopSignal::new();
+        assert_eq!(before.stopped().try_recv(), Err(TryRecvError::Empty));
+        before.tell();
+        assert_eq!(before.stopped().try_recv(), Err(TryRecvError::Disconnected));
+        let after = StopSignal::new();
+        after.tell();
+        assert_eq!(after.stopped().try_recv(), Err(TryRecvError::Disconnected));
+        let ended = StopSignal::new();
+        ended.end();
+        assert_eq!(ended.stopped().try_recv(), Err(TryRecvError::Disconnected));
+        assert!(ended.is_stopping());
+    }
+
+    #[test]
+    fn callbacks_are_called_in_their_order_but_for_those_taken_back() {
+        let signal = StopSignal::new();
+        let (sender, called) = unbounded();
+        let numbers: Vec<_> = (0..4)
+            .map(|number| {
+                let sender = sender.clone();
+                let set = signal.set(Box::new(move || sender.send(number).expect("the test listens")));
+                set.unwrap_or_else(|_| unreachable!("nobody was told")).expect("it waits")
+            })
+            .collect();
+        signal.take_back(numbers[1]);
+        assert!(!signal.needs_caller(), "nobody was told to stop");
+        signal.tell();
+        assert!(signal.needs_caller());
+        assert_eq!(signal.call_all(), Ok(None));
+        assert_eq!(called.try_iter().collect::<Vec<_>>(), [0, 2, 3]);
+        assert_eq!(signal.call_all(), Err(CalledElsewhere), "once");
+        assert!(signal.set(Box::new(|| ())).is_err(), "one that is set now is called by whoever sets it");
+    }
+
+    #[test]
+    fn end_of_a_run_drops_what_was_left_behind_and_calls_nothing() {
+        let signal = StopSignal::new();
+        let token = Arc::new(());
+        let its = token.clone();
+        let set = signal.set(Box::new(move || panic!("called: {its:?}")));
+        assert!(matches!(set, Ok(Some(_))));
+        assert_eq!(signal.end(), None);
+        assert_eq!(Arc::strong_count(&token), 1);
+        signal.tell();
+        assert!(!signal.needs_caller());
+        assert_eq!(signal.call_all(), Ok(None));
+        assert!(matches!(signal.set(Box::new(|| panic!("called"))), Ok(None)));
+    }
+}
