@@ -19,6 +19,7 @@ use crate::{
     lineage,
     shared::{Row, Shared, wait_deadline},
     snapshot::ChildInfo,
+    unwind,
     watch::Watch,
 };
 
@@ -407,10 +408,12 @@ impl fmt::Debug for Breaker {
     }
 }
 
-/// Counts a failure, and tells the supervisor if it is the one that trips the child.
+/// Counts a failure, and tells the supervisor if it is the one that trips the child; which it learns even if the error cannot
+/// be shown, since the breaker is open by now, and nobody else would end this run.
 fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
     if let Some(failures) = cell.fail(run) {
-        cell.tell_of_trip(run, failures, &error.to_string());
+        let last = unwind::catch(|| error.to_string());
+        cell.tell_of_trip(run, failures, last.as_deref().unwrap_or("an error whose `Display` panicked"));
     }
 }
 

@@ -50,6 +50,32 @@ fn running_child_can_be_called() {
     assert_eq!(breaker.state(), CircuitState::Open);
 }
 
+// BR-03
+#[test]
+fn failure_that_cannot_be_shown_trips_the_child_all_the_same() {
+    struct Unspeakable;
+    impl std::fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("no words")
+        }
+    }
+    let recorder = Recorder::default();
+    let (spec, strings) = puppet("child");
+    let spec = spec.failure_threshold(1);
+    let breaker = spec.breaker();
+    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).child(spec).start().unwrap();
+    strings.next_run();
+    breaker.report_failure(Unspeakable);
+    let EventKind::Tripped { failures, last, .. } = recorder.wait_for("child", "tripped", 1).kind else { unreachable!() };
+    assert_eq!((failures, &*last), (1, "an error whose `Display` panicked"));
+    assert_eq!(strings.next_run().1, 1);
+    breaker.wait_until_permitted(DEADLINE).unwrap();
+    breaker.permit().unwrap().failure(Unspeakable);
+    assert_eq!(strings.next_run().1, 2);
+    assert!(supervisor.shutdown().is_clean());
+    check_trace(&recorder.events(), None, false);
+}
+
 // BR-02, BR-04
 #[test]
 fn child_that_is_down_is_not_called_and_the_rejection_says_why() {
