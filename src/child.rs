@@ -147,7 +147,7 @@ impl ChildSpec {
     /// Sets how many failures that callers report in a row, with no success between them and all about the same run, trip the
     /// child while it is closed; 10 unless set. While it is half-open, one does.
     ///
-    /// Zero is an error at the start.
+    /// Zero is an error at the start. More than 4 194 304 is never reached.
     ///
     /// ```
     /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor, StopCause};
