@@ -118,6 +118,8 @@ impl Word {
     const TRIPPED: u64 = 3;
     const STATE: u64 = 3;
     const MOST_FAILURES: u64 = (1 << 22) - 1;
+    /// Open, and never anything else again; no run has that number.
+    const FOR_GOOD: Self = Self(u64::MAX << 24 | Self::OPEN);
 
     fn new(run: u64, state: u64) -> Self {
         Self(run << 24 | state)
@@ -187,6 +189,7 @@ impl Cell {
             let word = Word(word);
             let is_same_run = word.run() == shown.run();
             match state {
+                _ if word == Word::FOR_GOOD => None,
                 Word::OPEN => Some(shown.0),
                 _ if is_same_run && word.is_tripped() => None,
                 // A child on trial that becomes healthy keeps the count, which is 0; and so does one that was healthy before.
@@ -199,9 +202,10 @@ impl Cell {
         }
     }
 
-    /// The child is gone: open for ever.
+    /// The child is gone, or was stopped by others than the supervisor thread: open for ever, whatever that thread may still
+    /// show.
     pub(crate) fn open_for_good(&self) {
-        self.word.store(Word::new(0, Word::OPEN).0, Ordering::Relaxed);
+        self.word.store(Word::FOR_GOOD.0, Ordering::Relaxed);
         self.permitted.notify();
     }
 

@@ -302,10 +302,15 @@ impl Shared {
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
         drop(unused);
+        self.open_breakers_for_good();
+        self.watch.notify();
+    }
+
+    /// Nobody is to call these children any more. To be called once nothing starts any more.
+    pub(crate) fn open_breakers_for_good(&self) {
         for row in self.rows() {
             row.cell.open_for_good();
         }
-        self.watch.notify();
     }
 
     pub(crate) fn end(&self) -> Option<ShutdownReport> {

@@ -160,6 +160,8 @@ pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>, limit: Duration) 
     let until = deadline::after(now(), PATIENCE);
     shared.request_shutdown(limit);
     if shared.wait_for(until, || shared.is_acknowledged().then_some(())).is_none() {
+        // That thread cannot show that they stop.
+        shared.open_breakers_for_good();
         crew.seize(now());
     }
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Breaker, CallError, ChildSpec, ChildStatus, CircuitState, EventKind, Exit, Invalid, OffBy, RestartPolicy, StartErrorReason,
-    StopCause, Supervisor, WaitError,
+    Breaker, CallError, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Invalid, OffBy, RestartPolicy,
+    StartErrorReason, StopCause, Supervisor, WaitError,
 };
 use crossbeam_channel::unbounded;
 
@@ -416,4 +416,33 @@ fn nothing_is_called_while_the_breaker_is_held_open() {
 fn threshold_of_zero_is_an_error_that_names_the_child() {
     let error = Supervisor::builder().child(idler("touchy").failure_threshold(0)).start().unwrap_err();
     assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroFailureThreshold(id)) if *id == "touchy"), "{error}");
+}
+
+#[test]
+fn child_that_is_stopped_without_the_stuck_supervisor_is_not_called() {
+    let (mut gate, bar) = gate();
+    let (stuck, is_stuck) = unbounded();
+    let spec = idler("child");
+    let breaker = spec.breaker();
+    let sink = move |event: &Event| {
+        if event.id == *"other" && matches!(event.kind, EventKind::Started) {
+            stuck.send(()).unwrap();
+            bar.wait();
+        }
+    };
+    let supervisor = Supervisor::builder().on_event(sink).child(spec).start().unwrap();
+    let handle = supervisor.handle().clone();
+    let other = idler("other");
+    let of_other = other.breaker();
+    handle.add(other).unwrap();
+    take(&is_stuck);
+    assert!(of_other.is_call_permitted() && breaker.is_call_permitted());
+    let report = supervisor.shutdown_within(MS);
+    assert!(report.stuck_in.is_some(), "{report}");
+    assert_eq!((breaker.state(), of_other.state()), (CircuitState::Open, CircuitState::Open));
+    breaker.call(forbidden).unwrap_err();
+    assert!(matches!(breaker.wait_until_permitted(MS), Err(WaitError::TimedOut(_))), "it has not ended yet");
+    gate.open();
+    assert!(matches!(of_other.wait_until_permitted(HOUR), Err(WaitError::Ended(_))));
+    assert_eq!((breaker.state(), of_other.state()), (CircuitState::Open, CircuitState::Open));
 }
