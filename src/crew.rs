@@ -339,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn thread_that_leaves_late_does_not_take_the_body_of_the_next_run() {
+        let (_crew, post, _inbox) = post(|_| (), false);
+        // Restarted by hand after it had been given up: a new thread is about to hear the word to go, and then it is shut down.
+        let (words, _unheard) = bounded(1);
+        post.has_got_thread(words);
+        assert!(post.go(2, 0));
+        post.make_last_run();
+        let (_, of_old_thread) = bounded(1);
+        work(&Thread::new(ThreadNumber(7), None), &post, &of_old_thread);
+        assert!(post.holds_body());
+    }
+
+    #[test]
     fn thread_whose_run_ends_after_its_supervisor_does_not_stay() {
         let (token, dropped) = bounded::<()>(0);
         let (crew, post, inbox) = post(move |_| drop(token.clone()), false);

@@ -217,15 +217,26 @@ pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
             }
         }
     }
-    // It may have become the last run when that had just ended.
-    if post.last_run.load(Ordering::Acquire) {
+    // It may have become the last run when that had just ended. But another thread may have been let go with the next run, as
+    // after a restart by hand, and be about to take the body: then that thread drops it.
+    if post.last_run.load(Ordering::Acquire) && post.context().is_none() {
         drop_body(thread, post);
     }
 }
 
 /// Runs the body once. Returns whether the thread stays for another run.
 fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
-    let Some(mut body) = post.slot.lock().take() else { return true };
+    let Some(mut body) = post.slot.lock().take() else {
+        debug_assert!(false, "the body is in its slot whenever it is not running");
+        // No run may be without an end.
+        #[expect(clippy::disallowed_methods, reason = "only the thread itself knows when the body ended")]
+        let at = Instant::now();
+        post.desk.lock().context = None;
+        let (key, run) = (post.link.key, context.run_number());
+        let end = RunEnd { key, run, exit: Exit::Completed, at, display_panic: None, drop_panic: None };
+        tell(post, Message::Exit(Box::new(end)));
+        return false;
+    };
     thread.enter(Phase::Running);
     context.begin();
     let outcome = unwind::catch_both(|| body(&context));
