@@ -234,7 +234,7 @@ impl Crew {
         self.roll.lock().threads.get(&number).is_some_and(|entry| !entry.is_gone)
     }
 
-    /// The children of which a thread is alive, in list order. Those that had no run to be told to stop were told `since`.
+    /// The children of which a thread is alive, in list order. All were told to stop `since`, if not before.
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let roll = self.roll.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
@@ -245,7 +245,7 @@ impl Crew {
             let child = children.entry(post.link.key).or_insert_with(|| Unstopped {
                 id: post.link.id.clone(),
                 run: post.last_run(),
-                stopping_for: now.saturating_duration_since(told_at.unwrap_or(since)),
+                stopping_for: now.saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
                 phase,
             });
             child.phase = child.phase.min(phase);
