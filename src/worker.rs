@@ -227,7 +227,6 @@ pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
 /// Runs the body once. Returns whether the thread stays for another run.
 fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     let Some(mut body) = post.slot.lock().take() else {
-        debug_assert!(false, "the body is in its slot whenever it is not running");
         // No run may be without an end.
         #[expect(clippy::disallowed_methods, reason = "only the thread itself knows when the body ended")]
         let at = Instant::now();
