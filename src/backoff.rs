@@ -39,6 +39,7 @@ pub struct Backoff {
     /// How much of a delay the jitter may take away, in parts of [`ONE`].
     jitter: u128,
     random: fastrand::Rng,
+    is_seeded: bool,
 }
 
 enum Curve {
@@ -114,7 +115,15 @@ impl Backoff {
     /// Makes the jitter reproducible: two backoffs with the same seed give the same delays.
     pub fn seed(mut self, seed: u64) -> Self {
         self.random = fastrand::Rng::with_seed(seed);
+        self.is_seeded = true;
         self
+    }
+
+    /// Seeds it, unless it has a seed of its own.
+    pub(crate) fn be_repeatable(&mut self, seed: u64) {
+        if !self.is_seeded {
+            self.random = fastrand::Rng::with_seed(seed);
+        }
     }
 
     /// Returns the delays of the first `count` attempts without their jitter: the longest that each can be.
@@ -138,7 +147,7 @@ impl Backoff {
     }
 
     fn new(curve: Curve, jitter: f64) -> Self {
-        Self { curve, jitter: parts(jitter), random: fastrand::Rng::new() }
+        Self { curve, jitter: parts(jitter), random: fastrand::Rng::new(), is_seeded: false }
     }
 }
 
@@ -151,7 +160,7 @@ impl Default for Backoff {
 
 impl fmt::Debug for Backoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { curve, jitter, random: _ } = self;
+        let Self { curve, jitter, random: _, is_seeded: _ } = self;
         let mut out = f.debug_struct("Backoff");
         match curve {
             Curve::Exponential { initial, max } => out.field("initial", initial).field("max", max),

@@ -7,17 +7,18 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     circuit::{ChildStatus, CircuitState, View},
+    clock::{Clock, system_now},
     error::WaitError,
     exit::{Exit, OneLine},
     id::ChildId,
     inbox::Message,
     lineage,
-    shared::{Row, Shared, wait_deadline},
+    shared::{Row, Shared},
     snapshot::ChildInfo,
     unwind,
     watch::Watch,
@@ -249,10 +250,10 @@ impl Cell {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a caller's questions are answered by the clock")]
     fn info(&self) -> Option<ChildInfo> {
-        let (_, row) = self.place.get()?;
-        Some(row.upgrade()?.info(Instant::now()))
+        let (shared, row) = self.place.get()?;
+        let now = shared.upgrade().map_or_else(system_now, |shared| shared.now());
+        Some(row.upgrade()?.info(now))
     }
 }
 
@@ -380,21 +381,20 @@ impl Breaker {
     ///
     /// [`WaitError`] if the time is over, the child is gone or its supervisor has ended, or if this is the supervisor's own
     /// thread. A child that is not listed yet is waited for.
-    #[expect(clippy::disallowed_methods, reason = "a wait ends by the clock")]
     pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
-        if let Some((shared, _)) = self.cell.place.get() {
-            if shared.upgrade().is_some_and(|shared| lineage::is_supervisor(shared.number)) {
-                return Err(WaitError::OnSupervisorThread);
-            }
+        let shared = self.cell.place.get().and_then(|(shared, _)| shared.upgrade());
+        if shared.as_ref().is_some_and(|shared| lineage::is_supervisor(shared.number)) {
+            return Err(WaitError::OnSupervisorThread);
         }
-        let answer = self.cell.permitted.wait_for(wait_deadline(Instant::now(), timeout), || {
+        let deadline = shared.map_or_else(|| Clock::System.wait_deadline(timeout), |shared| shared.wait_deadline(timeout));
+        let answer = self.cell.permitted.wait_for(deadline, || {
             if self.is_call_permitted() {
                 return Some(Ok(()));
             }
             let (shared, row) = self.cell.place.get()?;
             match (shared.upgrade(), row.upgrade()) {
                 (Some(shared), Some(row)) if row.is_gone() || shared.has_ended() => {
-                    let info = Box::new(row.info(Instant::now()));
+                    let info = Box::new(row.info(shared.now()));
                     Some(Err(if row.is_gone() { WaitError::Gone(info) } else { WaitError::Ended(info) }))
                 }
                 (Some(_), Some(_)) => None,

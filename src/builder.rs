@@ -5,23 +5,25 @@ use std::{
     error::Error,
     fmt, io,
     sync::{Arc, Once},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use parking_lot::Mutex;
 
 use crate::{
     backoff::Backoff,
     child::ChildSpec,
+    clock::{Clock, VirtualTime, system_now},
     context::ChildContext,
     crew::Crew,
-    engine::{Engine, FlagFn, Parts},
+    engine::{FlagFn, Parts},
     error::{ChildGaveUp, Invalid},
     event::Event,
     exit::ChildResult,
     id::ChildId,
     inbox::Message,
+    main_loop::MainLoop,
     report::{ShutdownCause, ShutdownReport},
     shared::{Defaults, Shared, check_spec},
     supervisor::{Supervisor, stop_children},
@@ -201,7 +203,7 @@ impl SupervisorBuilder {
         }
         warn_of_abort();
         let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
-        let (shared, inbox) = self.share(&name, None);
+        let (shared, inbox) = self.share(&name, None, Clock::System);
         let crew = Crew::new(shared.number);
         let (started, first_round) = bounded(1);
         // A spawn that fails drops the closure that it was given; so the builder waits outside of it.
@@ -211,7 +213,7 @@ impl SupervisorBuilder {
             let (slot, shared, crew) = its;
             let Some(builder) = slot.lock().take() else { return };
             let its = inbox.clone();
-            supervise(&shared, &crew, inbox, || Engine::new(builder.parts(&shared, &crew, its, Some(started))).run());
+            supervise(&shared, &crew, inbox, || MainLoop::new(builder.parts(&shared, its), crew.clone(), Some(started)).run());
         });
         if let Err(error) = spawned {
             let builder = slot.lock().take().expect("the thread that would take it was not spawned");
@@ -272,13 +274,13 @@ impl SupervisorBuilder {
             return Ok(());
         }
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
-        let (shared, inbox) = self.share(&name, Some(ctx.id().clone()));
+        let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
         let crew = Crew::new(shared.number);
         let its = (shared.clone(), crew.clone());
         let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1, Duration::MAX));
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
         crew.supervise_here(|| {
-            supervise(&shared, &crew, inbox, || Engine::new(self.parts(&shared, &crew, cloned, None)).run());
+            supervise(&shared, &crew, inbox, || MainLoop::new(self.parts(&shared, cloned), crew.clone(), None).run());
             // Only after the supervisor has died of a fault of its own is there anybody to wait for.
             crew.join_all();
         });
@@ -292,10 +294,10 @@ impl SupervisorBuilder {
         }
     }
 
-    fn share(&self, name: &str, prefix: Option<ChildId>) -> (Arc<Shared>, Receiver<Message>) {
+    fn share(&self, name: &str, prefix: Option<ChildId>, clock: Clock) -> (Arc<Shared>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
-        (Shared::new(name.into(), prefix, defaults, sender), inbox)
+        (Shared::new(name.into(), prefix, defaults, clock, sender), inbox)
     }
 
     fn check(&self) -> Result<(), Invalid> {
@@ -315,28 +317,36 @@ impl SupervisorBuilder {
         Ok(())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the children's time begins here")]
-    fn parts(self, shared: &Arc<Shared>, crew: &Arc<Crew>, inbox: Receiver<Message>, started: Option<Sender<()>>) -> Parts {
+    pub(crate) fn parts(self, shared: &Arc<Shared>, inbox: Receiver<Message>) -> Parts {
         let Self { name: _, poll_interval, healthy_after: _, stop_timeout: _, backoff, flag, mut sinks, children } = self;
         if sinks.is_empty() {
             // So that nothing ever fails in silence.
             sinks.push(Arc::new(LogSink));
         }
-        let now = Instant::now();
-        let children = children.into_iter().map(|spec| (shared.list(&spec, now), spec)).collect();
-        let is_nested = started.is_none();
-        Parts {
-            shared: shared.clone(),
-            crew: crew.clone(),
-            inbox,
-            poll_interval,
-            flag,
-            backoff,
-            sinks,
-            children,
-            started,
-            is_nested,
+        let children = children.into_iter().map(|spec| (shared.list(&spec), spec)).collect();
+        Parts { shared: shared.clone(), inbox, poll_interval, flag, backoff, sinks, children }
+    }
+
+    /// Everything of a supervisor that runs on virtual time instead of threads: each backoff repeats itself, and `recorder` is
+    /// told of every event first.
+    pub(crate) fn simulate(
+        mut self,
+        seed: u64,
+        time: VirtualTime,
+        recorder: impl TelemetrySink,
+    ) -> Result<(Arc<Shared>, Parts), StartError> {
+        if let Err(invalid) = self.check() {
+            return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
         }
+        let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
+        let (shared, inbox) = self.share(&name, None, Clock::ByHand(time));
+        self.backoff.be_repeatable(seed);
+        for child in &mut self.children {
+            child.be_repeatable(seed);
+        }
+        let mut parts = self.parts(&shared, inbox);
+        parts.sinks.insert(0, Arc::new(recorder));
+        Ok((shared, parts))
     }
 }
 
@@ -346,8 +356,7 @@ fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: i
     let report = unwind::catch(run).unwrap_or_else(|panic| {
         let _ = unwind::catch(|| log::error!(target: TARGET, "the supervisor thread of `{}` died: {panic}", shared.name));
         shared.close_directory();
-        #[expect(clippy::disallowed_methods, reason = "the moment at which they are told")]
-        let now = Instant::now();
+        let now = system_now();
         crew.seize(now);
         ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now, now), stuck_in: None }
     });
@@ -469,7 +478,7 @@ mod tests {
     #[test]
     fn supervisor_that_dies_says_so_to_everybody() {
         let builder = SupervisorBuilder::new().child(ChildSpec::new("left", |_| Ok(())));
-        let (shared, inbox) = builder.share("fragile", None);
+        let (shared, inbox) = builder.share("fragile", None, Clock::System);
         let crew = Crew::new(shared.number);
         let handle = Handle::new(shared.clone());
         handle.add(ChildSpec::new("waiting", |_| Ok(()))).unwrap();

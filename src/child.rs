@@ -1,6 +1,11 @@
 //! A child as its owner describes it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     backoff::Backoff,
@@ -131,6 +136,15 @@ impl ChildSpec {
             max_restarts: None,
             significant: false,
             watchdog: None,
+        }
+    }
+
+    /// Sees to it that nothing about the child is left to chance; children differ nevertheless.
+    pub(crate) fn be_repeatable(&mut self, seed: u64) {
+        if let Some(backoff) = &mut self.backoff {
+            let mut hasher = DefaultHasher::new();
+            (seed, &self.id).hash(&mut hasher);
+            backoff.be_repeatable(hasher.finish());
         }
     }
 

@@ -301,7 +301,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         context::{ChildContext, Link},
+        engine::Job,
         handle::Handle,
         id::ChildId,
         shared::{Defaults, Shared},
@@ -314,16 +316,17 @@ mod tests {
     fn post(body: impl FnMut(&ChildContext) + Send + 'static, fresh_thread: bool) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
-        let shared = Shared::new("test".into(), None, defaults, sender);
+        let shared = Shared::new("test".into(), None, defaults, Clock::System, sender);
         let crew = Crew::new(shared.number);
         let (id, handle) = (ChildId::from("child"), Handle::new(shared));
-        let link = Arc::new(Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() });
+        let link = Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() };
         let mut body = body;
         let body = Box::new(move |ctx: &ChildContext| {
             body(ctx);
             Ok(())
         });
-        (crew, Post::new(link, body, LIMIT, None, fresh_thread), inbox)
+        let job = Job { body, stop_timeout: LIMIT, stack_size: None, fresh_thread };
+        (crew, Post::new(link, job), inbox)
     }
 
     #[test]

@@ -40,6 +40,22 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Makes the exit of a body that returns `Ok`, for a [`Simulation`](crate::Simulation).
+    pub fn completed() -> Self {
+        Self::Completed
+    }
+
+    /// Makes the exit of a body that returns this error, for a [`Simulation`](crate::Simulation).
+    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let error: Arc<dyn Error + Send + Sync> = Arc::from(error.into());
+        Self::Failed(Failure::new(&error.to_string(), error))
+    }
+
+    /// Makes the exit of a body that panics with this message, for a [`Simulation`](crate::Simulation).
+    pub fn panicked(message: &str) -> Self {
+        Self::Panicked(Panic::new(message, None))
+    }
+
     /// Returns whether the body returned `Ok`.
     pub fn is_completed(&self) -> bool {
         matches!(self, Self::Completed)

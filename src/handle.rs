@@ -1,10 +1,6 @@
 //! The handle by which any thread asks and commands a supervisor.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     breaker::Breaker,
@@ -13,7 +9,7 @@ use crate::{
     inbox::{Message, Order},
     lineage,
     report::ShutdownReport,
-    shared::{Shared, wait_deadline},
+    shared::Shared,
     snapshot::{ChildInfo, Snapshot},
 };
 
@@ -44,11 +40,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
-}
-
-#[expect(clippy::disallowed_methods, reason = "a caller's questions are answered, and its waits end, by the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 impl Handle {
@@ -86,7 +77,7 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn child(&self, id: &str) -> Option<ChildInfo> {
-        Some(self.shared.row(id)?.info(now()))
+        Some(self.shared.row(id)?.info(self.shared.now()))
     }
 
     /// Returns the breaker by which others call a child, `None` if there is none of this id.
@@ -97,7 +88,7 @@ impl Handle {
     /// Returns what is known of all children, in list order.
     pub fn snapshot(&self) -> Snapshot {
         let is_running = !self.shared.is_closing();
-        let now = now();
+        let now = self.shared.now();
         let children = self.shared.rows().iter().map(|row| row.info(now)).collect();
         Snapshot { name: self.shared.name.clone(), is_running, children }
     }
@@ -166,7 +157,7 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
-        self.shared.add(spec, now())
+        self.shared.add(spec)
     }
 
     /// Stops a child and forgets it. Its id stays taken until its run has ended.
@@ -313,10 +304,10 @@ impl Handle {
     ) -> Result<ChildInfo, WaitError> {
         self.check_thread()?;
         let row = self.shared.row(id).ok_or_else(|| WaitError::UnknownId(id.into()))?;
-        let answer = self.shared.wait_for(wait_deadline(now(), timeout), || {
+        let answer = self.shared.wait_for(self.shared.wait_deadline(timeout), || {
             // Looked at before the child is: what ended afterwards is seen in the next round.
             let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
-            let info = row.info(now());
+            let info = row.info(self.shared.now());
             match () {
                 () if predicate(&info) => Some(Ok(info)),
                 () if is_gone => Some(Err(WaitError::Gone(Box::new(info)))),
@@ -324,7 +315,7 @@ impl Handle {
                 () => None,
             }
         });
-        answer.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(row.info(now()))))))
+        answer.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(row.info(self.shared.now()))))))
     }
 
     /// Waits until a child is gone from the list: until a removed child, or a [`once`](crate::ChildSpec::once) child, has
@@ -377,7 +368,7 @@ impl Handle {
     /// ```
     pub fn wait_until_stopped(&self, timeout: Duration) -> Result<ShutdownReport, WaitError> {
         self.check_thread()?;
-        self.shared.wait_for(wait_deadline(now(), timeout), || self.shared.end()).ok_or(WaitError::TimedOut(None))
+        self.shared.wait_for(self.shared.wait_deadline(timeout), || self.shared.end()).ok_or(WaitError::TimedOut(None))
     }
 
     fn check_thread(&self) -> Result<(), WaitError> {

@@ -316,6 +316,27 @@
 //! [`Supervisor::wait`] leaves the decision to others: to [`Handle::request_shutdown`], called from a signal handler's thread
 //! for example, or to a significant child that gives up.
 //!
+//! # Testing what you built
+//!
+//! A [`Simulation`] is the same supervisor on virtual time and without threads. It is made of the program's own builder, so that
+//! a test sees the program's own backoff, flag and sinks at work: hours pass in microseconds, a child crashes when the test says
+//! so, and the same seed gives the same events.
+//!
+//! ```
+//! use circuit_breaker_supervisor::{Backoff, ChildSpec, Exit, Simulation, Supervisor};
+//! use std::time::Duration;
+//!
+//! let hour = Duration::from_secs(3600);
+//! let builder = Supervisor::builder()
+//!     .backoff(Backoff::exponential(Duration::from_secs(1), hour).jitter(0.0))
+//!     .child(ChildSpec::new("orders", |_ctx| unimplemented!("not called")));
+//! let mut simulation = Simulation::new(builder, 1)?;
+//! simulation.advance(hour);
+//! simulation.exit("orders", Exit::panicked("index out of bounds"))?;
+//! assert_eq!(simulation.handle().child("orders").and_then(|orders| orders.retry_in), Some(Duration::from_secs(1)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Limitations
 //!
 //! - A thread cannot be killed. A body that neither looks at its context nor can be unblocked runs until the process ends: it
@@ -472,6 +493,7 @@ mod breaker;
 mod builder;
 mod child;
 mod circuit;
+mod clock;
 mod context;
 mod crew;
 mod deadline;
@@ -483,15 +505,18 @@ mod handle;
 mod id;
 mod inbox;
 mod lineage;
+mod main_loop;
 mod report;
 mod roster;
-mod shared;
 #[cfg(test)]
+mod schedules;
+mod shared;
 mod simulation;
 mod snapshot;
 mod stop;
 mod supervisor;
 mod telemetry;
+mod threads;
 #[cfg(test)]
 mod timelines;
 mod unwind;
@@ -511,6 +536,7 @@ pub use crate::{
     handle::Handle,
     id::ChildId,
     report::{ShutdownCause, ShutdownReport, StuckIn, Unstopped, UnstoppedPhase},
+    simulation::{NotRunning, Simulation},
     snapshot::{ChildInfo, Counts, Snapshot},
     supervisor::Supervisor,
     telemetry::{LogSink, TelemetrySink},

@@ -17,7 +17,7 @@ use crate::{
     breaker::{Breaker, Cell},
     child::ChildSpec,
     circuit::{Circuit, Rules, View},
-    deadline,
+    clock::Clock,
     error::{AddError, AddErrorReason, CommandError, Invalid},
     event::{Callback, LastStop},
     id::ChildId,
@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     prefix: Option<ChildId>,
     /// What the builder set for all children; a child's own settings come first.
     pub(crate) defaults: Defaults,
+    clock: Clock,
     inbox: Sender<Message>,
     directory: RwLock<Directory>,
     /// A shutdown was asked for: nothing starts any more.
@@ -101,7 +102,13 @@ struct RowState {
 }
 
 impl Shared {
-    pub(crate) fn new(name: Arc<str>, prefix: Option<ChildId>, defaults: Defaults, inbox: Sender<Message>) -> Arc<Self> {
+    pub(crate) fn new(
+        name: Arc<str>,
+        prefix: Option<ChildId>,
+        defaults: Defaults,
+        clock: Clock,
+        inbox: Sender<Message>,
+    ) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -109,6 +116,7 @@ impl Shared {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             prefix,
             defaults,
+            clock,
             inbox,
             directory: RwLock::default(),
             closing: Mutex::new(false),
@@ -120,6 +128,16 @@ impl Shared {
         })
     }
 
+    /// What its clock says.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The deadline of a wait that begins now.
+    pub(crate) fn wait_deadline(&self, timeout: Duration) -> Option<Instant> {
+        self.clock.wait_deadline(timeout)
+    }
+
     // ── Telling the supervisor ──────────────────────────────────────────────────────────────────────────────────────
 
     pub(crate) fn tell(&self, message: Message) -> Result<(), CommandError> {
@@ -127,7 +145,7 @@ impl Shared {
     }
 
     /// Lists a child and has it supervised.
-    pub(crate) fn add(&self, spec: ChildSpec, now: Instant) -> Result<(), AddError> {
+    pub(crate) fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
         if let Err(invalid) = check_spec(&spec) {
             return Err(AddError::new(AddErrorReason::Invalid(invalid), spec));
         }
@@ -135,7 +153,7 @@ impl Shared {
         if directory.closed || *self.closing.lock() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
-        let row = match directory.list(self, &spec, now) {
+        let row = match directory.list(self, &spec) {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
         };
@@ -145,8 +163,8 @@ impl Shared {
     }
 
     /// Lists a child that was there from the beginning.
-    pub(crate) fn list(&self, spec: &ChildSpec, now: Instant) -> Arc<Row> {
-        self.directory.write().list(self, spec, now).expect("the builder's ids were checked")
+    pub(crate) fn list(&self, spec: &ChildSpec) -> Arc<Row> {
+        self.directory.write().list(self, spec).expect("the builder's ids were checked")
     }
 
     /// Gives an order, which holds as soon as this has returned.
@@ -335,7 +353,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Directory {
-    fn list(&mut self, shared: &Shared, spec: &ChildSpec, now: Instant) -> Result<Arc<Row>, Invalid> {
+    fn list(&mut self, shared: &Shared, spec: &ChildSpec) -> Result<Arc<Row>, Invalid> {
         let id = shared.path(&spec.id);
         if self.keys.contains_key(&id) {
             return Err(Invalid::DuplicateId(id));
@@ -344,6 +362,7 @@ impl Directory {
         self.next_key += 1;
         let rules = shared.defaults.rules(spec);
         let stop_timeout = rules.stop_timeout;
+        let now = shared.now();
         let view = Circuit::new(rules, now).view(now);
         let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
         let row = Arc::new(Row { key, id: id.clone(), stop_timeout, cell: spec.cell.clone(), state: Mutex::new(state) });
@@ -438,9 +457,4 @@ impl Doing {
         let position = usize::from(self.callback.load(Ordering::Relaxed)).checked_sub(1)?;
         Some((*Self::CALLBACKS.get(position)?, Key(self.key.load(Ordering::Relaxed))))
     }
-}
-
-/// The deadline of a wait that begins now.
-pub(crate) fn wait_deadline(now: Instant, timeout: Duration) -> Option<Instant> {
-    deadline::after(now, timeout)
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    builder::SupervisorBuilder, crew::Crew, deadline, handle::Handle, lineage, report::ShutdownReport, shared::Shared,
-    telemetry::TARGET, unwind,
+    builder::SupervisorBuilder, clock::system_now, crew::Crew, deadline, handle::Handle, lineage, report::ShutdownReport,
+    shared::Shared, telemetry::TARGET, unwind,
 };
 
 /// How long the supervisor thread may take to notice a shutdown before it counts as stuck, and its children are stopped
@@ -27,11 +27,6 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     crew: Arc<Crew>,
     is_done: bool,
-}
-
-#[expect(clippy::disallowed_methods, reason = "its waits end by the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 impl Supervisor {
@@ -115,7 +110,7 @@ impl Supervisor {
 
     fn end(&mut self, limit: Duration) -> ShutdownReport {
         self.is_done = true;
-        let since = now();
+        let since = system_now();
         if lineage::is_within(self.shared.number) {
             self.shared.request_shutdown(limit);
             return self.report_meanwhile(since);
@@ -127,7 +122,7 @@ impl Supervisor {
             self.crew.dismiss();
             report
         });
-        self.crew.join_supervisor(now() + SLACK);
+        self.crew.join_supervisor(system_now() + SLACK);
         report
     }
 
@@ -142,27 +137,27 @@ impl Supervisor {
         }
         // A child may take for ever. The supervisor thread may not, once they are all gone.
         while self.crew.most_patient().is_some() {
-            if let Some(report) = self.shared.wait_for(deadline::after(now(), PATIENCE), ended) {
+            if let Some(report) = self.shared.wait_for(deadline::after(system_now(), PATIENCE), ended) {
                 return Some(report);
             }
         }
-        self.shared.wait_for(deadline::after(now(), SLACK), ended)
+        self.shared.wait_for(deadline::after(system_now(), SLACK), ended)
     }
 
     fn report_meanwhile(&self, since: Instant) -> ShutdownReport {
-        let unstopped = self.crew.unstopped(now(), since);
+        let unstopped = self.crew.unstopped(system_now(), since);
         ShutdownReport { cause: self.shared.cause(), unstopped, stuck_in: self.shared.stuck_in() }
     }
 }
 
 /// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or without it.
 pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>, limit: Duration) {
-    let until = deadline::after(now(), PATIENCE);
+    let until = deadline::after(system_now(), PATIENCE);
     shared.request_shutdown(limit);
     if shared.wait_for(until, || shared.is_acknowledged().then_some(())).is_none() {
         // That thread cannot show that they stop.
         shared.open_breakers_for_good();
-        crew.seize(now());
+        crew.seize(system_now());
     }
 }
 

@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 
 use crate::{
     child::Body,
+    clock::system_now,
     context::{ChildContext, Link},
+    engine::Job,
     event::Callback,
     exit::{ChildResult, Exit, Failure, Panic},
     inbox::{Message, RunEnd, ThreadNumber},
@@ -92,15 +94,10 @@ pub(crate) enum Word {
 }
 
 impl Post {
-    pub(crate) fn new(
-        link: Arc<Link>,
-        body: Body,
-        stop_timeout: Duration,
-        stack_size: Option<usize>,
-        fresh_thread: bool,
-    ) -> Arc<Self> {
+    pub(crate) fn new(link: Link, job: Job) -> Arc<Self> {
+        let Job { body, stop_timeout, stack_size, fresh_thread } = job;
         Arc::new(Self {
-            link,
+            link: Arc::new(link),
             stop_timeout,
             stack_size,
             fresh_thread,
@@ -228,8 +225,7 @@ pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
 fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     let Some(mut body) = post.slot.lock().take() else {
         // No run may be without an end.
-        #[expect(clippy::disallowed_methods, reason = "only the thread itself knows when the body ended")]
-        let at = Instant::now();
+        let at = system_now();
         post.desk.lock().context = None;
         let (key, run) = (post.link.key, context.run_number());
         let end = RunEnd { key, run, exit: Exit::Completed, at, display_panic: None, drop_panic: None };
@@ -239,8 +235,7 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     thread.enter(Phase::Running);
     context.begin();
     let outcome = unwind::catch_both(|| body(&context));
-    #[expect(clippy::disallowed_methods, reason = "only the thread itself knows when the body ended")]
-    let at = Instant::now();
+    let at = system_now();
     let (exit, display_panic, mut drop_panic) = reduce(outcome);
     drop_panic = drop_panic.or(context.signal().end());
     let number = context.run_number();

@@ -19,6 +19,7 @@ mod operating;
 mod process;
 mod queries;
 mod reentrancy;
+mod simulating;
 mod start;
 mod stop;
 mod stress;

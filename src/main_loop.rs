@@ -1,0 +1,148 @@
+//! The supervisor thread: waits for what happens, and has the engine see to it.
+
+use std::{sync::Arc, time::Instant};
+
+use crossbeam_channel::{Receiver, RecvError, Sender, never, select, tick};
+
+use crate::{
+    crew::Crew,
+    deadline,
+    engine::{Closing, Engine, Parts},
+    inbox::{Message, ThreadNumber},
+    report::ShutdownReport,
+    threads::Threads,
+};
+
+/// How many messages may follow one another before the ticker is looked at.
+const MESSAGES_PER_TICK: u32 = 64;
+
+pub(crate) struct MainLoop {
+    engine: Engine<Threads>,
+    crew: Arc<Crew>,
+    inbox: Receiver<Message>,
+    ticker: Receiver<Instant>,
+    /// Told when every enabled child has had its first start.
+    started: Option<Sender<()>>,
+    /// It runs on a child's thread, and must not end while a thread of its own children lives.
+    is_nested: bool,
+    last: Option<LastThread>,
+    messages_since_tick: u32,
+}
+
+/// The thread that a shutdown waits for the longest; looked for anew when it is gone.
+#[derive(Clone, Copy)]
+struct LastThread {
+    number: ThreadNumber,
+    until: Option<Instant>,
+}
+
+enum Wake {
+    Message(Message),
+    Tick,
+    Timer,
+}
+
+impl MainLoop {
+    /// `started` is told when every enabled child has had its first start; a nested supervisor has nobody to tell.
+    pub(crate) fn new(parts: Parts, crew: Arc<Crew>, started: Option<Sender<()>>) -> Self {
+        // Without flags there is nothing to poll; and a tick beyond the end of time would panic as it is set again.
+        let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
+        let ticker = if polls { tick(parts.poll_interval) } else { never() };
+        let engine = Engine::new(parts, Threads::new(crew.clone()));
+        let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
+        Self { engine, crew, inbox, ticker, started, is_nested, last: None, messages_since_tick: 0 }
+    }
+
+    /// Supervises until something ends it.
+    pub(crate) fn run(mut self) -> ShutdownReport {
+        loop {
+            self.engine.proceed();
+            self.engine.workers().try_again();
+            if self.engine.has_had_round() {
+                if let Some(started) = self.started.take() {
+                    let _ = started.send(());
+                }
+            }
+            if let Some(closing) = self.engine.closing() {
+                if self.is_over(closing) {
+                    return self.engine.finish();
+                }
+            }
+            match self.next() {
+                Wake::Message(message) => self.engine.handle(message),
+                Wake::Tick => self.engine.begin_round(),
+                Wake::Timer => {}
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen. In a round it does not wait: there is more to do.
+    fn next(&mut self) -> Wake {
+        self.messages_since_tick += 1;
+        if self.messages_since_tick >= MESSAGES_PER_TICK {
+            self.messages_since_tick = 0;
+            if self.ticker.try_recv().is_ok() {
+                return Wake::Tick;
+            }
+        }
+        if let Ok(message) = self.inbox.try_recv() {
+            return Wake::Message(message);
+        }
+        if self.engine.is_in_round() {
+            return Wake::Timer;
+        }
+        self.messages_since_tick = 0;
+        if let Some(message) = self.try_patiently() {
+            return Wake::Message(message);
+        }
+        let until = self.last.filter(|_| !self.is_nested).and_then(|last| last.until);
+        let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), until];
+        match deadlines.into_iter().fold(None, deadline::sooner) {
+            None => select! {
+                recv(self.inbox) -> message => received(message),
+                recv(self.ticker) -> _ => Wake::Tick,
+            },
+            Some(deadline) => select! {
+                recv(self.inbox) -> message => received(message),
+                recv(self.ticker) -> _ => Wake::Tick,
+                default(deadline.saturating_duration_since(self.engine.now())) => Wake::Timer,
+            },
+        }
+    }
+
+    /// Tries the inbox for about as long as a thread that has just crashed takes to say so. `select!` parks at once, and being
+    /// woken costs several times what a restart does; `recv` tries in this way too.
+    fn try_patiently(&self) -> Option<Message> {
+        for step in 0..10u32 {
+            if step < 7 {
+                for _ in 0..1u32 << step {
+                    std::hint::spin_loop();
+                }
+            } else {
+                std::thread::yield_now();
+            }
+            if let Ok(message) = self.inbox.try_recv() {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Whether a shutdown has come to its end: all children are down and their threads gone, or have had their time.
+    fn is_over(&mut self, closing: Closing) -> bool {
+        let Closing { since, cap } = closing;
+        if self.last.is_none_or(|last| !self.crew.is_alive(last.number)) {
+            let last = self.crew.most_patient();
+            self.last = last.map(|(number, timeout)| LastThread { number, until: deadline::after(since, timeout) });
+        }
+        if let Some(last) = &mut self.last {
+            last.until = deadline::sooner(last.until, cap);
+        }
+        self.engine.is_over()
+            && self.last.is_none_or(|last| !self.is_nested && deadline::is_reached(last.until, self.engine.now()))
+    }
+}
+
+fn received(message: Result<Message, RecvError>) -> Wake {
+    Wake::Message(message.expect("the shared state, which the loop holds, has a sender"))
+}

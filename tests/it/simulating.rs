@@ -1,0 +1,383 @@
+//! The supervisor on virtual time: that it decides what the real one does, and repeats itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use circuit_breaker_supervisor::{
+    Backoff, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Handle, Invalid, NotRunning, OffBy, Simulation,
+    StartErrorReason, StopCause, Supervisor, SupervisorBuilder, UnstoppedPhase, WaitError,
+};
+use crossbeam_channel::unbounded;
+use parking_lot::Mutex;
+
+use crate::support::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn simulate(builder: SupervisorBuilder) -> Simulation {
+    let mut simulation = Simulation::new(builder, 7).unwrap();
+    simulation.advance(Duration::ZERO);
+    simulation
+}
+
+fn status(simulation: &Simulation, id: &str) -> ChildStatus {
+    simulation.handle().child(id).unwrap().status
+}
+
+/// What was told of a child, each with the milliseconds at which it was.
+fn story(simulation: &Simulation, id: &str) -> Vec<(u128, String)> {
+    let of_child = simulation.events().iter().filter(|event| event.id == *id);
+    of_child.map(|event| ((event.at - simulation.origin()).as_millis(), word(event))).collect()
+}
+
+/// Everything of the events but the instant at which virtual time began.
+fn trace(simulation: &Simulation) -> Vec<String> {
+    let line = |event: &Event| {
+        let Event { seq, id, run, attempt_count, at, kind, .. } = event;
+        format!("{seq} {:?} {id} {run} {attempt_count} {kind:?}", *at - simulation.origin())
+    };
+    simulation.events().iter().map(line).collect()
+}
+
+#[test]
+fn nothing_happens_before_time_is_let_pass() {
+    let (sender, asked) = unbounded();
+    let builder = Supervisor::builder()
+        .enabled(move |id| {
+            let _ = sender.send(id.to_owned());
+            true
+        })
+        .children([unused("one"), unused("two")]);
+    let mut simulation = Simulation::new(builder, 1).unwrap();
+    assert_eq!(status(&simulation, "one"), ChildStatus::Due);
+    assert!(simulation.events().is_empty() && asked.is_empty());
+    simulation.advance(Duration::ZERO);
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!((simulation.events().len(), simulation.elapsed()), (2, Duration::ZERO));
+}
+
+/// A child whose body is never to be called.
+fn unused(id: &str) -> ChildSpec {
+    ChildSpec::new(id, |_| unreachable!("a simulation calls no body"))
+}
+
+#[test]
+fn hour_of_backoff_is_waited_out_to_the_nanosecond() {
+    let builder = Supervisor::builder().backoff(constant(HOUR)).child(unused("child"));
+    let mut simulation = simulate(builder);
+    simulation.exit("child", Exit::failed("no")).unwrap();
+    simulation.advance(HOUR - Duration::from_nanos(1));
+    assert_eq!(status(&simulation, "child"), ChildStatus::BackingOff);
+    assert_eq!(simulation.handle().child("child").unwrap().retry_in, Some(Duration::from_nanos(1)));
+    simulation.advance(Duration::from_nanos(1));
+    assert_eq!(status(&simulation, "child"), ChildStatus::OnTrial);
+    assert_eq!(simulation.elapsed(), HOUR);
+    check_trace(simulation.events(), None, true);
+}
+
+#[test]
+fn things_happen_each_at_its_own_time_in_one_long_advance() {
+    let builder = Supervisor::builder()
+        .healthy_after(60 * SECOND)
+        .backoff(constant(5 * SECOND))
+        .children([unused("one"), unused("two").healthy_after(2 * SECOND).stop_timeout(3 * SECOND)]);
+    let mut simulation = simulate(builder);
+    simulation.ignore_stop_for("two", 4 * SECOND);
+    simulation.exit("one", Exit::panicked("no")).unwrap();
+    simulation.advance(10 * SECOND);
+    simulation.handle().restart("two").unwrap();
+    simulation.advance(HOUR);
+    let at = |at, word: &str| (at, word.to_owned());
+    assert_eq!(story(&simulation, "one"), [at(0, "start 0"), at(0, "stop exited 0"), at(5000, "start 1"), at(65_000, "healthy")]);
+    assert_eq!(
+        story(&simulation, "two"),
+        [
+            at(0, "start 0"),
+            at(2000, "healthy"),
+            at(13_000, "overdue"),
+            at(14_000, "stop restarted 0"),
+            at(14_000, "start 0"),
+            at(16_000, "healthy")
+        ]
+    );
+}
+
+#[test]
+fn flag_is_asked_at_each_poll_and_before_each_start() {
+    let is_on = Arc::new(AtomicBool::new(true));
+    let count = Arc::new(AtomicU32::new(0));
+    let (on, asked) = (is_on.clone(), count.clone());
+    let builder = Supervisor::builder()
+        .poll_interval(10 * SECOND)
+        .enabled(move |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            on.load(Ordering::Relaxed)
+        })
+        .child(unused("child"));
+    let mut simulation = simulate(builder);
+    let asked = |within: &mut Simulation, duration| {
+        let before = count.load(Ordering::Relaxed);
+        within.advance(duration);
+        count.load(Ordering::Relaxed) - before
+    };
+    assert_eq!(asked(&mut simulation, 100 * SECOND), 10);
+    is_on.store(false, Ordering::Relaxed);
+    assert_eq!(asked(&mut simulation, 9 * SECOND), 0);
+    assert_eq!(asked(&mut simulation, SECOND), 1);
+    assert_eq!(status(&simulation, "child"), ChildStatus::Off { by: OffBy::Flag });
+    is_on.store(true, Ordering::Relaxed);
+    simulation.handle().check_now().unwrap();
+    assert_eq!(asked(&mut simulation, Duration::ZERO), 1);
+    assert!(status(&simulation, "child").is_running());
+}
+
+/// A busy hour: crashes, spawns that fail, stops that are ignored, and commands, with jitter on every backoff.
+fn busy_hour(seed: u64, is_quiet: impl Fn(&str) -> bool) -> Simulation {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let own = |id: &str| unused(id).backoff(Backoff::exponential(100 * MS, 20 * SECOND).jitter(0.5));
+    let builder = Supervisor::builder().healthy_after(30 * SECOND).children(["a", "b", "c", "d"].map(own));
+    let mut simulation = Simulation::new(builder, seed).unwrap();
+    while simulation.elapsed() < HOUR {
+        let id = ["a", "b", "c", "d"][random.usize(..4)];
+        let (what, seconds) = (random.u8(..12), random.u64(..10));
+        if !is_quiet(id) {
+            let handle = simulation.handle().clone();
+            match what {
+                0 => simulation.fail_next_spawn(id),
+                1 => simulation.ignore_stop_for(id, Duration::from_secs(seconds)),
+                2 => handle.hold(id).unwrap(),
+                3 | 4 => handle.release(id).unwrap(),
+                5 => handle.restart(id).unwrap(),
+                6 => handle.reset(id).unwrap(),
+                7 => drop(simulation.mark_healthy(id)),
+                _ => drop(simulation.exit(id, Exit::failed("no"))),
+            }
+        }
+        simulation.advance(Duration::from_secs(seconds));
+    }
+    simulation
+}
+
+#[test]
+fn same_seed_gives_the_same_trace() {
+    for seed in 0..20 {
+        let (one, other) = (busy_hour(seed, |_| false), busy_hour(seed, |_| false));
+        assert!(one.events().len() > 100);
+        assert_eq!(trace(&one), trace(&other));
+        check_trace(one.events(), None, true);
+    }
+    assert_ne!(trace(&busy_hour(1, |_| false)), trace(&busy_hour(2, |_| false)));
+}
+
+// Promise 7: children are independent of one another.
+#[test]
+fn what_happens_to_one_child_changes_nothing_for_the_others() {
+    for seed in 0..20 {
+        let whole = busy_hour(seed, |_| false);
+        for quiet in ["a", "b", "c", "d"] {
+            let without = busy_hour(seed, |id| id == quiet);
+            for id in ["a", "b", "c", "d"].into_iter().filter(|id| *id != quiet) {
+                assert_eq!(story(&whole, id), story(&without, id), "seed {seed}: without what happens to {quiet}");
+            }
+        }
+    }
+}
+
+#[test]
+fn jitter_of_children_that_are_added_later_repeats_too() {
+    let delays = |seed| {
+        let mut simulation = Simulation::new(Supervisor::builder(), seed).unwrap();
+        for id in ["one", "two"] {
+            simulation.handle().add(unused(id).backoff(Backoff::constant(HOUR).jitter(1.0))).unwrap();
+            simulation.advance(Duration::ZERO);
+            simulation.exit(id, Exit::completed()).unwrap();
+        }
+        let delay = |id| simulation.handle().child(id).unwrap().retry_in.unwrap();
+        [delay("one"), delay("two")]
+    };
+    assert_eq!(delays(1), delays(1));
+    assert_ne!(delays(1), delays(2));
+    assert_ne!(delays(1)[0], delays(1)[1], "children do not come back together");
+}
+
+#[test]
+fn backoff_with_a_seed_of_its_own_keeps_it() {
+    let delay = |seed| {
+        let builder = Supervisor::builder().backoff(Backoff::constant(HOUR).jitter(1.0).seed(3)).child(unused("child"));
+        let mut simulation = Simulation::new(builder, seed).unwrap();
+        simulation.advance(Duration::ZERO);
+        simulation.exit("child", Exit::completed()).unwrap();
+        simulation.handle().child("child").unwrap().retry_in
+    };
+    assert_eq!(delay(1), delay(2));
+}
+
+#[test]
+fn spawn_fails_only_where_a_thread_is_spawned() {
+    let builder =
+        Supervisor::builder().backoff(constant(Duration::ZERO)).children([unused("warm"), unused("fresh").fresh_thread(true)]);
+    let mut simulation = simulate(builder);
+    for id in ["warm", "fresh"] {
+        simulation.fail_next_spawn(id);
+        simulation.fail_next_spawn(id);
+        simulation.exit(id, Exit::failed("no")).unwrap();
+    }
+    assert_eq!(simulation.handle().child("warm").unwrap().run_number, 3, "its thread is there");
+    let fresh = simulation.handle().child("fresh").unwrap();
+    assert_eq!((fresh.status, fresh.attempt_count), (ChildStatus::BackingOff, 2));
+    assert_eq!(fresh.last_stop.unwrap().cause, StopCause::NotSpawned);
+    simulation.advance(100 * MS);
+    assert_eq!(simulation.handle().child("fresh").unwrap().attempt_count, 3, "the second one fails as well");
+    simulation.advance(100 * MS);
+    assert!(status(&simulation, "fresh").is_running());
+    check_trace(simulation.events(), None, true);
+}
+
+#[test]
+fn run_that_ends_by_itself_as_it_is_held_has_both_told() {
+    let mut simulation = simulate(Supervisor::builder().child(unused("child")));
+    simulation.handle().hold("child").unwrap();
+    simulation.exit("child", Exit::panicked("at the same moment")).unwrap();
+    let stop = simulation.handle().child("child").unwrap().last_stop.unwrap();
+    assert_eq!((stop.cause, stop.exit.message()), (StopCause::Held, Some("at the same moment")));
+    assert_eq!(status(&simulation, "child"), ChildStatus::Off { by: OffBy::Operator });
+}
+
+#[test]
+fn breaker_is_tripped_by_those_who_call() {
+    let store = unused("store").failure_threshold(3);
+    let breaker = store.breaker();
+    let mut simulation = simulate(Supervisor::builder().backoff(constant(SECOND)).healthy_after(HOUR).child(store));
+    for _ in 0..3 {
+        assert_eq!(breaker.state(), CircuitState::Closed);
+        breaker.report_failure("timed out");
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
+    simulation.advance(Duration::ZERO);
+    assert_eq!(breaker.permit().unwrap_err().retry_in(), Some(SECOND));
+    assert!(matches!(breaker.wait_until_permitted(HOUR), Err(WaitError::TimedOut(_))), "time does not pass in a wait");
+    simulation.advance(SECOND);
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    simulation.mark_healthy("store").unwrap();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn watchdog_bites_a_child_that_falls_silent() {
+    let builder = Supervisor::builder().backoff(constant(HOUR)).child(unused("child").watchdog(40 * SECOND));
+    let mut simulation = simulate(builder);
+    simulation.advance(HOUR);
+    for _ in 0..10 {
+        simulation.heartbeat("child", "reading").unwrap();
+        simulation.advance(39 * SECOND);
+    }
+    assert!(status(&simulation, "child").is_running());
+    simulation.advance(20 * SECOND);
+    let hung = simulation.events().iter().find_map(|event| match &event.kind {
+        EventKind::Hung { doing, silent_for, .. } => Some((*doing, *silent_for)),
+        _ => None,
+    });
+    let (doing, silent_for) = hung.unwrap();
+    assert!(doing == "reading" && silent_for >= 40 * SECOND && silent_for < 51 * SECOND, "{silent_for:?}");
+    assert_eq!(status(&simulation, "child"), ChildStatus::BackingOff);
+}
+
+#[test]
+fn shutdown_names_who_did_not_stop_and_drops_what_others_captured() {
+    let tokens: BTreeMap<&str, Arc<()>> = ["good", "deaf"].map(|id| (id, Arc::new(()))).into();
+    let child = |id: &str| {
+        let token = tokens[id].clone();
+        ChildSpec::new(id, move |_| unreachable!("{token:?}")).stop_timeout(3 * SECOND)
+    };
+    let mut simulation = simulate(Supervisor::builder().children([child("good"), child("deaf")]));
+    simulation.ignore_stop_for("deaf", Duration::MAX);
+    let handle = simulation.handle().clone();
+    handle.request_shutdown();
+    simulation.advance(Duration::ZERO);
+    assert_eq!(Arc::strong_count(&tokens["good"]), 1);
+    assert_eq!(status(&simulation, "deaf"), ChildStatus::Stopping);
+    assert!(handle.wait_until_stopped(HOUR).is_err());
+    simulation.advance(HOUR);
+    let report = handle.wait_until_stopped(Duration::ZERO).unwrap();
+    let [unstopped] = &report.unstopped[..] else { panic!("{report}") };
+    assert_eq!((unstopped.id.as_str(), unstopped.phase), ("deaf", UnstoppedPhase::Running));
+    assert_eq!(unstopped.stopping_for, 3 * SECOND);
+    assert_eq!(Arc::strong_count(&tokens["deaf"]), 1, "there is no thread that would hold it");
+    check_trace(simulation.events(), Some(&report), true);
+    assert!(simulation.exit("deaf", Exit::completed()).is_err());
+    assert!(handle.add(unused("late")).is_err());
+}
+
+#[test]
+fn simulation_that_is_dropped_has_ended() {
+    let token = Arc::new(());
+    let its = token.clone();
+    let builder = Supervisor::builder().on_event(move |_| drop(its.clone())).child(unused("child"));
+    let simulation = simulate(builder);
+    let handle = simulation.handle().clone();
+    drop(simulation);
+    assert_eq!(Arc::strong_count(&token), 1);
+    assert!(handle.check_now().is_err() && handle.wait_until_stopped(Duration::ZERO).is_ok());
+}
+
+#[test]
+fn removed_child_is_gone_and_its_id_free() {
+    let mut simulation = simulate(Supervisor::builder().child(unused("child")));
+    simulation.handle().remove("child").unwrap();
+    simulation.advance(Duration::ZERO);
+    assert!(simulation.handle().child("child").is_none());
+    let error = simulation.exit("child", Exit::completed()).unwrap_err();
+    assert_eq!(error.to_string(), r#"there is no child "child""#);
+    simulation.handle().add(unused("child")).unwrap();
+    simulation.advance(Duration::ZERO);
+    assert!(status(&simulation, "child").is_running());
+}
+
+#[test]
+fn bad_description_is_given_back() {
+    let error = Simulation::new(Supervisor::builder().children([unused("twice"), unused("twice")]), 1).unwrap_err();
+    assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::DuplicateId(_))));
+    assert!(Simulation::new(error.into_builder(), 1).is_err());
+}
+
+#[test]
+fn child_that_does_not_run_says_what_it_does_instead() {
+    let mut simulation = Simulation::new(Supervisor::builder().child(unused("child")), 1).unwrap();
+    let NotRunning { child, .. } = simulation.heartbeat("child", "nothing").unwrap_err();
+    assert_eq!(child.unwrap().status, ChildStatus::Due);
+    simulation.advance(Duration::ZERO);
+    simulation.exit("child", Exit::failed("no")).unwrap();
+    let error = simulation.mark_healthy("child").unwrap_err();
+    assert!(error.to_string().contains("`child` is backing off: it failed"), "{error}");
+}
+
+#[test]
+fn callbacks_may_panic_and_command_the_supervisor_that_calls_them() {
+    let place = Arc::new(Mutex::new(None::<Handle>));
+    let its = place.clone();
+    let builder = Supervisor::builder()
+        .on_event(move |event| {
+            let handle = its.lock().clone().unwrap();
+            assert!(matches!(handle.wait_until_stopped(HOUR), Err(WaitError::OnSupervisorThread)));
+            if matches!(event.kind, EventKind::Started) && event.id == "first" {
+                handle.add(unused("second")).unwrap();
+                panic!("a sink panics");
+            }
+        })
+        .backoff(Backoff::from_fn(|_| panic!("a backoff panics")))
+        .child(unused("first"));
+    let mut simulation = Simulation::new(builder, 1).unwrap();
+    *place.lock() = Some(simulation.handle().clone());
+    simulation.advance(Duration::ZERO);
+    assert!(status(&simulation, "second").is_running());
+    simulation.exit("second", Exit::failed("no")).unwrap();
+    assert_eq!(status(&simulation, "second"), ChildStatus::BackingOff);
+    assert!(simulation.events().iter().any(|event| matches!(event.kind, EventKind::CallbackPanicked { .. })));
+    place.lock().take();
+}
