@@ -192,6 +192,7 @@ pub(crate) struct Ended {
 
 /// The facts about one child. [`ChildStatus`] has the table of what follows from them.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Circuit {
     pub(crate) rules: Rules,
     attempt_count: u32,
@@ -219,6 +220,7 @@ enum Rest {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Run {
     since: Instant,
     healthy: bool,
@@ -229,6 +231,7 @@ struct Run {
 
 /// A watch over the heartbeats of a run.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Watch {
     /// How many there were when it was last looked at, and when that was.
     heartbeats: u64,
@@ -237,6 +240,7 @@ struct Watch {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Told {
     /// The first cause wins and is never replaced.
     cause: StopCause,
@@ -556,5 +560,26 @@ impl Circuit {
         }
         told.deadline = deadline;
         std::mem::replace(&mut told.lapsed, false)
+    }
+}
+
+#[cfg(test)]
+impl Circuit {
+    /// Whatever decides what becomes of it, for telling apart moments of which something else may follow. Instants are shown as
+    /// how far away they are, and not how long ago where that is over.
+    pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
+        let Self { rules, attempt_count, not_before, flag, held, removing, restarting, closing, rest, retired, run, last_run: _ } =
+            self;
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let run = run.as_ref().map(|Run { since, healthy, told, overdue, watch }| {
+            let age = |at: Instant| at.saturating_duration_since(*since).min(rules.healthy_after);
+            let told = told.as_ref().map(|Told { cause, at, deadline, lapsed }| (*cause, age(*at), left(*deadline), *lapsed));
+            let watch = watch.as_ref().map(|Watch { heartbeats, looked, silent_for }| {
+                (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
+            });
+            (age(now), *healthy, told, *overdue, watch)
+        });
+        let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
+        (rules.stop_timeout, *attempt_count, left(*not_before), switches, *rest as u8, run)
     }
 }

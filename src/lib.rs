@@ -506,10 +506,10 @@ mod id;
 mod inbox;
 mod lineage;
 mod main_loop;
+#[cfg(test)]
+mod proof;
 mod report;
 mod roster;
-#[cfg(test)]
-mod schedules;
 mod shared;
 mod simulation;
 mod snapshot;
@@ -517,8 +517,6 @@ mod stop;
 mod supervisor;
 mod telemetry;
 mod threads;
-#[cfg(test)]
-mod timelines;
 mod unwind;
 mod watch;
 mod worker;

@@ -61,6 +61,7 @@ pub(crate) trait Outside {
 
 /// What the core tells the outside to do, in this order.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) enum Action {
     /// Let other threads see this; `stopped` is there if a run has just ended.
     Publish {
@@ -114,6 +115,7 @@ pub(crate) enum Progress {
 
 /// An event but for its place in the order of all, which the outside gives it as it records it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Report {
     pub(crate) id: ChildId,
     pub(crate) run: u64,
@@ -122,6 +124,7 @@ pub(crate) struct Report {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Roster {
     children: BTreeMap<Key, Child>,
     /// One deadline at most for each child, replaced and never left behind.
@@ -140,6 +143,7 @@ pub(crate) struct Roster {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Child {
     id: ChildId,
     circuit: Circuit,
@@ -152,6 +156,7 @@ struct Child {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Step {
     Act(Action),
     /// These two begin a span of time, and so wait for the instant at which they are taken up.
@@ -161,6 +166,7 @@ enum Step {
 
 /// A pass over all children in list order that asks each flag.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Round {
     after: Option<Key>,
     /// Another one was asked for meanwhile.
@@ -630,4 +636,21 @@ fn ask_backoff(outside: &mut impl Outside, key: Key, attempt: u32, asked: &mut O
     let answer = outside.backoff(key, attempt);
     *asked = Some(answer.panic);
     answer.value
+}
+
+#[cfg(test)]
+impl Roster {
+    /// Whatever decides what it does next, once all is settled. Run numbers are left out: that they rise is all they do.
+    pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
+        let Self { children, deadlines, actions, unsettled, round, has_had_round: _, next_run: _, closing, awaited } = self;
+        assert!(actions.is_empty() && unsettled.is_empty() && round.is_none() && deadlines.len() <= children.len());
+        let children: Vec<_> = children
+            .iter()
+            .map(|(key, Child { id: _, circuit, shown, wake, faults })| {
+                let wake = wake.map(|at| at.saturating_duration_since(now));
+                (*key, circuit.essence(now), shown.map(|view| (view.status, view.circuit)), wake, faults.clone())
+            })
+            .collect();
+        (children, *closing, *awaited)
+    }
 }

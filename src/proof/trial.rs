@@ -1,11 +1,7 @@
-//! Random schedules against the core, on virtual time, with every promise checked after every step.
-//!
-//! `SCHEDULES=50000000 cargo test simulation` runs as many as given; a failure prints the seed of its schedule, and `SEED=n`
-//! runs that one alone.
+//! The core on trial: a reference model that knows only what is told and asked, and checks every promise after every step.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    env,
     time::{Duration, Instant},
 };
 
@@ -15,23 +11,15 @@ use crate::{
     event::{EventKind, StopCause},
     exit::{Exit, Failure, Panic},
     id::ChildId,
+    inbox::Order,
     roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
 };
 
-const MS: Duration = Duration::from_millis(1);
-const STEPS: u32 = 60;
+pub(crate) const MS: Duration = Duration::from_millis(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Hold,
-    Release,
-    Remove,
-    Restart,
-    Reset,
-}
-
-#[derive(Debug)]
-enum Message {
+/// What is on its way to the core.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
     Exit { key: Key, run: u64, exit: Exit, at: Instant },
     MarkedHealthy { key: Key, run: u64 },
     FirstHeartbeat { key: Key, run: u64 },
@@ -43,71 +31,114 @@ enum Message {
 }
 
 /// What a child is known to be by somebody who only sees what is told and asked.
-#[derive(Debug)]
-struct Model {
-    id: ChildId,
-    rules: Rules,
-    flag: Option<bool>,
-    asked_flag: bool,
-    fails_to_spawn: bool,
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) id: ChildId,
+    pub(crate) rules: Rules,
+    pub(crate) flag: Option<bool>,
+    pub(crate) asked_flag: bool,
+    pub(crate) fails_to_spawn: bool,
     /// Orders that hold from the moment at which they were given.
-    held: bool,
-    removing: bool,
+    pub(crate) held: bool,
+    pub(crate) removing: bool,
     /// The orders that have arrived.
-    arrived_held: bool,
-    arrived_removing: bool,
-    listed: bool,
-    began: Option<u64>,
-    started: Option<u64>,
-    body: Option<Body>,
-    told: Option<(Instant, Option<Instant>)>,
+    pub(crate) arrived_held: bool,
+    pub(crate) arrived_removing: bool,
+    pub(crate) listed: bool,
+    pub(crate) began: Option<u64>,
+    pub(crate) started: Option<u64>,
+    pub(crate) body: Option<Body>,
+    pub(crate) told: Option<(Instant, Option<Instant>)>,
     /// Who sees only the outside may know of a restart by hand by this.
-    restarting: bool,
-    heartbeats: u64,
-    last_heartbeat: Option<Instant>,
+    pub(crate) restarting: bool,
+    pub(crate) heartbeats: u64,
+    pub(crate) last_heartbeat: Option<Instant>,
     /// Told to stop because it hung or its callers tripped it, which is a failure.
-    told_as_failure: bool,
-    failures: u32,
-    last_run: u64,
-    not_before: Option<Option<Instant>>,
-    healthy: bool,
+    pub(crate) told_as_failure: bool,
+    pub(crate) failures: u32,
+    pub(crate) last_run: u64,
+    pub(crate) not_before: Option<Option<Instant>>,
+    pub(crate) healthy: bool,
     /// It was up long enough; that has to be told before its end is.
-    was_healthy: bool,
-    overdue: bool,
-    done: bool,
+    pub(crate) was_healthy: bool,
+    pub(crate) overdue: bool,
+    pub(crate) done: bool,
     /// Its closure has been given up, or will be as the run ends.
-    let_go: bool,
-    view: Option<View>,
-    backoffs_asked: u32,
+    pub(crate) let_go: bool,
+    pub(crate) view: Option<View>,
+    pub(crate) backoffs_asked: u32,
+    pub(crate) runs: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Body {
-    run: u64,
-    since: Instant,
+pub(crate) struct Body {
+    pub(crate) run: u64,
+    pub(crate) since: Instant,
     /// It has ended, and the message is on the way.
-    ended: bool,
+    pub(crate) ended: bool,
 }
 
-#[derive(Debug)]
-struct World {
-    random: fastrand::Rng,
-    now: Instant,
-    models: BTreeMap<Key, Model>,
-    closing: bool,
-    last_backoff: Option<(u32, Duration)>,
-    last_run: u64,
-    stops_in_close: Option<Vec<Key>>,
+/// How the outside answers where it has a choice.
+#[derive(Clone, Debug)]
+pub(crate) enum Whims {
+    Random(fastrand::Rng),
+    /// Callbacks take no time and never panic, and each backoff is so long.
+    None {
+        backoff: Duration,
+    },
 }
 
-struct Simulation {
-    seed: u64,
-    roster: Roster,
-    world: World,
-    inbox: VecDeque<Message>,
+impl Whims {
+    /// Something that happens `n` times in 256, if anything is left to chance.
+    fn happens(&mut self, n: u8) -> bool {
+        match self {
+            Self::Random(random) => random.u8(..) < n,
+            Self::None { .. } => false,
+        }
+    }
+
+    fn panics(&mut self) -> bool {
+        self.happens(8)
+    }
+
+    fn time_taken(&mut self) -> Duration {
+        let takes_time = self.happens(20);
+        match self {
+            Self::Random(random) => random.u32(..8) * u32::from(takes_time) * MS,
+            Self::None { .. } => Duration::ZERO,
+        }
+    }
+
+    fn backoff(&mut self) -> Duration {
+        const CHOICES: [u64; 5] = [0, 1, 1_000_000, 10_000_000, 1_000_000_000];
+        match self {
+            Self::Random(random) => {
+                CHOICES.get(random.usize(..=CHOICES.len())).map_or(Duration::MAX, |nanos| Duration::from_nanos(*nanos))
+            }
+            Self::None { backoff } => *backoff,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) whims: Whims,
+    pub(crate) now: Instant,
+    pub(crate) models: BTreeMap<Key, Model>,
+    pub(crate) closing: bool,
+    pub(crate) last_backoff: Option<(u32, Duration)>,
+    pub(crate) last_run: u64,
+    pub(crate) stops_in_close: Option<Vec<Key>>,
+}
+
+/// The core, the outside as the model has it, and what is on its way between them.
+#[derive(Clone)]
+pub(crate) struct Trial {
+    pub(crate) roster: Roster,
+    pub(crate) world: World,
+    pub(crate) inbox: VecDeque<Message>,
     next_key: u64,
-    trace: Vec<String>,
-    keeps_trace: bool,
+    pub(crate) trace: Option<Vec<String>>,
     is_closed: bool,
 }
 
@@ -118,7 +149,7 @@ impl Outside for World {
         assert_eq!(model.id, *id);
         assert!(model.listed, "{id} is gone and its flag was asked");
         assert!(!model.arrived_removing, "{id} is being removed and its flag was asked");
-        if self.random.u8(..) < 8 {
+        if self.whims.panics() {
             return Answer { value: None, panic: Some(Panic::new("flag", None)) };
         }
         model.asked_flag = model.flag.unwrap_or(model.asked_flag);
@@ -129,10 +160,9 @@ impl Outside for World {
         assert!(attempt >= 1, "a backoff was asked for attempt 0");
         let model = self.models.get_mut(&key).expect("only known children fail");
         model.backoffs_asked += 1;
-        let choices = [Duration::ZERO, Duration::from_nanos(1), MS, 10 * MS, 1000 * MS, Duration::MAX];
-        let delay = choices[self.random.usize(..choices.len())];
+        let delay = self.whims.backoff();
         self.last_backoff = Some((attempt, delay));
-        let panic = (self.random.u8(..) < 8).then(|| Panic::new("backoff", None));
+        let panic = self.whims.panics().then(|| Panic::new("backoff", None));
         Answer { value: delay, panic }
     }
 
@@ -161,6 +191,7 @@ impl Outside for World {
         self.last_run = view.run;
         model.last_run = view.run;
         model.began = Some(view.run);
+        model.runs += 1;
         model.view = Some(view);
         Ok(())
     }
@@ -181,16 +212,14 @@ impl Outside for World {
 impl World {
     /// Callbacks and threads take time, which a step that follows has to see.
     fn take_time(&mut self) {
-        if self.random.u8(..) < 20 {
-            self.now += self.random.u32(..8) * MS;
-        }
+        self.now += self.whims.time_taken();
     }
 }
 
-impl Simulation {
-    fn new(seed: u64, origin: Instant, keeps_trace: bool) -> Self {
+impl Trial {
+    pub(crate) fn new(whims: Whims, origin: Instant) -> Self {
         let world = World {
-            random: fastrand::Rng::with_seed(seed),
+            whims,
             now: origin,
             models: BTreeMap::new(),
             closing: false,
@@ -198,49 +227,26 @@ impl Simulation {
             last_run: 0,
             stops_in_close: None,
         };
-        let mut simulation = Self {
-            seed,
-            roster: Roster::new(),
-            world,
-            inbox: VecDeque::new(),
-            next_key: 0,
-            trace: Vec::new(),
-            keeps_trace,
-            is_closed: false,
-        };
-        for _ in 0..simulation.world.random.u32(0..4) {
-            let key = simulation.list();
-            simulation.insert(key);
-        }
-        simulation.roster.begin_round();
-        simulation
+        let (roster, inbox) = (Roster::new(), VecDeque::new());
+        Self { roster, world, inbox, next_key: 0, trace: None, is_closed: false }
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
-        if self.keeps_trace {
-            self.trace.push(what());
+        if let Some(trace) = &mut self.trace {
+            trace.push(what());
         }
     }
 
-    fn list(&mut self) -> Key {
-        let random = &mut self.world.random;
-        let pick = |random: &mut fastrand::Rng, choices: &[Duration]| choices[random.usize(..choices.len())];
-        let rules = Rules {
-            policy: [Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Temporary][random.usize(..4)],
-            healthy_after: pick(random, &[Duration::ZERO, 5 * MS, 100 * MS, Duration::MAX]),
-            stop_timeout: pick(random, &[Duration::ZERO, 5 * MS, 1000 * MS, Duration::MAX]),
-            max_restarts: [None, None, Some(0), Some(2)][random.usize(..4)],
-            significant: false,
-            watchdog: [None, Some(MS / 3), Some(40 * MS), Some(Duration::MAX)][random.usize(..4)],
-        };
+    /// Makes a child known to the outside.
+    pub(crate) fn list(&mut self, rules: Rules, flag: bool, fails_to_spawn: bool) -> Key {
         let key = Key(self.next_key);
         self.next_key += 1;
         let model = Model {
             id: ChildId::from(format!("child{}", key.0)),
             rules,
-            flag: Some(random.u8(..) < 200),
+            flag: Some(flag),
             asked_flag: true,
-            fails_to_spawn: random.u8(..) < 20,
+            fails_to_spawn,
             held: false,
             removing: false,
             arrived_held: false,
@@ -264,96 +270,18 @@ impl Simulation {
             let_go: false,
             view: None,
             backoffs_asked: 0,
+            runs: 0,
         };
         self.world.models.insert(key, model);
         key
     }
 
-    fn insert(&mut self, key: Key) {
+    pub(crate) fn insert(&mut self, key: Key) {
         let model = &self.world.models[&key];
         self.roster.insert(key, model.id.clone(), model.rules.clone(), self.world.now);
     }
 
-    fn run(&mut self) {
-        self.settle();
-        for _ in 0..STEPS {
-            self.step();
-            self.settle();
-        }
-        self.end();
-    }
-
-    fn step(&mut self) {
-        let keys: Vec<Key> = self.world.models.keys().copied().collect();
-        let key = (!keys.is_empty()).then(|| keys[self.world.random.usize(..keys.len())]);
-        match self.world.random.u32(..100) {
-            0..28 => self.deliver(),
-            28..45 => self.advance(),
-            45..50 => {
-                // The engine was held up: it finds a message and a timer at the same time.
-                self.advance();
-                self.deliver();
-            }
-            50..65 => self.exit(),
-            65..68 => self.stale_exit(),
-            68..74 => {
-                if let Some(model) = key.and_then(|key| self.world.models.get_mut(&key)) {
-                    model.flag = [Some(true), Some(true), Some(false), None][self.world.random.usize(..4)];
-                }
-            }
-            74..80 => self.inbox.push_back(Message::Round),
-            80..82 => {
-                if let Some(model) = key.and_then(|key| self.world.models.get_mut(&key)) {
-                    model.fails_to_spawn = self.world.random.bool();
-                }
-            }
-            82..84 => {
-                let now = self.world.now;
-                if let Some(model) = key.and_then(|key| self.world.models.get_mut(&key)) {
-                    if let Some(body) = model.body.filter(|body| !body.ended) {
-                        model.heartbeats += 1;
-                        model.last_heartbeat = Some(now);
-                        if model.heartbeats == 1 {
-                            self.inbox.push_back(Message::FirstHeartbeat { key: key.expect("there is a body"), run: body.run });
-                        }
-                    }
-                }
-            }
-            84 => {
-                if let Some(body) = key.and_then(|key| self.world.models[&key].body) {
-                    let run = if self.world.random.bool() { body.run.wrapping_sub(1) } else { body.run };
-                    self.inbox.push_back(Message::Trip { key: key.expect("there is a body"), run });
-                }
-            }
-            85 => {
-                if let Some(body) = key.and_then(|key| self.world.models[&key].body) {
-                    let run = if self.world.random.u8(..) < 30 { body.run.wrapping_sub(1) } else { body.run };
-                    self.inbox.push_back(Message::MarkedHealthy { key: key.expect("there is a body"), run });
-                }
-            }
-            86..96 => {
-                if let Some(key) = key {
-                    let orders = [Order::Hold, Order::Release, Order::Remove, Order::Restart, Order::Reset];
-                    let order = orders[self.world.random.usize(..orders.len())];
-                    self.order(key, order);
-                }
-            }
-            96..99 => {
-                if !self.world.closing && self.world.models.len() < 8 {
-                    let key = self.list();
-                    self.inbox.push_back(Message::Add { key });
-                }
-            }
-            _ => {
-                if self.world.random.u8(..) < 60 {
-                    let limit = [Duration::ZERO, 50 * MS, Duration::MAX][self.world.random.usize(..3)];
-                    self.close(limit);
-                }
-            }
-        }
-    }
-
-    fn order(&mut self, key: Key, order: Order) {
+    pub(crate) fn order(&mut self, key: Key, order: Order) {
         let model = self.world.models.get_mut(&key).expect("picked from the models");
         if !model.listed {
             return;
@@ -367,12 +295,12 @@ impl Simulation {
         self.inbox.push_back(Message::Order { key, order });
     }
 
-    fn close(&mut self, limit: Duration) {
+    pub(crate) fn close(&mut self, limit: Duration) {
         self.world.closing = true;
         self.inbox.push_back(Message::Close { limit });
     }
 
-    fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         let Some(message) = self.inbox.pop_front() else { return };
         self.note(|| format!("deliver {message:?}"));
         let now = self.world.now;
@@ -507,27 +435,8 @@ impl Simulation {
         }
     }
 
-    fn exit(&mut self) {
-        let running: Vec<Key> = self
-            .world
-            .models
-            .iter()
-            .filter(|(_, model)| model.body.is_some_and(|body| !body.ended))
-            .map(|(&key, _)| key)
-            .collect();
-        if running.is_empty() {
-            return;
-        }
-        let key = running[self.world.random.usize(..running.len())];
-        self.exit_of(key);
-    }
-
-    fn exit_of(&mut self, key: Key) {
-        let exit = match self.world.random.u8(..3) {
-            0 => Exit::Completed,
-            1 => Exit::Failed(Failure::new("failed", std::sync::Arc::new(std::io::Error::other("failed")))),
-            _ => Exit::Panicked(Panic::new("panicked", None)),
-        };
+    /// Ends the present run of a child; the word of it is on its way.
+    pub(crate) fn exit(&mut self, key: Key, exit: Exit) {
         let at = self.world.now;
         let body = self.world.models.get_mut(&key).and_then(|model| model.body.as_mut()).expect("it runs");
         body.ended = true;
@@ -535,42 +444,8 @@ impl Simulation {
         self.inbox.push_back(Message::Exit { key, run, exit, at });
     }
 
-    fn stale_exit(&mut self) {
-        let key = Key(self.world.random.u64(..self.next_key + 2));
-        let run = self.world.random.u64(..self.world.last_run + 2);
-        let is_present = self.world.models.get(&key).and_then(|model| model.body).is_some_and(|body| body.run == run);
-        if !is_present {
-            let at = self.world.now;
-            self.inbox.push_front(Message::Exit { key, run, exit: Exit::Completed, at });
-            self.deliver();
-        }
-    }
-
-    /// Goes to just before, at, or just after something that is due, or a little on.
-    fn advance(&mut self) {
-        let mut moments: Vec<Instant> = Vec::new();
-        for model in self.world.models.values() {
-            moments.extend(model.not_before.flatten());
-            moments.extend(model.told.and_then(|(_, until)| until));
-            moments.extend(model.body.and_then(|body| deadline::after(body.since, model.rules.healthy_after)));
-        }
-        moments.retain(|moment| *moment + Duration::from_nanos(1) > self.world.now);
-        let target = if moments.is_empty() || self.world.random.u8(..) < 60 {
-            self.world.now + self.world.random.u32(..20) * MS
-        } else {
-            let moment = moments[self.world.random.usize(..moments.len())];
-            match self.world.random.u8(..3) {
-                0 => moment.checked_sub(Duration::from_nanos(1)).unwrap_or(moment),
-                1 => moment,
-                _ => moment + Duration::from_nanos(1),
-            }
-        };
-        self.world.now = self.world.now.max(target);
-        self.note(|| String::from("advance"));
-    }
-
     /// What the engine does after each message.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             self.roster.expire(self.world.now);
             self.perform_all();
@@ -752,22 +627,8 @@ impl Simulation {
         }
     }
 
-    /// Shuts down: whatever happened before, that comes to an end.
-    fn end(&mut self) {
-        self.close(Duration::MAX);
-        while !self.inbox.is_empty() {
-            self.deliver();
-            self.settle();
-        }
-        assert!(self.roster.is_closing());
-        let running: Vec<Key> = self.world.models.iter().filter(|(_, model)| model.body.is_some()).map(|(&key, _)| key).collect();
-        for key in running {
-            self.exit_of(key);
-            self.advance();
-            self.settle();
-            self.deliver();
-            self.settle();
-        }
+    /// What holds after a shutdown that nobody outlives.
+    pub(crate) fn check_end(&self) {
         assert!(self.roster.is_over(), "promise 11: a shutdown with nobody running is over");
         let open: BTreeSet<&Key> = self
             .world
@@ -783,33 +644,46 @@ impl Simulation {
     }
 }
 
-#[test]
-#[expect(clippy::disallowed_methods, reason = "any instant does as the origin of virtual time")]
-fn every_promise_of_the_core_holds_on_random_schedules() {
-    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let origin = Instant::now();
-    if let Some(seed) = number("SEED") {
-        let mut simulation = Simulation::new(seed, origin, true);
-        let result = crate::unwind::catch(|| simulation.run());
-        for line in &simulation.trace {
-            println!("{line}");
-        }
-        result.expect("the schedule of this seed fails");
-        return;
+impl Trial {
+    /// Whatever decides what can happen next, and what the model then expects.
+    pub(crate) fn essence(&self) -> impl std::hash::Hash + use<> {
+        let Self { roster, world, inbox, next_key: _, trace: _, is_closed } = self;
+        let World { whims: _, now, models, closing, last_backoff: _, last_run: _, stops_in_close: _ } = world;
+        let models: Vec<_> = models.values().map(|model| model.essence(*now)).collect();
+        let inbox: Vec<_> = inbox.iter().map(|message| message.essence(world)).collect();
+        (roster.essence(*now), models, inbox, *closing, *is_closed)
     }
-    let schedules = number("SCHEDULES").unwrap_or(200_000);
-    std::thread::scope(|scope| {
-        for half in 0..2 {
-            std::thread::Builder::new()
-                .spawn_scoped(scope, move || {
-                    for seed in (half..schedules).step_by(2) {
-                        let mut simulation = Simulation::new(seed, origin, false);
-                        if let Err(panic) = crate::unwind::catch(|| simulation.run()) {
-                            panic!("schedule failed, run it alone with SEED={}: {}", simulation.seed, panic.message());
-                        }
-                    }
-                })
-                .expect("a thread for half of the schedules");
+}
+
+impl Model {
+    fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);
+        let body = self.body.map(|body| (ago(body.since), body.ended));
+        let told = self.told.map(|(at, until)| (ago(at), left(until)));
+        let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
+        let life = [self.listed, self.began.is_some(), self.started.is_some(), self.restarting, self.done, self.let_go];
+        let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
+        let outside = (self.flag, self.asked_flag, self.fails_to_spawn);
+        (body, told, orders, life, run, outside, self.failures, self.not_before.map(left), self.runs)
+    }
+}
+
+impl Message {
+    fn essence(&self, world: &World) -> impl std::hash::Hash + use<> {
+        let is_present = |key: &Key, run: &u64| world.models.get(key).is_some_and(|model| model.last_run == *run);
+        match self {
+            Self::Exit { key, run, exit, at } => {
+                let ago = world.now.saturating_duration_since(*at);
+                (0, Some(*key), is_present(key, run), exit.name(), Some(ago), None)
+            }
+            Self::MarkedHealthy { key, run } => (1, Some(*key), is_present(key, run), "", None, None),
+            Self::FirstHeartbeat { key, run } => (2, Some(*key), is_present(key, run), "", None, None),
+            Self::Trip { key, run } => (3, Some(*key), is_present(key, run), "", None, None),
+            Self::Order { key, order } => (4, Some(*key), false, "", None, Some(*order as u8)),
+            Self::Add { key } => (5, Some(*key), false, "", None, None),
+            Self::Round => (6, None, false, "", None, None),
+            Self::Close { limit } => (7, None, false, "", Some(*limit), None),
         }
-    });
+    }
 }

@@ -1,0 +1,6 @@
+//! The proofs of the core: the same laws on drawn timelines, on random schedules, and on all schedules of a small world.
+
+mod schedules;
+mod search;
+mod timelines;
+mod trial;

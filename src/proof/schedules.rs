@@ -1,0 +1,238 @@
+//! Random schedules against the core, on virtual time, with every promise checked after every step.
+//!
+//! `SCHEDULES=50000000 cargo test schedules` runs as many as given; a failure prints the seed of its schedule, and `SEED=n`
+//! runs that one alone and prints what happened in it.
+
+use std::{
+    env, thread,
+    time::{Duration, Instant},
+};
+
+use super::trial::{MS, Message, Trial, Whims};
+use crate::{
+    circuit::{Policy, Rules},
+    clock::system_now,
+    deadline,
+    exit::Exit,
+    inbox::Order,
+    roster::Key,
+    unwind,
+};
+
+const STEPS: u32 = 60;
+
+struct Schedule {
+    random: fastrand::Rng,
+    trial: Trial,
+}
+
+impl Schedule {
+    fn new(seed: u64, origin: Instant) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let trial = Trial::new(Whims::Random(random.fork()), origin);
+        let mut schedule = Self { random, trial };
+        for _ in 0..schedule.random.u32(0..4) {
+            let key = schedule.list();
+            schedule.trial.insert(key);
+        }
+        schedule.trial.roster.begin_round();
+        schedule
+    }
+
+    fn list(&mut self) -> Key {
+        let random = &mut self.random;
+        let rules = Rules {
+            policy: one_of(random, &[Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Temporary]),
+            healthy_after: one_of(random, &[Duration::ZERO, 5 * MS, 100 * MS, Duration::MAX]),
+            stop_timeout: one_of(random, &[Duration::ZERO, 5 * MS, 1000 * MS, Duration::MAX]),
+            max_restarts: one_of(random, &[None, None, Some(0), Some(2)]),
+            significant: false,
+            watchdog: one_of(random, &[None, Some(MS / 3), Some(40 * MS), Some(Duration::MAX)]),
+        };
+        let (flag, fails_to_spawn) = (random.u8(..) < 200, random.u8(..) < 20);
+        self.trial.list(rules, flag, fails_to_spawn)
+    }
+
+    fn run(&mut self) {
+        self.trial.settle();
+        for _ in 0..STEPS {
+            self.step();
+            self.trial.settle();
+        }
+        self.end();
+    }
+
+    fn step(&mut self) {
+        let keys: Vec<Key> = self.trial.world.models.keys().copied().collect();
+        match self.random.u32(..100) {
+            0..28 => self.trial.deliver(),
+            28..45 => self.advance(),
+            45..50 => {
+                // The engine was held up: it finds a message and a timer at the same time.
+                self.advance();
+                self.trial.deliver();
+            }
+            50..65 => self.exit(),
+            65..68 => self.stale_exit(),
+            68..74 => self.trial.inbox.push_back(Message::Round),
+            74..77 => {
+                if !self.trial.world.closing && keys.len() < 8 {
+                    let key = self.list();
+                    self.trial.inbox.push_back(Message::Add { key });
+                }
+            }
+            77 => {
+                if self.random.u8(..) < 60 {
+                    let limit = one_of(&mut self.random, &[Duration::ZERO, 50 * MS, Duration::MAX]);
+                    self.trial.close(limit);
+                }
+            }
+            choice => {
+                if !keys.is_empty() {
+                    let key = one_of(&mut self.random, &keys);
+                    self.step_of(key, choice);
+                }
+            }
+        }
+    }
+
+    /// Something that happens to one child.
+    fn step_of(&mut self, key: Key, choice: u32) {
+        let random = &mut self.random;
+        let now = self.trial.world.now;
+        let Some(model) = self.trial.world.models.get_mut(&key) else { return };
+        match choice {
+            ..84 => model.flag = one_of(random, &[Some(true), Some(true), Some(false), None]),
+            84..86 => model.fails_to_spawn = random.bool(),
+            86..96 => {
+                let orders = [Order::Hold, Order::Release, Order::Remove, Order::Restart, Order::Reset];
+                let order = one_of(random, &orders);
+                self.trial.order(key, order);
+            }
+            _ => {
+                let Some(body) = model.body.filter(|body| !body.ended || choice > 97) else { return };
+                // Now and then it is about an earlier run.
+                let run = if random.u8(..) < 60 { body.run.wrapping_sub(1) } else { body.run };
+                match choice {
+                    96..98 => {
+                        model.heartbeats += 1;
+                        model.last_heartbeat = Some(now);
+                        if model.heartbeats == 1 {
+                            self.trial.inbox.push_back(Message::FirstHeartbeat { key, run: body.run });
+                        }
+                    }
+                    98 => self.trial.inbox.push_back(Message::Trip { key, run }),
+                    _ => self.trial.inbox.push_back(Message::MarkedHealthy { key, run }),
+                }
+            }
+        }
+    }
+
+    fn running(&self) -> Vec<Key> {
+        let models = self.trial.world.models.iter();
+        models.filter(|(_, model)| model.body.is_some_and(|body| !body.ended)).map(|(&key, _)| key).collect()
+    }
+
+    fn exit(&mut self) {
+        let running = self.running();
+        if !running.is_empty() {
+            let key = one_of(&mut self.random, &running);
+            self.exit_of(key);
+        }
+    }
+
+    fn exit_of(&mut self, key: Key) {
+        let exits = [Exit::completed, || Exit::failed("failed"), || Exit::panicked("panicked")];
+        self.trial.exit(key, one_of(&mut self.random, &exits)());
+    }
+
+    /// The end of a run that is not the present one, or of a child that nobody knows.
+    fn stale_exit(&mut self) {
+        let key = Key(self.random.u64(..self.trial.world.models.len() as u64 + 2));
+        let run = self.random.u64(..self.trial.world.last_run + 2);
+        let body = self.trial.world.models.get(&key).and_then(|model| model.body);
+        if body.is_none_or(|body| body.run != run) {
+            let at = self.trial.world.now;
+            self.trial.inbox.push_front(Message::Exit { key, run, exit: Exit::Completed, at });
+            self.trial.deliver();
+        }
+    }
+
+    /// Goes to just before, at, or just after something that is due, or a little on.
+    fn advance(&mut self) {
+        let now = self.trial.world.now;
+        let mut moments: Vec<Instant> = Vec::new();
+        for model in self.trial.world.models.values() {
+            moments.extend(model.not_before.flatten());
+            moments.extend(model.told.and_then(|(_, until)| until));
+            moments.extend(model.body.and_then(|body| deadline::after(body.since, model.rules.healthy_after)));
+        }
+        moments.retain(|moment| *moment + Duration::from_nanos(1) > now);
+        let target = if moments.is_empty() || self.random.u8(..) < 60 {
+            now + self.random.u32(..20) * MS
+        } else {
+            let moment = one_of(&mut self.random, &moments);
+            match self.random.u8(..3) {
+                0 => moment.checked_sub(Duration::from_nanos(1)).unwrap_or(moment),
+                1 => moment,
+                _ => moment + Duration::from_nanos(1),
+            }
+        };
+        self.trial.world.now = now.max(target);
+    }
+
+    /// Shuts down: whatever happened before, that comes to an end.
+    fn end(&mut self) {
+        self.trial.close(Duration::MAX);
+        self.deliver_all();
+        assert!(self.trial.roster.is_closing());
+        for key in self.running() {
+            self.exit_of(key);
+            self.advance();
+            self.trial.settle();
+            self.deliver_all();
+        }
+        self.trial.check_end();
+    }
+
+    fn deliver_all(&mut self) {
+        while !self.trial.inbox.is_empty() {
+            self.trial.deliver();
+            self.trial.settle();
+        }
+    }
+}
+
+fn one_of<T: Clone>(random: &mut fastrand::Rng, choices: &[T]) -> T {
+    choices[random.usize(..choices.len())].clone()
+}
+
+#[test]
+fn every_promise_of_the_core_holds_on_random_schedules() {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let origin = system_now();
+    if let Some(seed) = number("SEED") {
+        let mut schedule = Schedule::new(seed, origin);
+        schedule.trial.trace = Some(Vec::new());
+        let result = unwind::catch(|| schedule.run());
+        for line in schedule.trial.trace.iter().flatten() {
+            println!("{line}");
+        }
+        result.expect("the schedule of this seed fails");
+        return;
+    }
+    let schedules = number("SCHEDULES").unwrap_or(200_000);
+    thread::scope(|scope| {
+        for half in 0..2 {
+            thread::Builder::new()
+                .spawn_scoped(scope, move || {
+                    for seed in (half..schedules).step_by(2) {
+                        if let Err(panic) = unwind::catch(|| Schedule::new(seed, origin).run()) {
+                            panic!("schedule failed, run it alone with SEED={seed}: {}", panic.message());
+                        }
+                    }
+                })
+                .expect("a thread for half of the schedules");
+        }
+    });
+}

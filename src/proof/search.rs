@@ -1,0 +1,213 @@
+//! All schedules of a small world: from every state, everything that can happen in it. The schedules of two children are
+//! followed for 5 steps, or for as many as `SEARCH_DEPTH` says.
+
+use std::{
+    collections::HashSet,
+    env,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use super::trial::{MS, Message, Trial, Whims};
+use crate::{
+    circuit::{Policy, Rules},
+    clock::system_now,
+    exit::Exit,
+    inbox::Order,
+    roster::Key,
+    unwind,
+};
+
+/// Something that can happen.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The core takes the next message.
+    Deliver,
+    /// Time passes until the next deadline.
+    Wait,
+    Close,
+    Of(Key, Happening),
+}
+
+/// Something that can happen to one child.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Return,
+    Panic,
+    MarkHealthy,
+    Trip,
+    FlipFlag,
+    FlipSpawning,
+    Give(Order),
+}
+
+const HAPPENINGS: [Happening; 11] = [
+    Happening::Return,
+    Happening::Panic,
+    Happening::MarkHealthy,
+    Happening::Trip,
+    Happening::FlipFlag,
+    Happening::FlipSpawning,
+    Happening::Give(Order::Hold),
+    Happening::Give(Order::Release),
+    Happening::Give(Order::Restart),
+    Happening::Give(Order::Reset),
+    Happening::Give(Order::Remove),
+];
+
+/// The bounds of the world that is searched.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Messages that are on their way at once; with none, each arrives as it is sent.
+    in_flight: usize,
+    /// Runs of each child.
+    runs: u32,
+    /// Steps from the start.
+    depth: u32,
+}
+
+/// Takes the step, and has the core do all that follows. `false` if it cannot be taken here.
+fn take(trial: &mut Trial, step: Step, bounds: Bounds) -> bool {
+    let happened = match step {
+        Step::Deliver if !trial.inbox.is_empty() => {
+            trial.deliver();
+            true
+        }
+        Step::Wait => trial.roster.next_deadline().is_some_and(|deadline| {
+            trial.world.now = deadline;
+            true
+        }),
+        // The others send a message.
+        _ if trial.inbox.len() >= bounds.in_flight.max(1) => false,
+        Step::Close if !trial.world.closing => {
+            trial.close(Duration::MAX);
+            true
+        }
+        Step::Of(key, happening) => happen(trial, key, happening),
+        Step::Deliver | Step::Close => false,
+    };
+    if happened {
+        trial.settle();
+        if bounds.in_flight == 0 && !trial.inbox.is_empty() {
+            trial.deliver();
+            trial.settle();
+        }
+    }
+    happened
+}
+
+fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
+    let Some(model) = trial.world.models.get_mut(&key).filter(|model| model.listed) else { return false };
+    let run = model.body.filter(|body| !body.ended).map(|body| body.run);
+    match (happening, run) {
+        (Happening::FlipFlag, _) => {
+            model.flag = model.flag.map(|on| !on);
+            trial.inbox.push_back(Message::Round);
+        }
+        (Happening::FlipSpawning, None) => model.fails_to_spawn ^= true,
+        (Happening::Return, Some(_)) => trial.exit(key, Exit::completed()),
+        (Happening::Panic, Some(_)) => trial.exit(key, Exit::panicked("")),
+        (Happening::MarkHealthy, Some(run)) => trial.inbox.push_back(Message::MarkedHealthy { key, run }),
+        (Happening::Trip, Some(run)) => trial.inbox.push_back(Message::Trip { key, run }),
+        (Happening::Give(order), _) => trial.order(key, order),
+        _ => return false,
+    }
+    true
+}
+
+/// What must change nothing: the ends of runs that were, and of a child that never was.
+fn check_stale_exits(trial: &Trial) {
+    let now = trial.world.now;
+    let Trial { mut roster, mut world, .. } = trial.clone();
+    let before = hash(&roster.essence(now));
+    for (key, run) in [(Key(0), 0), (Key(1), 0), (Key(9), 1), (Key(0), world.last_run + 1)] {
+        let ended = roster.run_ended(key, run, Exit::Completed, now, &mut world);
+        assert!(ended.is_err() && hash(&roster.essence(now)) == before, "promise 12: a stale exit changed something");
+    }
+}
+
+/// Two hashes: among some millions of states, that two share both is out of the question.
+fn hash(essence: &impl Hash) -> (u64, u64) {
+    let with = |salt: u64| {
+        let mut hasher = DefaultHasher::new();
+        (salt, essence).hash(&mut hasher);
+        hasher.finish()
+    };
+    (with(1), with(2))
+}
+
+/// Visits every state that can be reached. Returns how many there are, and how many steps were tried.
+fn search(start: Trial, bounds: Bounds) -> (usize, usize) {
+    let keys: Vec<Key> = start.world.models.keys().copied().collect();
+    let of_children = keys.iter().flat_map(|&key| HAPPENINGS.map(|happening| Step::Of(key, happening)));
+    let alphabet: Vec<Step> = [Step::Deliver, Step::Wait, Step::Close].into_iter().chain(of_children).collect();
+    let mut seen = HashSet::from([hash(&start.essence())]);
+    let mut paths: Vec<Option<(usize, Step)>> = vec![None];
+    let mut frontier = vec![(0, start)];
+    let mut tried = 0;
+    for _ in 0..bounds.depth {
+        if frontier.is_empty() {
+            break;
+        }
+        for (place, trial) in std::mem::take(&mut frontier) {
+            for &step in &alphabet {
+                let mut next = trial.clone();
+                match unwind::catch(|| take(&mut next, step, bounds)) {
+                    Ok(false) => continue,
+                    Ok(true) => tried += 1,
+                    Err(panic) => panic!("{}, after {:?}", panic.message(), path(&paths, place, step)),
+                }
+                let runs = next.world.models.values().map(|model| model.runs).max().unwrap_or_default();
+                if runs <= bounds.runs && seen.insert(hash(&next.essence())) {
+                    check_stale_exits(&next);
+                    frontier.push((paths.len(), next));
+                    paths.push(Some((place, step)));
+                }
+            }
+        }
+    }
+    (seen.len(), tried)
+}
+
+/// The steps that lead to a state, and one more.
+fn path(paths: &[Option<(usize, Step)>], place: usize, last: Step) -> Vec<Step> {
+    let before = std::iter::successors(paths[place], |&(place, _)| paths[place]);
+    let mut steps: Vec<Step> = [last].into_iter().chain(before.map(|(_, step)| step)).collect();
+    steps.reverse();
+    steps
+}
+
+/// A world of children with small settings, so that its deadlines often fall together.
+fn world(policies: &[Policy]) -> Trial {
+    let mut trial = Trial::new(Whims::None { backoff: MS }, system_now());
+    for &policy in policies {
+        let max_restarts = (policy == Policy::Transient).then_some(1);
+        let (healthy_after, stop_timeout) = (2 * MS, MS);
+        let rules = Rules { policy, healthy_after, stop_timeout, max_restarts, significant: false, watchdog: None };
+        let key = trial.list(rules, true, false);
+        trial.insert(key);
+    }
+    trial.roster.begin_round();
+    trial.settle();
+    trial
+}
+
+/// One child, and a message under way, which anything may overtake: without end, but for three runs.
+#[test]
+fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
+    for policy in [Policy::Permanent, Policy::Transient, Policy::Temporary] {
+        let (states, steps) = search(world(&[policy]), Bounds { in_flight: 1, runs: 3, depth: u32::MAX });
+        println!("{policy:?}: all {states} states, by {steps} steps");
+    }
+}
+
+/// The states of two children are those of one, squared; so these are all schedules of so many steps, in which each message
+/// arrives at once.
+#[test]
+fn every_promise_of_the_core_holds_in_all_short_schedules_of_two_children() {
+    let depth = env::var("SEARCH_DEPTH").ok().and_then(|depth| depth.parse().ok()).unwrap_or(5);
+    for policies in [[Policy::Permanent, Policy::Permanent], [Policy::Transient, Policy::Temporary]] {
+        let (states, steps) = search(world(&policies), Bounds { in_flight: 0, runs: 3, depth });
+        println!("{policies:?}: {states} states within {depth} steps, by {steps} steps in all");
+    }
+}
