@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo bench --bench supervision                            # all figures, on a quiet machine
-//! cargo bench --bench supervision -- --only restart_p50      # one of them; may be repeated
+//! cargo bench --bench supervision -- --only restart_p50      # one of them, or all that begin so; may be repeated
 //! cargo bench --bench supervision -- --json figures.jsonl    # the lines of JSON go to a file
 //! cargo bench --bench supervision -- --quick                 # does it work? Its figures mean nothing.
 //! cargo bench --bench supervision -- --growth                # time against the number of children

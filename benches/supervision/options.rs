@@ -8,7 +8,7 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     /// The table of growth instead of the figures.
     pub(crate) growth: bool,
-    /// The figures that are wanted; all if there are none.
+    /// The figures that are wanted, or the words with which their names begin; all if there are none.
     pub(crate) only: Vec<String>,
     pub(crate) json: Option<PathBuf>,
 }
@@ -28,7 +28,7 @@ impl Options {
                 "--json" => options.json = Some(args.next().ok_or("--json needs a file")?.into()),
                 "--only" => {
                     let figure = args.next().ok_or("--only needs a figure")?;
-                    if !figures.contains(&figure.as_str()) {
+                    if !figures.iter().any(|known| begins_with(known, &figure)) {
                         return Err(format!("no figure is called `{figure}`; there are {}", figures.join(", ")));
                     }
                     options.only.push(figure);
@@ -40,7 +40,7 @@ impl Options {
     }
 
     pub(crate) fn wants(&self, figure: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == figure)
+        self.only.is_empty() || self.only.iter().any(|only| begins_with(figure, only))
     }
 
     /// How many launches to make.
@@ -52,4 +52,9 @@ impl Options {
     pub(crate) fn sizes(&self, full: &[usize]) -> Vec<usize> {
         full.iter().copied().filter(|&size| !self.quick || size <= 1_000).collect()
     }
+}
+
+/// Whether a name is made of these words and perhaps more: `idle` means `idle_cpu`, and `idl` nothing.
+fn begins_with(name: &str, words: &str) -> bool {
+    name.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
