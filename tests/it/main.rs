@@ -9,6 +9,7 @@
 mod support;
 
 mod backoff;
+mod blocking;
 mod breaker;
 mod callbacks;
 mod exit;

@@ -1,0 +1,269 @@
+//! User code that blocks the supervisor thread.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use circuit_breaker_supervisor::{Backoff, Callback, ChildSpec, EventKind, Handle, ShutdownCause, Supervisor, WaitError};
+use crossbeam_channel::{bounded, unbounded};
+
+use crate::support::*;
+
+/// Everything but a wait answers while the supervisor thread is stuck; a wait ends in time.
+fn check_answers(handle: &Handle, id: &str) {
+    let began = Instant::now();
+    for command in [handle.check_now(), handle.hold(id), handle.release(id), handle.restart(id), handle.reset(id)] {
+        command.unwrap();
+    }
+    handle.add(idler("added meanwhile")).unwrap();
+    handle.remove("added meanwhile").unwrap();
+    assert!(handle.child(id).is_some());
+    assert!(handle.snapshot().counts().children >= 1);
+    assert!(matches!(handle.wait_for(id, 10 * MS, |_| false), Err(WaitError::TimedOut(_))));
+    assert!(matches!(handle.wait_until_gone(id, 10 * MS), Err(WaitError::TimedOut(_))));
+    assert!(matches!(handle.wait_until_stopped(10 * MS), Err(WaitError::TimedOut(_))));
+    assert!(began.elapsed() < DEADLINE);
+}
+
+/// Ends a supervisor whose thread is stuck in a callback for `id`, and checks that its children end without it.
+fn check_stuck_shutdown(supervisor: Supervisor, callback: Callback, id: &str) {
+    let handle = supervisor.handle().clone();
+    let began = Instant::now();
+    let report = supervisor.shutdown();
+    assert!(began.elapsed() < DEADLINE, "bounded");
+    let stuck = report.stuck_in.clone().unwrap_or_else(|| panic!("stuck: {report}"));
+    assert_eq!((stuck.callback, stuck.id.as_deref()), (callback, Some(id)), "{report}");
+    assert!(report.unstopped.is_empty() && !report.is_clean(), "{report}");
+    assert!(report.to_string().contains(&format!("stuck in the `{callback}` callback for child `{id}`")), "{report}");
+    assert!(handle.add(idler("late")).is_err());
+}
+
+// CB-07
+#[test]
+fn sink_that_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let (child, strings) = puppet("child");
+    let (bystander, ended) = bounded(1);
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            if event.id == "child" && matches!(event.kind, EventKind::Stopped { .. }) {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+        })
+        .stop_timeout(1000 * MS)
+        .child(child)
+        .child(ChildSpec::new("bystander", move |ctx| {
+            let _ = ctx.sleep(Duration::MAX);
+            let _ = bystander.try_send(());
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Sink, "child");
+    take(&ended);
+    drop(gate);
+    // The thread that comes back finds nothing left to do, and ends.
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(strings.runs.is_empty(), "nothing restarts");
+}
+
+// CB-07
+#[test]
+fn flag_that_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let stuck = Arc::new(AtomicBool::new(false));
+    let its = stuck.clone();
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .stop_timeout(1000 * MS)
+        .poll_interval(Duration::MAX)
+        .enabled(move |_| {
+            if its.load(Ordering::SeqCst) {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+            true
+        })
+        .child(child)
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    strings.next_run();
+    stuck.store(true, Ordering::SeqCst);
+    handle.check_now().unwrap();
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Enabled, "child");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(strings.runs.is_empty());
+}
+
+#[test]
+fn backoff_that_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let (child, strings) = puppet("child");
+    let backoff = Backoff::from_fn(move |_| {
+        let _ = entered.try_send(());
+        bar.wait();
+        Duration::ZERO
+    });
+    let supervisor =
+        Supervisor::builder().stop_timeout(1000 * MS).child(child.backoff(backoff)).child(idler("other")).start().unwrap();
+    let handle = supervisor.handle().clone();
+    strings.next_run();
+    strings.act(Act::Fail("no"));
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Backoff, "child");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(strings.runs.is_empty());
+}
+
+/// Blocks as it is dropped.
+#[derive(Debug)]
+struct Sticky(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sticky")
+    }
+}
+
+impl Error for Sticky {}
+
+impl Drop for Sticky {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(());
+        let _ = self.1.recv();
+    }
+}
+
+#[test]
+fn error_whose_drop_blocks_delays_neither_answers_nor_the_shutdown() {
+    let (gate, bar) = bounded::<()>(0);
+    let (entered, blocked) = bounded(1);
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .stop_timeout(1000 * MS)
+        .backoff(constant(Duration::ZERO))
+        .child(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
+            0 => Err(Sticky(entered.clone(), bar.clone()).into()),
+            1 => Err("its message takes the place of the sticky one".into()),
+            _ => idle(ctx),
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    take(&blocked);
+    check_answers(&handle, "child");
+    check_stuck_shutdown(supervisor, Callback::Drop, "child");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+}
+
+#[test]
+fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
+    let (gate, bar) = gate();
+    let (deaf, deaf_gate, started) = stubborn("deaf");
+    let (entered, blocked) = bounded(1);
+    let supervisor = Supervisor::builder()
+        .stop_timeout(1000 * MS)
+        .on_event(move |event| {
+            if event.id == "last" {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+        })
+        .child(deaf)
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    let ctx = take(&started);
+    handle.add(idler("last")).unwrap();
+    take(&blocked);
+    let report = supervisor.shutdown();
+    assert!(ctx.is_stopping());
+    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    assert!(report.stuck_in.is_some());
+    // The supervisor thread comes back, and finds it there as well.
+    drop(gate);
+    let report = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    assert!(report.stuck_in.is_none());
+    drop(deaf_gate);
+}
+
+#[test]
+fn stuck_supervisor_still_has_stop_callbacks_called() {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let (sender, ended) = unbounded();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(DEADLINE)
+        .on_event(move |event| {
+            if event.id == "last" {
+                let _ = entered.try_send(());
+                bar.wait();
+            }
+        })
+        .child(ChildSpec::new("reader", move |ctx| {
+            let (close, socket) = bounded::<()>(0);
+            let _guard = ctx.on_stop(move || drop(close));
+            let _ = socket.recv();
+            let _ = sender.send(());
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    handle.add(idler("last")).unwrap();
+    take(&blocked);
+    let ender = thread::spawn(move || supervisor.shutdown_within(Duration::from_secs(1)));
+    take(&ended);
+    let report = ender.join().unwrap();
+    assert!(report.unstopped.is_empty() && report.stuck_in.is_some(), "{report}");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+}
+
+#[test]
+fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
+    let (held, bar) = gate();
+    let (entered, is_held) = unbounded();
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            // The very last event of a supervisor that ends by itself.
+            if event.id == "idle" && matches!(event.kind, EventKind::Stopped { .. }) {
+                let _ = entered.send(());
+                bar.wait();
+            }
+        })
+        .stop_timeout(100 * MS)
+        .child(idler("idle"))
+        .child(ChildSpec::new("doomed", |_| Err("no luck".into())).max_restarts(0).significant(true))
+        .start()
+        .unwrap();
+    take(&is_held);
+    let report = supervisor.shutdown();
+    assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "doomed"), "{report}");
+    assert_eq!(report.stuck_in.map(|stuck| stuck.callback), Some(Callback::Sink));
+    drop(held);
+}
