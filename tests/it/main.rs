@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
 
+mod subprocess;
 mod support;
 
 mod backoff;
@@ -14,12 +15,14 @@ mod breaker;
 mod callbacks;
 mod exit;
 mod flags;
+mod footprint;
 mod input;
 mod nesting;
 mod operating;
 mod process;
 mod queries;
 mod reentrancy;
+mod shortage;
 mod simulating;
 mod start;
 mod stop;

@@ -1,74 +1,31 @@
-//! What concerns a whole process: aborts, exit codes, the panic hook, the log, limits. Each test runs itself again in a process
-//! of its own.
+//! What concerns a whole process: aborts, exit codes, the panic hook, the log. Each test runs itself again in a process of its
+//! own.
 
 use std::{
     cell::RefCell,
-    env, fmt,
+    fmt,
     io::{BufRead, BufReader},
     panic,
-    process::{Command, ExitCode, Output, Stdio, Termination},
+    process::{Command, ExitCode, Stdio, Termination},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Handle, Supervisor};
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
-use crate::support::*;
-
-const INSIDE: &str = "CIRCUIT_BREAKER_SUPERVISOR_TEST_INSIDE";
-
-/// Whether this is the process that a test has made for itself.
-fn is_inside() -> bool {
-    env::var_os(INSIDE).is_some()
-}
-
-/// The test binary, to run this one test in a process of its own.
-fn again(test: &str) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args([&format!("process::{test}"), "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(INSIDE, "1").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
-    command
-}
-
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn run_again(test: &str) -> Ended {
-    let Output { status, stdout, stderr } = again(test).output().unwrap();
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ended { code: status.code(), out: text(&stdout), err: text(&stderr) }
-}
-
-/// What a test says inside once it has come to its end.
-const DONE: &str = "all is well";
-
-#[track_caller]
-fn check_done(test: &str) {
-    let ended = run_again(test);
-    assert!(ended.code == Some(0) && ended.out.contains(DONE), "{ended:?}");
-}
-
-/// Waits for ever: whoever calls this is ended by another thread.
-fn wait_for_the_end() -> ! {
-    let _ = crossbeam_channel::never::<()>().recv_timeout(DEADLINE);
-    panic!("the process should have ended");
-}
+use crate::{subprocess::*, support::*};
 
 // TH-13
 #[test]
 fn exit_in_a_child_ends_the_process_at_once() {
     if !is_inside() {
-        let ended = run_again("exit_in_a_child_ends_the_process_at_once");
+        let ended = run(again("process::exit_in_a_child_ends_the_process_at_once"));
         assert_eq!(ended.code, Some(3), "{ended:?}");
         return;
     }
@@ -85,8 +42,8 @@ fn stack_overflow_ends_the_process() {
         if room[3] == u64::MAX { 0 } else { dig(depth + 1) + room[17] }
     }
     if !is_inside() {
-        let ended = run_again("stack_overflow_ends_the_process");
-        assert_eq!(ended.code, None, "by a signal: {ended:?}");
+        let ended = run(again("process::stack_overflow_ends_the_process"));
+        assert_eq!(ended.signal, SIGABRT, "{ended:?}");
         assert!(ended.err.contains("thread 'digger'") && ended.err.contains("overflowed its stack"), "{ended:?}");
         return;
     }
@@ -113,8 +70,8 @@ fn panic_in_the_drop_of_a_thread_local_ends_the_process() {
         static BOMB: RefCell<Option<Bomb>> = const { RefCell::new(None) };
     }
     if !is_inside() {
-        let ended = run_again("panic_in_the_drop_of_a_thread_local_ends_the_process");
-        assert_eq!(ended.code, None, "by a signal: {ended:?}");
+        let ended = run(again("process::panic_in_the_drop_of_a_thread_local_ends_the_process"));
+        assert_eq!(ended.signal, SIGABRT, "{ended:?}");
         assert!(!ended.out.contains(DONE), "{ended:?}");
         return;
     }
@@ -133,8 +90,8 @@ fn panic_in_the_drop_of_a_thread_local_ends_the_process() {
 #[test]
 fn panic_in_a_drop_while_a_child_unwinds_ends_the_process() {
     if !is_inside() {
-        let ended = run_again("panic_in_a_drop_while_a_child_unwinds_ends_the_process");
-        assert_eq!(ended.code, None, "by a signal: {ended:?}");
+        let ended = run(again("process::panic_in_a_drop_while_a_child_unwinds_ends_the_process"));
+        assert_eq!(ended.signal, SIGABRT, "{ended:?}");
         assert!(ended.err.contains("the first") && ended.err.contains("the second"), "{ended:?}");
         return;
     }
@@ -152,7 +109,7 @@ fn panic_in_a_drop_while_a_child_unwinds_ends_the_process() {
 #[test]
 fn abandoned_child_does_not_keep_the_process() {
     if !is_inside() {
-        check_done("abandoned_child_does_not_keep_the_process");
+        check_done("process::abandoned_child_does_not_keep_the_process");
         return;
     }
     let (deaf, gate, started) = stubborn("deaf");
@@ -168,8 +125,7 @@ fn abandoned_child_does_not_keep_the_process() {
 #[test]
 fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() {
     if !is_inside() {
-        let ended = run_again("report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error");
-        assert!(ended.code == Some(0) && ended.out.contains(DONE), "{ended:?}");
+        let ended = run_to_the_end(again("process::report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error"));
         assert_eq!(ended.err.matches("shut down as requested").count(), 1, "once, and nothing of the clean one: {ended:?}");
         assert!(ended.err.contains("1 did not stop: `deaf` (run 1, asked "), "{ended:?}");
         return;
@@ -187,7 +143,7 @@ fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() 
 #[test]
 fn panic_hook_is_the_programs_own_and_may_ask_the_handle() {
     if !is_inside() {
-        check_done("panic_hook_is_the_programs_own_and_may_ask_the_handle");
+        check_done("process::panic_hook_is_the_programs_own_and_may_ask_the_handle");
         return;
     }
     static HANDLE: OnceLock<Handle> = OnceLock::new();
@@ -248,7 +204,7 @@ static LOG: Log = Log(Mutex::new(Vec::new()));
 #[test]
 fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
     if !is_inside() {
-        check_done("everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained");
+        check_done("process::everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained");
         return;
     }
     log::set_logger(&LOG).unwrap();
@@ -282,7 +238,7 @@ fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
 #[test]
 fn what_did_not_stop_as_the_supervisor_was_dropped_is_logged() {
     if !is_inside() {
-        check_done("what_did_not_stop_as_the_supervisor_was_dropped_is_logged");
+        check_done("process::what_did_not_stop_as_the_supervisor_was_dropped_is_logged");
         return;
     }
     log::set_logger(&LOG).unwrap();
@@ -303,7 +259,7 @@ fn supervisor_may_be_kept_in_a_thread_local() {
         static KEPT: RefCell<Option<Supervisor>> = const { RefCell::new(None) };
     }
     if !is_inside() {
-        check_done("supervisor_may_be_kept_in_a_thread_local");
+        check_done("process::supervisor_may_be_kept_in_a_thread_local");
         return;
     }
     let (sender, handles) = unbounded();
@@ -337,7 +293,7 @@ fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing(
         }
     }
     if !is_inside() {
-        check_done("abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing");
+        check_done("process::abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing");
         return;
     }
     let (deaf, gate, started) = stubborn("deaf");
@@ -356,103 +312,6 @@ fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing(
     // Now the child's thread alone holds what is left of the supervisor.
     drop(gate);
     eventually("the thread ends", || threads_named("deaf") == 0);
-    println!("{DONE}");
-}
-
-// TH-08
-#[test]
-fn children_for_which_there_is_no_memory_wait_until_there_is() {
-    const GIB: usize = 1 << 30;
-    if !is_inside() {
-        let command = again("children_for_which_there_is_no_memory_wait_until_there_is");
-        let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
-        // 8 GiB of address space, for children of which each wants one for its stack.
-        let output = Command::new("sh")
-            .args(["-c", "ulimit -v 8388608 && exec \"$0\" \"$@\"", env::current_exe().unwrap().to_str().unwrap()])
-            .args(args)
-            .env(INSIDE, "1")
-            .env("RUST_BACKTRACE", "0")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && text.contains(DONE), "{output:?}");
-        return;
-    }
-    let recorder = Recorder::default();
-    let ids: Vec<_> = (0..10).map(|number| number.to_string()).collect();
-    let supervisor = Supervisor::builder()
-        .telemetry(recorder.clone())
-        .backoff(constant(Duration::ZERO))
-        .children(ids.iter().map(|id| idler(id).stack_size(GIB)))
-        .start()
-        .unwrap();
-    let handle = supervisor.handle();
-    let counts = handle.snapshot().counts();
-    assert!(counts.running >= 3 && counts.running < 8, "{}", handle.snapshot());
-    recorder.wait_for("9", "stop not_spawned", 3);
-    // Each that goes makes room for another.
-    for id in &ids {
-        handle.wait_for(id, DEADLINE, |child| child.is_running()).unwrap();
-        handle.remove(id).unwrap();
-        handle.wait_until_gone(id, DEADLINE).unwrap();
-    }
-    let report = supervisor.shutdown();
-    assert!(report.is_clean(), "{report}");
-    check_trace(&recorder.events(), Some(&report), false);
-    println!("{DONE}");
-}
-
-// SC-05, TH-10
-#[test]
-fn memory_stays_flat_over_restarts_and_over_supervisors() {
-    if !is_inside() {
-        check_done("memory_stays_flat_over_restarts_and_over_supervisors");
-        return;
-    }
-    let resident = || -> u64 {
-        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
-    };
-    let supervisor = Supervisor::builder()
-        .telemetry(())
-        .healthy_after(Duration::ZERO)
-        .backoff(constant(Duration::ZERO))
-        .child(ChildSpec::new("child", |ctx| {
-            std::mem::forget(ctx.on_stop(|| ()));
-            let _ = ctx.stopped();
-            Err("no".into())
-        }))
-        .start()
-        .unwrap();
-    // As many restarts as a machine makes in the time: memory that grows shows with a tenth of them.
-    let runs = |run: u64, seconds| {
-        let _ = supervisor.handle().wait_for("child", Duration::from_secs(seconds), |child| child.run_number >= run);
-        supervisor.handle().child("child").unwrap().run_number
-    };
-    let first = runs(10_000, 1);
-    let before = resident();
-    let last = runs(100_000, 4);
-    let after = resident();
-    assert!(after < before + 1024, "{before} KiB, and {after} KiB after {} more restarts", last - first);
-    drop(supervisor);
-    let cycle = || {
-        let supervisor = Supervisor::builder()
-            .telemetry(())
-            .backoff(constant(Duration::ZERO))
-            .children((0..5).map(|number| {
-                ChildSpec::new(number.to_string(), |ctx| if ctx.attempt_count() < 2 { Err("no".into()) } else { idle(ctx) })
-            }))
-            .start()
-            .unwrap();
-        supervisor.handle().wait_for("4", DEADLINE, |child| child.attempt_count == 2 && child.is_running()).unwrap();
-        assert!(supervisor.shutdown().is_clean());
-    };
-    (0..20).for_each(|_| cycle());
-    let before = resident();
-    let since = Instant::now();
-    let cycles = (0..200).take_while(|_| since.elapsed() < Duration::from_secs(4)).map(|_| cycle()).count();
-    let after = resident();
-    assert!(after < before + 1024, "{before} KiB, and {after} KiB after {cycles} more supervisors");
     println!("{DONE}");
 }
 
@@ -486,7 +345,7 @@ fn process_that_was_suspended_goes_on_as_before() {
         println!("{DONE}");
         return;
     }
-    let mut child = again("process_that_was_suspended_goes_on_as_before")
+    let mut child = again("process::process_that_was_suspended_goes_on_as_before")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -505,46 +364,4 @@ fn process_that_was_suspended_goes_on_as_before() {
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go on\n").unwrap();
     assert!(lines.any(|line| line.contains(DONE)));
     assert!(child.wait().unwrap().success());
-}
-
-#[test]
-fn supervisor_that_gets_no_thread_gives_its_builder_back() {
-    if !is_inside() {
-        let command = again("supervisor_that_gets_no_thread_gives_its_builder_back");
-        let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
-        // The thread's stack does not fit.
-        let output = Command::new("sh")
-            .args(["-c", "ulimit -v 2097152 && exec \"$0\" \"$@\"", env::current_exe().unwrap().to_str().unwrap()])
-            .args(args)
-            .env(INSIDE, "1")
-            .env("RUST_MIN_STACK", "1073741824")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && text.contains(DONE), "{output:?}");
-        return;
-    }
-    let drops = Drops::default();
-    let token = drops.token();
-    // What room there is is taken, if the test's own thread has left any.
-    let taken: Vec<_> = std::iter::from_fn(|| {
-        let (gate, bar) = gate();
-        let thread = thread::Builder::new().spawn(move || bar.wait()).ok()?;
-        Some((gate, thread))
-    })
-    .collect();
-    let child = ChildSpec::new("child", move |ctx| {
-        let _ = &token;
-        idle(ctx)
-    });
-    let error = Supervisor::builder().child(child).start().unwrap_err();
-    assert!(error.to_string().starts_with("cannot start the supervisor: no thread for it: "), "{error}");
-    assert_eq!(drops.count(), 0, "the child is given back with the builder");
-    for (gate, thread) in taken {
-        drop(gate);
-        thread.join().unwrap();
-    }
-    drop(error.into_builder());
-    assert_eq!(drops.count(), 1);
-    println!("{DONE}");
 }

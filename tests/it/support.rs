@@ -253,6 +253,19 @@ pub(crate) fn threads_named(name: &str) -> usize {
     names.filter(|comm| comm.strip_suffix(b"\n").unwrap_or(comm) == cut).count()
 }
 
+/// How many threads this process has. One that was joined may still be counted for a moment.
+pub(crate) fn thread_count() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Threads:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// How much memory this process has resident, in KiB.
+pub(crate) fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+}
+
 // ── Recording ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// A sink that remembers everything.
