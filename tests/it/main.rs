@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
 
+mod laws;
 mod subprocess;
 mod support;
 
@@ -26,6 +27,7 @@ mod shortage;
 mod simulating;
 mod start;
 mod stop;
+mod storm;
 mod stress;
 mod stubborn;
 mod telemetry;

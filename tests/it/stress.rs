@@ -14,26 +14,6 @@ use crossbeam_channel::unbounded;
 
 use crate::support::*;
 
-/// A small generator, so that a schedule can be had again by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-
-    /// Gives others a little time, a different one each time.
-    fn dawdle(&mut self) {
-        for _ in 0..self.roll(400) {
-            std::hint::spin_loop();
-        }
-        if self.roll(4) == 0 {
-            thread::yield_now();
-        }
-    }
-}
-
 // SC-02
 #[test]
 fn two_thousand_children_may_end_at_once() {

@@ -1,7 +1,6 @@
-//! What the tests have in common: a sink that remembers, children on strings, gates, and the laws every trace obeys.
+//! What the tests have in common: a sink that remembers, children on strings, gates.
 
 use std::{
-    collections::HashMap,
     fmt::Write as _,
     sync::{
         Arc,
@@ -17,6 +16,8 @@ use circuit_breaker_supervisor::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
+
+pub(crate) use crate::laws::check_trace;
 
 /// How long anything is waited for that is bound to happen. Reaching it fails the test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,6 +87,28 @@ pub(crate) fn shut_down(supervisor: Supervisor, limit: Duration) -> ShutdownRepo
 /// Whether an event is of a child that only [`barrier`] made.
 fn is_of_barrier(event: &Event) -> bool {
     event.id.starts_with("barrier ")
+}
+
+// ── Chance ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A small generator, so that a schedule can be had again by its seed.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    /// Gives others a little time, a different one each time.
+    pub(crate) fn dawdle(&mut self) {
+        for _ in 0..self.roll(400) {
+            std::hint::spin_loop();
+        }
+        if self.roll(4) == 0 {
+            thread::yield_now();
+        }
+    }
 }
 
 // ── Gates ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -366,100 +389,5 @@ pub(crate) fn stop_of(event: &Event) -> Stop {
             Stop { cause: *cause, exit: exit.clone(), uptime: *uptime, retry_in: *retry_in }
         }
         _ => panic!("not a stop: {event}"),
-    }
-}
-
-// ── Laws ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// What the checker knows of one child.
-#[derive(Default)]
-struct Known {
-    /// The present run: when it was reported as started, and what was told of it.
-    run: Option<(u64, Instant)>,
-    healthy: bool,
-    overdue: bool,
-    attempt_count: u32,
-    /// The earliest instant at which it may start.
-    not_before: Option<Instant>,
-}
-
-/// Checks what holds for the events of any supervisor: they are numbered without a gap, their time does not run backwards,
-/// run numbers rise, each `Started` is followed by one `Stopped` of the same run before the next, counts follow from failures,
-/// and no backoff is cut short. With `by_hand`, resets and restarts may have cleared counts and backoffs.
-///
-/// The report, if the supervisor has ended, names all runs without a `Stopped`, and no others.
-#[track_caller]
-pub(crate) fn check_trace(events: &[Event], report: Option<&ShutdownReport>, by_hand: bool) {
-    let mut children: HashMap<&str, Known> = HashMap::new();
-    let mut last_run = 0;
-    let mut last_at = None;
-    for (position, event) in events.iter().enumerate() {
-        assert_eq!(event.seq, position as u64, "numbered without a gap: {event}");
-        assert!(last_at <= Some(event.at), "time does not run backwards: {event}");
-        last_at = Some(event.at);
-        let child = children.entry(event.id.as_str()).or_default();
-        let is_count_right = |expected: u32| event.attempt_count == expected || (by_hand && event.attempt_count < expected);
-        match &event.kind {
-            EventKind::Started => {
-                assert!(child.run.is_none(), "one run at a time: {event}");
-                assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
-                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
-                if !by_hand {
-                    assert!(child.not_before <= Some(event.at), "the backoff is kept: {event}");
-                }
-                last_run = event.run;
-                *child = Known { run: Some((event.run, event.at)), attempt_count: event.attempt_count, ..Known::default() };
-            }
-            EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
-                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
-                child.attempt_count = event.attempt_count;
-                let since = if *cause == StopCause::NotSpawned {
-                    assert!(child.run.is_none(), "it was not running: {event}");
-                    assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
-                    assert!(retry_in.is_none_or(|delay| delay >= 100 * MS), "it waits for threads: {event}");
-                    last_run = event.run;
-                    event.at
-                } else {
-                    let (run, since) = child.run.take().unwrap_or_else(|| panic!("a stop without a start: {event}"));
-                    assert_eq!(run, event.run, "of the present run: {event}");
-                    since
-                };
-                let failed = *cause == StopCause::NotSpawned
-                    || (matches!(cause, StopCause::Exited | StopCause::Tripped | StopCause::Hung) && retry_in.is_some());
-                assert!(failed || retry_in.is_none(), "only failures are backed off from: {event} {exit:?}");
-                if let Some(delay) = retry_in {
-                    child.attempt_count += 1;
-                    if *cause != StopCause::NotSpawned {
-                        child.not_before = since.checked_add(*uptime).and_then(|ended| ended.checked_add(*delay));
-                    }
-                }
-            }
-            EventKind::Healthy => {
-                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
-                assert!(!std::mem::replace(&mut child.healthy, true), "told once a run: {event}");
-                assert_eq!(event.attempt_count, 0, "forgiven: {event}");
-                child.attempt_count = 0;
-            }
-            EventKind::Overdue { .. } => {
-                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
-                assert!(!std::mem::replace(&mut child.overdue, true), "told once a run: {event}");
-            }
-            EventKind::GaveUp => {
-                assert!(child.run.is_none(), "down: {event}");
-                child.attempt_count += 1;
-                assert_eq!(event.attempt_count, child.attempt_count, "counts the last failure: {event}");
-            }
-            _ => {}
-        }
-    }
-    if let Some(report) = report {
-        for (id, known) in &children {
-            if let Some((run, _)) = known.run {
-                assert!(
-                    report.unstopped.iter().any(|child| child.id == **id && child.run == run),
-                    "run {run} of `{id}` has no `Stopped`, and the report does not name it: {report}"
-                );
-            }
-        }
     }
 }

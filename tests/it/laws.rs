@@ -1,0 +1,376 @@
+//! The laws that every trace obeys: what a supervisor told, and what the bodies themselves saw meanwhile.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use circuit_breaker_supervisor::{
+    ChildContext, ChildResult, ChildSpec, Event, EventKind, Handle, ShutdownReport, StopCause, TelemetrySink,
+};
+use parking_lot::Mutex;
+
+use crate::support::*;
+
+// ── What is told ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// What the checker knows of one child.
+#[derive(Default)]
+struct Known {
+    /// The present run: when it was reported as started, and what was told of it.
+    run: Option<(u64, Instant)>,
+    healthy: bool,
+    overdue: bool,
+    attempt_count: u32,
+    /// The earliest instant at which it may start.
+    not_before: Option<Instant>,
+}
+
+/// Checks what holds for the events of any supervisor: they are numbered without a gap, their time does not run backwards,
+/// run numbers rise, each `Started` is followed by one `Stopped` of the same run before the next, counts follow from failures,
+/// and no backoff is cut short. With `by_hand`, resets and restarts may have cleared counts and backoffs.
+///
+/// The report, if the supervisor has ended, names all runs without a `Stopped`.
+#[track_caller]
+pub(crate) fn check_trace(events: &[Event], report: Option<&ShutdownReport>, by_hand: bool) {
+    check_trace_of(events, report, |_| by_hand);
+}
+
+/// As [`check_trace`], with children of which only some were reset or restarted by hand.
+#[track_caller]
+fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand: impl Fn(&str) -> bool) {
+    let mut children: HashMap<&str, Known> = HashMap::new();
+    let mut last_run = 0;
+    let mut last_at = None;
+    for (position, event) in events.iter().enumerate() {
+        assert_eq!(event.seq, position as u64, "numbered without a gap: {event}");
+        assert!(last_at <= Some(event.at), "time does not run backwards: {event}");
+        last_at = Some(event.at);
+        let child = children.entry(event.id.as_str()).or_default();
+        let by_hand = is_by_hand(&event.id);
+        let is_count_right = |expected: u32| event.attempt_count == expected || (by_hand && event.attempt_count < expected);
+        match &event.kind {
+            EventKind::Started => {
+                assert!(child.run.is_none(), "one run at a time: {event}");
+                assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
+                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
+                if !by_hand {
+                    assert!(child.not_before <= Some(event.at), "the backoff is kept: {event}");
+                }
+                last_run = event.run;
+                *child = Known { run: Some((event.run, event.at)), attempt_count: event.attempt_count, ..Known::default() };
+            }
+            EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
+                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
+                child.attempt_count = event.attempt_count;
+                let since = if *cause == StopCause::NotSpawned {
+                    assert!(child.run.is_none(), "it was not running: {event}");
+                    assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
+                    assert!(retry_in.is_none_or(|delay| delay >= 100 * MS), "it waits for threads: {event}");
+                    last_run = event.run;
+                    event.at
+                } else {
+                    let (run, since) = child.run.take().unwrap_or_else(|| panic!("a stop without a start: {event}"));
+                    assert_eq!(run, event.run, "of the present run: {event}");
+                    since
+                };
+                let failed = *cause == StopCause::NotSpawned
+                    || (matches!(cause, StopCause::Exited | StopCause::Tripped | StopCause::Hung) && retry_in.is_some());
+                assert!(failed || retry_in.is_none(), "only failures are backed off from: {event} {exit:?}");
+                if let Some(delay) = retry_in {
+                    child.attempt_count += 1;
+                    if *cause != StopCause::NotSpawned {
+                        child.not_before = since.checked_add(*uptime).and_then(|ended| ended.checked_add(*delay));
+                    }
+                }
+            }
+            EventKind::Healthy => {
+                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
+                assert!(!std::mem::replace(&mut child.healthy, true), "told once a run: {event}");
+                assert_eq!(event.attempt_count, 0, "forgiven: {event}");
+                child.attempt_count = 0;
+            }
+            EventKind::Overdue { .. } => {
+                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
+                assert!(!std::mem::replace(&mut child.overdue, true), "told once a run: {event}");
+            }
+            EventKind::GaveUp => {
+                assert!(child.run.is_none(), "down: {event}");
+                child.attempt_count += 1;
+                assert_eq!(event.attempt_count, child.attempt_count, "counts the last failure: {event}");
+            }
+            _ => {}
+        }
+    }
+    if let Some(report) = report {
+        for (id, known) in &children {
+            if let Some((run, _)) = known.run {
+                assert!(
+                    report.unstopped.iter().any(|child| child.id == **id && child.run == run),
+                    "run {run} of `{id}` has no `Stopped`, and the report does not name it: {report}"
+                );
+            }
+        }
+    }
+}
+
+// ── What is seen ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// All that happened to one supervisor in one order: what it told, and what bodies and operators saw. It is a sink.
+#[derive(Clone, Default)]
+pub(crate) struct Chronicle(Arc<Book>);
+
+#[derive(Default)]
+struct Book {
+    entries: Mutex<Vec<Entry>>,
+    bodies: AtomicU64,
+    made: AtomicU64,
+    dropped: AtomicU64,
+}
+
+enum Entry {
+    Told(Event),
+    /// The first instruction of a body.
+    Began(Run),
+    /// The last instruction of a body.
+    Left(Run),
+    /// A body, and all that it captured, is dropped.
+    Dropped {
+        body: u64,
+    },
+    /// A command has returned, after which no run of the child begins but those that it had seen.
+    Barred {
+        id: String,
+        last: u64,
+    },
+    /// The child may start again: a command for it is about to be given.
+    Admitted {
+        id: String,
+    },
+    /// The shutdown was asked for, and this is the last run of each child that had begun by then.
+    Closed {
+        last: HashMap<String, u64>,
+    },
+}
+
+#[derive(Clone)]
+struct Run {
+    id: String,
+    run: u64,
+    attempt_count: u32,
+    body: u64,
+}
+
+impl TelemetrySink for Chronicle {
+    fn record(&self, event: &Event) {
+        self.note(Entry::Told(event.clone()));
+    }
+}
+
+impl Chronicle {
+    fn note(&self, entry: Entry) {
+        self.0.entries.lock().push(entry);
+    }
+
+    /// How much has happened.
+    pub(crate) fn len(&self) -> usize {
+        self.0.entries.lock().len()
+    }
+
+    /// Something of which it is noticed if it is not dropped.
+    pub(crate) fn token(&self) -> Token {
+        self.0.made.fetch_add(1, Ordering::SeqCst);
+        Token(self.clone())
+    }
+
+    /// A body that notes when it runs, and when it is dropped.
+    pub(crate) fn body(
+        &self,
+        mut body: impl FnMut(&ChildContext) -> ChildResult + Send + 'static,
+    ) -> impl FnMut(&ChildContext) -> ChildResult + Send + 'static {
+        let (chronicle, token, number) = (self.clone(), self.token(), self.0.bodies.fetch_add(1, Ordering::SeqCst));
+        let its = self.clone();
+        let dropped = OnDrop(move || its.note(Entry::Dropped { body: number }));
+        move |ctx| {
+            let _ = (&token, &dropped);
+            let (id, run) = (ctx.id().to_string(), ctx.run_number());
+            let run = Run { id, run, attempt_count: ctx.attempt_count(), body: number };
+            chronicle.note(Entry::Began(run.clone()));
+            // Also when it panics.
+            let _left = OnDrop(|| chronicle.note(Entry::Left(run.clone())));
+            body(ctx)
+        }
+    }
+
+    // ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────
+    //
+    // Of these, one at a time for each child: then no run begins after the first two that had not begun before, until one of
+    // the others is called.
+
+    pub(crate) fn hold(&self, handle: &Handle, id: &str) {
+        if handle.hold(id).is_ok() {
+            self.bar(handle, id);
+        }
+    }
+
+    pub(crate) fn remove(&self, handle: &Handle, id: &str) {
+        if handle.remove(id).is_ok() {
+            self.bar(handle, id);
+        }
+    }
+
+    fn bar(&self, handle: &Handle, id: &str) {
+        // One that is gone has no run at all.
+        let last = handle.child(id).map_or(0, |child| child.run_number);
+        self.note(Entry::Barred { id: id.to_owned(), last });
+    }
+
+    pub(crate) fn release(&self, handle: &Handle, id: &str) {
+        self.note(Entry::Admitted { id: id.to_owned() });
+        let _ = handle.release(id);
+    }
+
+    pub(crate) fn add(&self, handle: &Handle, spec: ChildSpec) {
+        // What is held or removed stays so if its id is taken.
+        if handle.child(spec.id()).is_none() {
+            self.note(Entry::Admitted { id: spec.id().to_string() });
+            let _ = handle.add(spec);
+        }
+    }
+
+    /// Asks for the shutdown, unless that was done: no run begins from now on.
+    pub(crate) fn close(&self, handle: &Handle) {
+        handle.request_shutdown();
+        let last = handle.snapshot().children.iter().map(|child| (child.id.to_string(), child.run_number)).collect();
+        self.note(Entry::Closed { last });
+    }
+
+    // ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Checks all of it, once the supervisor has ended, its threads have, and its handles are dropped.
+    ///
+    /// Each run is told of, before its first instruction and after its last; there is one at a time of each child; none begins
+    /// that was forbidden; nothing is dropped that is still used, and everything in the end.
+    #[track_caller]
+    pub(crate) fn check(self, report: ShutdownReport, is_by_hand: impl Fn(&str) -> bool) {
+        let entries = std::mem::take(&mut *self.0.entries.lock());
+        let told = entries.iter().filter_map(|entry| if let Entry::Told(event) = entry { Some(event.clone()) } else { None });
+        check_trace_of(&told.collect::<Vec<_>>(), Some(&report), is_by_hand);
+        check_order(&entries);
+        drop((entries, report));
+        let (made, dropped) = (self.0.made.load(Ordering::SeqCst), self.0.dropped.load(Ordering::SeqCst));
+        assert_eq!(made, dropped, "everything is dropped, and once");
+    }
+}
+
+/// What the checker has seen of one child.
+#[derive(Default)]
+struct Seen {
+    started: u64,
+    stopped: u64,
+    inside: Option<u64>,
+    /// No run above this one may begin.
+    last: Option<u64>,
+}
+
+#[track_caller]
+fn check_order(entries: &[Entry]) {
+    let mut children: HashMap<&str, Seen> = HashMap::new();
+    let mut bodies: HashMap<u64, bool> = HashMap::new();
+    let mut closed: Option<&HashMap<String, u64>> = None;
+    for (position, entry) in entries.iter().enumerate() {
+        let context = || excerpt(entries, position);
+        let check_permitted = |seen: &Seen, id: &str, run: u64| {
+            assert!(seen.last.is_none_or(|last| run <= last), "it was held or removed before:{}", context());
+            let last = closed.map(|last| last.get(id).copied().unwrap_or(0));
+            assert!(last.is_none_or(|last| run <= last), "the shutdown was asked for before:{}", context());
+        };
+        match entry {
+            Entry::Told(event) => {
+                let seen = children.entry(&event.id).or_default();
+                match &event.kind {
+                    EventKind::Started => {
+                        check_permitted(seen, &event.id, event.run);
+                        assert_eq!(seen.inside, None, "started while a run is inside:{}", context());
+                        seen.started = event.run;
+                    }
+                    EventKind::Stopped { cause, .. } => {
+                        if *cause != StopCause::NotSpawned {
+                            assert_eq!(seen.inside, None, "stopped before its last instruction:{}", context());
+                        }
+                        seen.stopped = event.run;
+                    }
+                    _ => {}
+                }
+            }
+            Entry::Began(run) => {
+                let seen = children.entry(&run.id).or_default();
+                assert_eq!(seen.inside.replace(run.run), None, "two runs at a time:{}", context());
+                assert!(seen.started == run.run && seen.stopped < run.run, "its start was not told:{}", context());
+                assert!(!bodies.insert(run.body, false).unwrap_or(false), "its body was dropped:{}", context());
+                check_permitted(seen, &run.id, run.run);
+            }
+            Entry::Left(run) => {
+                let seen = children.entry(&run.id).or_default();
+                assert_eq!(seen.inside.take(), Some(run.run), "left what it had not begun:{}", context());
+                assert!(!bodies[&run.body], "its body was dropped:{}", context());
+            }
+            Entry::Dropped { body } => {
+                assert!(!bodies.insert(*body, true).unwrap_or(false), "a body is dropped twice:{}", context());
+            }
+            Entry::Barred { id, last } => children.entry(id).or_default().last = Some(*last),
+            Entry::Admitted { id } => children.entry(id).or_default().last = None,
+            Entry::Closed { last } => closed = closed.or(Some(last)),
+        }
+    }
+    let inside: Vec<_> = children.iter().filter(|(_, seen)| seen.inside.is_some()).map(|(id, _)| id).collect();
+    assert!(inside.is_empty(), "all threads have ended, but no end was seen of {inside:?}");
+}
+
+/// What happened until then, as far as it is of use.
+fn excerpt(entries: &[Entry], position: usize) -> String {
+    entries[position.saturating_sub(40)..=position].iter().map(|entry| format!("\n  {entry}")).collect()
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told(event) => write!(f, "{}: {} (run {})", event.id, word(event), event.run),
+            Self::Began(run) => write!(f, "{}: run {} begins, attempt {}", run.id, run.run, run.attempt_count),
+            Self::Left(run) => write!(f, "{}: run {} leaves", run.id, run.run),
+            Self::Dropped { body } => write!(f, "body {body} is dropped"),
+            Self::Barred { id, last } => write!(f, "{id}: held or removed, run {last} was the last"),
+            Self::Admitted { id } => write!(f, "{id}: released or added"),
+            Self::Closed { .. } => f.write_str("the shutdown is asked for"),
+        }
+    }
+}
+
+/// An error, a payload, or what a closure captures: counted as it is made and as it is dropped.
+pub(crate) struct Token(Chronicle);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.0.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no")
+    }
+}
+
+impl Error for Token {}
