@@ -251,6 +251,13 @@ impl Chronicle {
         self.note(Entry::Closed { last });
     }
 
+    /// Why each run has ended so far.
+    pub(crate) fn stops(&self) -> Vec<StopCause> {
+        let entries = self.0.entries.lock();
+        let told = entries.iter().filter_map(|entry| if let Entry::Told(event) = entry { Some(&event.kind) } else { None });
+        told.filter_map(|kind| if let EventKind::Stopped { cause, .. } = kind { Some(*cause) } else { None }).collect()
+    }
+
     // ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Checks all of it, once the supervisor has ended, its threads have, and its handles are dropped.

@@ -22,6 +22,7 @@ mod nesting;
 mod operating;
 mod process;
 mod queries;
+mod races;
 mod reentrancy;
 mod shortage;
 mod simulating;
