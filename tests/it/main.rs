@@ -14,6 +14,7 @@ mod backoff;
 mod blocking;
 mod breaker;
 mod callbacks;
+mod drops;
 mod exit;
 mod flags;
 mod footprint;
