@@ -14,6 +14,7 @@ mod backoff;
 mod blocking;
 mod breaker;
 mod callbacks;
+mod clock;
 mod drops;
 mod exit;
 mod flags;

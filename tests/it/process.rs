@@ -3,10 +3,8 @@
 
 use std::{
     cell::RefCell,
-    fmt,
-    io::{BufRead, BufReader},
-    panic,
-    process::{Command, ExitCode, Stdio, Termination},
+    fmt, panic,
+    process::{ExitCode, Termination},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -313,55 +311,4 @@ fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing(
     drop(gate);
     eventually("the thread ends", || threads_named("deaf") == 0);
     println!("{DONE}");
-}
-
-// CK-13
-#[test]
-fn process_that_was_suspended_goes_on_as_before() {
-    if is_inside() {
-        let recorder = Recorder::default();
-        let (child, strings) = puppet("child");
-        let supervisor = Supervisor::builder()
-            .telemetry(recorder.clone())
-            .poll_interval(MS)
-            .enabled(|_| true)
-            .backoff(constant(Duration::ZERO))
-            .child(child)
-            .child(idler("other"))
-            .start()
-            .unwrap();
-        strings.next_run();
-        println!("ready");
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).unwrap();
-        assert_eq!(line, "go on\n");
-        assert_eq!(supervisor.handle().child("child").unwrap().run_number, 1, "the same run");
-        strings.act(Act::Fail("no"));
-        assert_eq!(strings.next_run().1, 1);
-        let report = supervisor.shutdown();
-        assert!(report.is_clean(), "{report}");
-        assert_eq!(recorder.story("other"), ["start 0", "stop shutdown 0"]);
-        check_trace(&recorder.events(), Some(&report), false);
-        println!("{DONE}");
-        return;
-    }
-    let mut child = again("process::process_that_was_suspended_goes_on_as_before")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let number = child.id();
-    let signal = |name: &str| {
-        assert!(Command::new("sh").args(["-c", &format!("kill -{name} {number}")]).status().unwrap().success());
-    };
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("ready")));
-    signal("STOP");
-    // Many polls long; nothing is bound to come meanwhile.
-    let _ = crossbeam_channel::never::<()>().recv_timeout(1000 * MS);
-    signal("CONT");
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go on\n").unwrap();
-    assert!(lines.any(|line| line.contains(DONE)));
-    assert!(child.wait().unwrap().success());
 }
