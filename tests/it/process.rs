@@ -3,8 +3,9 @@
 
 use std::{
     cell::RefCell,
-    fmt, panic,
-    process::{ExitCode, Termination},
+    fmt, fs, panic,
+    path::Path,
+    process::{Command, ExitCode, Termination},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -311,4 +312,72 @@ fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing(
     drop(gate);
     eventually("the thread ends", || threads_named("deaf") == 0);
     println!("{DONE}");
+}
+
+/// Fails three times, and then panics.
+const PROGRAM: &str = r#"
+use std::time::Duration;
+
+use circuit_breaker_supervisor::{Backoff, ChildSpec, Supervisor};
+
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("{} {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+fn main() {
+    log::set_logger(&Log).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    drop(Supervisor::builder().start().unwrap());
+    let child = ChildSpec::new("child", |ctx| {
+        assert!(ctx.attempt_count() < 3, "the end");
+        Err("no".into())
+    });
+    let supervisor = Supervisor::builder().backoff(Backoff::constant(Duration::from_millis(1))).child(child).start().unwrap();
+    drop(supervisor.wait());
+    println!("it lives");
+}
+"#;
+
+// BI-12
+#[test]
+#[ignore = "builds the crate and its dependencies once more: cargo test -- --ignored panic_abort"]
+fn panic_abort_is_warned_of_and_only_errors_are_survived() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("panic-abort");
+    fs::create_dir_all(folder.join("src")).unwrap();
+    let manifest = format!(
+        "[package]\nname = \"panic-abort\"\nedition = \"2024\"\n[workspace]\n[profile.dev]\npanic = \"abort\"\n\
+         [dependencies]\ncircuit-breaker-supervisor = {{ path = {root:?} }}\nlog = \"0.4\"\n"
+    );
+    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    fs::write(folder.join("src/main.rs"), PROGRAM).unwrap();
+    // The same versions as here: they are there, and nothing is asked of the network.
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--offline"])
+        .current_dir(&folder)
+        .env("CARGO_TARGET_DIR", folder.join("target"))
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let mut program = Command::new(folder.join("target/debug/panic-abort"));
+    program.env("RUST_BACKTRACE", "0");
+    let ended = run(program);
+    assert_eq!(ended.signal, SIGABRT, "{ended:?}");
+    assert!(!ended.out.contains("it lives"), "{ended:?}");
+    let warning = "WARN this program is built with panic = \"abort\": a panic in a child ends the process\n";
+    assert!(ended.err.starts_with(warning), "at the first start: {ended:?}");
+    assert_eq!(ended.err.matches(warning).count(), 1, "once: {ended:?}");
+    assert_eq!(ended.err.matches("child `child` failed after").count(), 3, "errors are handled: {ended:?}");
+    assert!(ended.err.contains("the end"), "{ended:?}");
 }
