@@ -153,6 +153,8 @@ enum Entry {
     Admitted {
         id: String,
     },
+    /// The owner is about to end the supervisor. One who loses patience forbids runs that were told of already.
+    Ending,
     /// The shutdown was asked for, and this is the last run of each child that had begun by then.
     Closed {
         last: HashMap<String, u64>,
@@ -244,6 +246,11 @@ impl Chronicle {
         }
     }
 
+    /// To be called before the supervisor is ended by one who may lose patience with it.
+    pub(crate) fn is_ending(&self) {
+        self.note(Entry::Ending);
+    }
+
     /// Asks for the shutdown, unless that was done: no run begins from now on.
     pub(crate) fn close(&self, handle: &Handle) {
         handle.request_shutdown();
@@ -280,6 +287,7 @@ impl Chronicle {
 #[derive(Default)]
 struct Seen {
     started: u64,
+    began: u64,
     stopped: u64,
     inside: Option<u64>,
     /// No run above this one may begin.
@@ -290,6 +298,7 @@ struct Seen {
 fn check_order(entries: &[Entry]) {
     let mut children: HashMap<&str, Seen> = HashMap::new();
     let mut bodies: HashMap<u64, bool> = HashMap::new();
+    let mut is_ending = false;
     let mut closed: Option<&HashMap<String, u64>> = None;
     for (position, entry) in entries.iter().enumerate() {
         let context = || excerpt(entries, position);
@@ -310,6 +319,7 @@ fn check_order(entries: &[Entry]) {
                     EventKind::Stopped { cause, .. } => {
                         if *cause != StopCause::NotSpawned {
                             assert_eq!(seen.inside, None, "stopped before its last instruction:{}", context());
+                            assert!(is_ending || seen.began == event.run, "told of, and never begun:{}", context());
                         }
                         seen.stopped = event.run;
                     }
@@ -322,6 +332,7 @@ fn check_order(entries: &[Entry]) {
                 assert!(seen.started == run.run && seen.stopped < run.run, "its start was not told:{}", context());
                 assert!(!bodies.insert(run.body, false).unwrap_or(false), "its body was dropped:{}", context());
                 check_permitted(seen, &run.id, run.run);
+                seen.began = run.run;
             }
             Entry::Left(run) => {
                 let seen = children.entry(&run.id).or_default();
@@ -333,6 +344,7 @@ fn check_order(entries: &[Entry]) {
             }
             Entry::Barred { id, last } => children.entry(id).or_default().last = Some(*last),
             Entry::Admitted { id } => children.entry(id).or_default().last = None,
+            Entry::Ending => is_ending = true,
             Entry::Closed { last } => closed = closed.or(Some(last)),
         }
     }
@@ -354,6 +366,7 @@ impl fmt::Display for Entry {
             Self::Dropped { body } => write!(f, "body {body} is dropped"),
             Self::Barred { id, last } => write!(f, "{id}: held or removed, run {last} was the last"),
             Self::Admitted { id } => write!(f, "{id}: released or added"),
+            Self::Ending => f.write_str("the supervisor is about to be ended"),
             Self::Closed { .. } => f.write_str("the shutdown is asked for"),
         }
     }

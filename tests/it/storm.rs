@@ -258,6 +258,7 @@ fn storm(seed: u64, threads: usize) {
 /// Ends it in one of the ways in which that can be done.
 fn end(supervisor: Supervisor, chronicle: &Chronicle, dice: &mut Dice) -> ShutdownReport {
     let handle = supervisor.handle().clone();
+    chronicle.is_ending();
     match dice.roll(4) {
         0 => {
             chronicle.close(&handle);
