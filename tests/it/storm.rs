@@ -14,7 +14,7 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, Handle, RestartPolicy, ShutdownReport, Supervisor,
+    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, Handle, RestartPolicy, ShutdownReport, StopCause, Supervisor,
 };
 use crossbeam_channel::{bounded, never};
 use parking_lot::Mutex;
@@ -108,12 +108,12 @@ fn go(ctx: &ChildContext, chronicle: &Chronicle, dice: &mut Dice) -> ChildResult
 }
 
 /// A child with random settings.
-fn child(id: &str, chronicle: &Chronicle, mut dice: Dice) -> ChildSpec {
+fn child(id: &str, chronicle: &Chronicle, stack: usize, mut dice: Dice) -> ChildSpec {
     let (its, mut fate) = (chronicle.clone(), Dice(dice.roll(u64::MAX)));
     let body = chronicle.body(move |ctx| go(ctx, &its, &mut fate));
     let is_wild = is_wild(id);
     let mut spec = if is_wild && dice.roll(5) == 0 { ChildSpec::once(id, body) } else { ChildSpec::new(id, body) };
-    spec = spec.stack_size(1 << 18).fresh_thread(dice.roll(3) == 0);
+    spec = spec.stack_size(stack).fresh_thread(dice.roll(3) == 0);
     if dice.roll(2) == 0 {
         spec = spec.watchdog(Duration::from_millis(2 + dice.roll(4)));
     }
@@ -137,86 +137,101 @@ fn child(id: &str, chronicle: &Chronicle, mut dice: Dice) -> ChildSpec {
     spec
 }
 
-/// Gives random commands until it is over.
-fn operate(handle: &Handle, chronicle: &Chronicle, turns: &[Mutex<()>], over: &AtomicBool, mut dice: Dice) {
-    while !over.load(Ordering::SeqCst) {
-        let number = usize::try_from(dice.roll(8)).unwrap();
-        let id = STEADY.iter().chain(&WILD).nth(number).unwrap();
-        // One at a time, so that it is known what is forbidden when they have returned. All other commands come in between.
-        let turn = || turns[number].lock();
-        let _ = match dice.roll(16) {
-            0 | 1 => {
-                let _turn = turn();
-                chronicle.hold(handle, id);
-                Ok(())
-            }
-            2..=4 => {
-                let _turn = turn();
-                chronicle.release(handle, id);
-                Ok(())
-            }
-            5 => handle.check_now(),
-            6 => {
-                if let Some(breaker) = handle.breaker(id) {
-                    breaker.report_failure("says an operator");
+/// What operators have in their hands.
+struct Desk {
+    handle: Handle,
+    chronicle: Chronicle,
+    /// One for each child.
+    turns: [Mutex<()>; 8],
+    over: AtomicBool,
+    stack: usize,
+}
+
+impl Desk {
+    /// Gives random commands until it is over.
+    fn operate(&self, mut dice: Dice) {
+        let Self { handle, chronicle, turns, over, stack } = self;
+        while !over.load(Ordering::SeqCst) {
+            let number = usize::try_from(dice.roll(8)).unwrap();
+            let id = STEADY.iter().chain(&WILD).nth(number).unwrap();
+            // One at a time, so that it is known what is forbidden when they have returned. All other commands come in between.
+            let turn = || turns[number].lock();
+            let _ = match dice.roll(16) {
+                0 | 1 => {
+                    let _turn = turn();
+                    chronicle.hold(handle, id);
+                    Ok(())
                 }
-                Ok(())
-            }
-            7 => {
-                if let Some(permit) = handle.breaker(id).and_then(|breaker| breaker.permit().ok()) {
-                    permit.success();
+                2..=4 => {
+                    let _turn = turn();
+                    chronicle.release(handle, id);
+                    Ok(())
                 }
-                Ok(())
-            }
-            8 => {
-                assert!(handle.snapshot().to_string().contains("running"));
-                Ok(())
-            }
-            9 => {
-                let _ = handle.wait_for(id, Duration::from_micros(dice.roll(500)), ChildInfo::is_running);
-                Ok(())
-            }
-            10 | 11 if is_wild(id) => handle.restart(id),
-            12 if is_wild(id) => handle.reset(id),
-            13 if is_wild(id) => {
-                let _turn = turn();
-                chronicle.remove(handle, id);
-                Ok(())
-            }
-            14 | 15 if is_wild(id) => {
-                let _turn = turn();
-                chronicle.add(handle, child(id, chronicle, Dice(dice.roll(u64::MAX))));
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        dice.dawdle();
+                5 => handle.check_now(),
+                6 => {
+                    if let Some(breaker) = handle.breaker(id) {
+                        breaker.report_failure("says an operator");
+                    }
+                    Ok(())
+                }
+                7 => {
+                    if let Some(permit) = handle.breaker(id).and_then(|breaker| breaker.permit().ok()) {
+                        permit.success();
+                    }
+                    Ok(())
+                }
+                8 => {
+                    assert!(handle.snapshot().to_string().contains("running"));
+                    Ok(())
+                }
+                9 => {
+                    let _ = handle.wait_for(id, Duration::from_micros(dice.roll(500)), ChildInfo::is_running);
+                    Ok(())
+                }
+                10 | 11 if is_wild(id) => handle.restart(id),
+                12 if is_wild(id) => handle.reset(id),
+                13 if is_wild(id) => {
+                    let _turn = turn();
+                    chronicle.remove(handle, id);
+                    Ok(())
+                }
+                14 | 15 if is_wild(id) => {
+                    let _turn = turn();
+                    chronicle.add(handle, child(id, chronicle, *stack, Dice(dice.roll(u64::MAX))));
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            dice.dawdle();
+        }
+    }
+
+    /// After all of it, children of whom nothing bad is known run again when they are wanted.
+    fn check_alive(&self) {
+        let Self { handle, chronicle, turns, .. } = self;
+        for (id, turn) in STEADY.iter().zip(turns) {
+            let _turn = turn.lock();
+            // Down, and up again: each is owed, unless a child that is significant has ended everything.
+            chronicle.hold(handle, id);
+            let down = handle.wait_for(id, DEADLINE, |child| !child.is_running()).is_ok();
+            let last = handle.child(id).map_or(0, |child| child.run_number);
+            chronicle.release(handle, id);
+            let up = down && handle.wait_for(id, DEADLINE, |child| child.run_number > last).is_ok();
+            assert!(up || handle.wait_until_stopped(DEADLINE).is_ok(), "{id} is not started:\n{}", handle.snapshot());
+        }
     }
 }
 
-/// After all of it, children of whom nothing bad is known run again when they are wanted.
-fn check_alive(handle: &Handle, chronicle: &Chronicle, turns: &[Mutex<()>]) {
-    for (id, turn) in STEADY.iter().zip(turns) {
-        let _turn = turn.lock();
-        // Down, and up again: each is owed, unless a child that is significant has ended everything.
-        chronicle.hold(handle, id);
-        let down = handle.wait_for(id, DEADLINE, |child| !child.is_running()).is_ok();
-        let last = handle.child(id).map_or(0, |child| child.run_number);
-        chronicle.release(handle, id);
-        let up = down && handle.wait_for(id, DEADLINE, |child| child.run_number > last).is_ok();
-        assert!(up || handle.wait_until_stopped(DEADLINE).is_ok(), "{id} is not started:\n{}", handle.snapshot());
-    }
-}
-
-/// One supervisor, from its start to its end, after which the process has so many threads again.
-fn storm(seed: u64, threads: usize) {
+/// One supervisor, from its start to its end, after which the process has so many threads again. Returns how many starts found
+/// no thread.
+fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
     let _seed = OnDrop(|| {
         if thread::panicking() {
             eprintln!("STRESS_SEED={seed} begins with this schedule");
         }
     });
     let mut dice = Dice(seed);
-    let chronicle = Chronicle::default();
+    let (chronicle, stack) = (Chronicle::default(), if are_threads_scarce { 1 << 30 } else { 1 << 18 });
     let (is_honest, asked, flag_token) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(dice.roll(1000)), chronicle.token());
     let (is_on, its) = (is_honest.clone(), chronicle.clone());
     let (told, teller) = (AtomicU64::new(0), chronicle.clone());
@@ -242,34 +257,39 @@ fn storm(seed: u64, threads: usize) {
         .backoff(Backoff::from_fn(|attempt| Duration::from_micros(u64::from(attempt % 7) * 10)))
         .healthy_after([Duration::ZERO, Duration::from_micros(200), HOUR][usize::try_from(dice.roll(3)).unwrap()])
         .stop_timeout([Duration::ZERO, MS, DEADLINE][usize::try_from(dice.roll(3)).unwrap()])
-        .children(STEADY.iter().chain(&WILD).map(|id| child(id, &chronicle, Dice(dice.roll(u64::MAX)))))
+        .children(STEADY.iter().chain(&WILD).map(|id| child(id, &chronicle, stack, Dice(dice.roll(u64::MAX)))))
         .start()
         .unwrap();
     let handle = supervisor.handle().clone();
-    let (over, turns) = (AtomicBool::new(false), [(); 8].map(|()| Mutex::new(())));
+    let desk = Desk { handle, chronicle, turns: [(); 8].map(|()| Mutex::new(())), over: AtomicBool::new(false), stack };
     let report = thread::scope(|scope| {
         for _ in 0..=dice.roll(4) {
             let dice = Dice(dice.roll(u64::MAX));
-            scope.spawn(|| operate(&handle, &chronicle, &turns, &over, dice));
+            scope.spawn(|| desk.operate(dice));
         }
         let (since, wanted) = (Instant::now(), usize::try_from(dice.roll(4000)).unwrap());
-        while chronicle.len() < wanted && since.elapsed() < 50 * MS {
+        while desk.chronicle.len() < wanted && since.elapsed() < 50 * MS {
             thread::yield_now();
         }
+        // Half of them are still at it as the supervisor ends.
         if dice.roll(2) == 0 {
-            over.store(true, Ordering::SeqCst);
+            desk.over.store(true, Ordering::SeqCst);
+            // Where there are too few threads, nobody is owed one.
+            if dice.roll(2) == 0 && !are_threads_scarce {
+                is_honest.store(true, Ordering::SeqCst);
+                desk.check_alive();
+            }
         }
-        if over.load(Ordering::SeqCst) && dice.roll(2) == 0 {
-            is_honest.store(true, Ordering::SeqCst);
-            check_alive(&handle, &chronicle, &turns);
-        }
-        let report = end(supervisor, &chronicle, &mut dice);
-        over.store(true, Ordering::SeqCst);
+        let report = end(supervisor, &desk.chronicle, &mut dice);
+        desk.over.store(true, Ordering::SeqCst);
         report
     });
+    let Desk { chronicle, handle, .. } = desk;
     drop(handle);
     eventually("all threads are gone", || thread_count() == threads);
+    let not_spawned = chronicle.stops().iter().filter(|cause| **cause == StopCause::NotSpawned).count();
     chronicle.check(report, is_wild);
+    not_spawned
 }
 
 /// Ends it in one of the ways in which that can be done.
@@ -289,32 +309,49 @@ fn end(supervisor: Supervisor, chronicle: &Chronicle, dice: &mut Dice) -> Shutdo
     handle.wait_until_stopped(DEADLINE).unwrap()
 }
 
-// SC-06
-#[test]
-fn random_children_and_operators_break_no_law() {
-    if !is_inside() {
-        print!("{}", run_to_the_end(again("storm::random_children_and_operators_break_no_law")).out);
-        return;
-    }
+/// One after the other, for so many seconds in the normal run.
+fn check_storms(seconds: u64, are_threads_scarce: bool) {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seconds = number("STRESS_SECONDS").unwrap_or(2);
+    let seconds = number("STRESS_SECONDS").unwrap_or(seconds);
     let seed = number("STRESS_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     // That of the round itself among them.
     let threads = thread_count() + 1;
     let since = Instant::now();
-    let mut rounds = 0;
+    let (mut rounds, mut not_spawned) = (0, 0);
     while since.elapsed() < Duration::from_secs(seconds) {
         let seed = seed.wrapping_add(rounds);
         let (sender, ended) = bounded::<()>(0);
         // On a thread of its own, so that one that hangs is noticed.
         let round = thread::spawn(move || {
             let _ended = sender;
-            storm(seed, threads);
+            storm(seed, threads, are_threads_scarce)
         });
         let error = ended.recv_timeout(4 * DEADLINE).unwrap_err();
         assert!(!error.is_timeout(), "hangs: STRESS_SEED={seed} begins with this schedule");
-        assert!(round.join().is_ok(), "STRESS_SEED={seed} begins with the schedule that failed");
+        let Ok(count) = round.join() else { panic!("STRESS_SEED={seed} begins with the schedule that failed") };
+        not_spawned += count;
         rounds += 1;
     }
-    println!("{rounds} supervisors: {DONE}");
+    println!("{rounds} supervisors, {not_spawned} starts without a thread: {DONE}");
+}
+
+// SC-06
+#[test]
+fn random_children_and_operators_break_no_law() {
+    if is_inside() {
+        check_storms(2, false);
+    } else {
+        print!("{}", run_to_the_end(again("storm::random_children_and_operators_break_no_law")).out);
+    }
+}
+
+// SC-06, TH-08
+#[test]
+fn they_break_no_law_either_where_threads_are_scarce() {
+    if is_inside() {
+        check_storms(1, true);
+    } else {
+        // 8 GiB of address space, for eight children of which each wants one for its stack.
+        print!("{}", run_to_the_end(again_within(8 << 20, "storm::they_break_no_law_either_where_threads_are_scarce")).out);
+    }
 }
