@@ -2,8 +2,8 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
-    io,
+    collections::{BTreeMap, btree_map},
+    io, mem,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -42,8 +42,37 @@ pub(crate) struct Crew {
 struct Roll {
     next: u64,
     threads: BTreeMap<ThreadNumber, Entry>,
+    /// How many threads of children are alive, for each stop timeout.
+    alive: BTreeMap<Duration, usize>,
+    /// All threads are on their way out: it is told only when those have gone that may take the longest.
+    is_closing: bool,
     /// Nothing is spawned any more.
     sealed: bool,
+}
+
+impl Roll {
+    fn is_alive(&mut self, thread: &Thread) {
+        if let Some(post) = &thread.post {
+            *self.alive.entry(post.stop_timeout).or_default() += 1;
+        }
+    }
+
+    /// Returns whether the supervisor thread has to know.
+    fn is_gone(&mut self, thread: &Thread) -> bool {
+        let Some(post) = &thread.post else { return false };
+        let longest = self.longest_stop_timeout();
+        if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(post.stop_timeout) {
+            *alive.get_mut() -= 1;
+            if *alive.get() == 0 {
+                alive.remove();
+            }
+        }
+        !self.is_closing || self.longest_stop_timeout() != longest
+    }
+
+    fn longest_stop_timeout(&self) -> Option<Duration> {
+        self.alive.last_key_value().map(|(timeout, _)| *timeout)
+    }
 }
 
 struct Entry {
@@ -104,6 +133,7 @@ impl Crew {
             main(&its);
             its.enter(Phase::Ending);
         })?;
+        roll.is_alive(&thread);
         roll.threads.insert(number, Entry { thread, join: Some(join), is_gone: false });
         Ok(())
     }
@@ -196,10 +226,11 @@ impl Crew {
             }
             None => None,
         };
+        let is_told = roll.is_gone(thread);
         drop(roll);
         drop(detached);
         self.left.notify_all();
-        if let Some(post) = &thread.post {
+        if let Some(post) = thread.post.as_ref().filter(|_| is_told) {
             let _ = post.link.handle.shared().tell(Message::ThreadGone(thread.number));
         }
     }
@@ -215,23 +246,24 @@ impl Crew {
 
     /// Joins all threads that have said that they are gone.
     fn reap_all(&self) {
-        let gone: Vec<_> =
-            self.roll.lock().threads.iter().filter(|(_, entry)| entry.is_gone).map(|(number, _)| *number).collect();
-        for number in gone {
-            self.reap(number);
+        let mut roll = self.roll.lock();
+        let (gone, left) = mem::take(&mut roll.threads).into_iter().partition(|(_, entry)| entry.is_gone);
+        roll.threads = left;
+        drop(roll);
+        let gone: BTreeMap<ThreadNumber, Entry> = gone;
+        for join in gone.into_values().filter_map(|entry| entry.join) {
+            let _ = join.join();
         }
     }
 
-    /// A thread of a child that is not gone, of those with the longest stop timeout.
-    pub(crate) fn most_patient(&self) -> Option<(ThreadNumber, Duration)> {
-        let roll = self.roll.lock();
-        let alive = roll.threads.values().filter(|entry| !entry.is_gone);
-        let patience = |entry: &Entry| Some((entry.thread.number, entry.thread.post.as_ref()?.stop_timeout));
-        alive.filter_map(patience).min_by_key(|(_, timeout)| std::cmp::Reverse(*timeout))
+    /// All threads are told to leave: who waits for their end needs not hear of each.
+    pub(crate) fn close(&self) {
+        self.roll.lock().is_closing = true;
     }
 
-    pub(crate) fn is_alive(&self, number: ThreadNumber) -> bool {
-        self.roll.lock().threads.get(&number).is_some_and(|entry| !entry.is_gone)
+    /// The longest stop timeout of all children of which a thread is alive.
+    pub(crate) fn longest_stop_timeout(&self) -> Option<Duration> {
+        self.roll.lock().longest_stop_timeout()
     }
 
     /// The children of which a thread is alive, in list order. All were told to stop `since`, if not before.
@@ -273,7 +305,7 @@ impl Crew {
     /// Waits until the threads of all children are gone, and joins them.
     pub(crate) fn join_all(&self) {
         let mut roll = self.roll.lock();
-        while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_some()) {
+        while !roll.alive.is_empty() {
             self.left.wait(&mut roll);
         }
         drop(roll);

@@ -69,6 +69,8 @@ pub(crate) trait Workers {
     /// Lets go of whoever waits for a next run; drops the body too unless it may run again by hand.
     fn retire(&mut self, post: &Self::Post, keep_body: bool);
     fn heartbeats(&self, post: &Self::Post) -> Heartbeats;
+    /// A shutdown begins: all are to end.
+    fn close(&mut self);
     /// A thread has nothing left to do but to be joined.
     fn thread_gone(&mut self, number: ThreadNumber);
     /// The children that are not gone, in list order. All were told to stop `since`, if not before.
@@ -210,6 +212,7 @@ impl<W: Workers> Engine<W> {
             },
             Message::Shutdown { limit } => {
                 self.desk.shared.acknowledge();
+                self.desk.workers.close();
                 self.roster.close(now, limit);
                 let closing = self.closing.get_or_insert(Closing { since: now, cap: None });
                 closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));

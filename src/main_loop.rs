@@ -8,7 +8,7 @@ use crate::{
     crew::Crew,
     deadline,
     engine::{Closing, Engine, Parts},
-    inbox::{Message, ThreadNumber},
+    inbox::Message,
     report::ShutdownReport,
     threads::Threads,
 };
@@ -25,15 +25,9 @@ pub(crate) struct MainLoop {
     started: Option<Sender<()>>,
     /// It runs on a child's thread, and must not end while a thread of its own children lives.
     is_nested: bool,
-    last: Option<LastThread>,
-    messages_since_tick: u32,
-}
-
-/// The thread that a shutdown waits for the longest; looked for anew when it is gone.
-#[derive(Clone, Copy)]
-struct LastThread {
-    number: ThreadNumber,
+    /// How long a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
+    messages_since_tick: u32,
 }
 
 enum Wake {
@@ -50,7 +44,7 @@ impl MainLoop {
         let ticker = if polls { tick(parts.poll_interval) } else { never() };
         let engine = Engine::new(parts, Threads::new(crew.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
-        Self { engine, crew, inbox, ticker, started, is_nested, last: None, messages_since_tick: 0 }
+        Self { engine, crew, inbox, ticker, started, is_nested, until: None, messages_since_tick: 0 }
     }
 
     /// Supervises until something ends it.
@@ -95,8 +89,7 @@ impl MainLoop {
         if let Some(message) = self.try_patiently() {
             return Wake::Message(message);
         }
-        let until = self.last.filter(|_| !self.is_nested).and_then(|last| last.until);
-        let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), until];
+        let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
         match deadlines.into_iter().fold(None, deadline::sooner) {
             None => select! {
                 recv(self.inbox) -> message => received(message),
@@ -130,16 +123,14 @@ impl MainLoop {
 
     /// Whether a shutdown has come to its end: all children are down and their threads gone, or have had their time.
     fn is_over(&mut self, closing: Closing) -> bool {
-        let Closing { since, cap } = closing;
-        if self.last.is_none_or(|last| !self.crew.is_alive(last.number)) {
-            let last = self.crew.most_patient();
-            self.last = last.map(|(number, timeout)| LastThread { number, until: deadline::after(since, timeout) });
+        if !self.engine.is_over() {
+            return false;
         }
-        if let Some(last) = &mut self.last {
-            last.until = deadline::sooner(last.until, cap);
+        let Some(timeout) = self.crew.longest_stop_timeout() else { return true };
+        if !self.is_nested {
+            self.until = deadline::sooner(deadline::after(closing.since, timeout), closing.cap);
         }
-        self.engine.is_over()
-            && self.last.is_none_or(|last| !self.is_nested && deadline::is_reached(last.until, self.engine.now()))
+        deadline::is_reached(self.until, self.engine.now())
     }
 }
 

@@ -532,6 +532,8 @@ impl Workers for Script {
         run.map_or(Heartbeats { count: 0, doing: "" }, |run| run.heartbeats)
     }
 
+    fn close(&mut self) {}
+
     fn thread_gone(&mut self, _number: ThreadNumber) {}
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {

@@ -130,13 +130,13 @@ impl Supervisor {
     fn await_end(&self, since: Instant, limit: Duration) -> Option<ShutdownReport> {
         let ended = || self.shared.end();
         // A child that is gone from the list may still have a thread, which has its time as well.
-        let of_threads = self.crew.most_patient().map_or(Duration::ZERO, |(_, timeout)| timeout);
+        let of_threads = self.crew.longest_stop_timeout().unwrap_or_default();
         let longest = self.shared.longest_stop_timeout().max(of_threads).min(limit);
         if let Some(until) = deadline::after(since, longest.saturating_add(SLACK)) {
             return self.shared.wait_for(Some(until), ended);
         }
         // A child may take for ever. The supervisor thread may not, once they are all gone.
-        while self.crew.most_patient().is_some() {
+        while self.crew.longest_stop_timeout().is_some() {
             if let Some(report) = self.shared.wait_for(deadline::after(system_now(), PATIENCE), ended) {
                 return Some(report);
             }

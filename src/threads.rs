@@ -104,6 +104,10 @@ impl Workers for Threads {
         post.context().map_or(Heartbeats { count: 0, doing: "" }, |context| context.heartbeats())
     }
 
+    fn close(&mut self) {
+        self.crew.close();
+    }
+
     fn thread_gone(&mut self, number: ThreadNumber) {
         self.crew.reap(number);
     }
