@@ -345,6 +345,11 @@ impl Circuit {
         self.run.is_some()
     }
 
+    /// What its flag was when it was asked last.
+    pub(crate) fn flag(&self) -> bool {
+        self.flag
+    }
+
     pub(crate) fn is_removing(&self) -> bool {
         self.removing
     }
@@ -356,9 +361,9 @@ impl Circuit {
 
     // ── What happens to it ──────────────────────────────────────────────────────────────────────────────────────────
 
-    /// The flag was asked. Returns whether it changed.
-    pub(crate) fn flag_is(&mut self, on: bool) -> bool {
-        std::mem::replace(&mut self.flag, on) != on
+    /// The flag was asked.
+    pub(crate) fn flag_is(&mut self, on: bool) {
+        self.flag = on;
     }
 
     pub(crate) fn begin(&mut self, run: u64, now: Instant) {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -127,6 +126,7 @@ pub(crate) struct Report {
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Roster {
     children: BTreeMap<Key, Child>,
+    asked: Asked,
     /// One deadline at most for each child, replaced and never left behind.
     deadlines: BTreeSet<(Instant, Key)>,
     /// What is to be done now.
@@ -149,10 +149,24 @@ struct Child {
     circuit: Circuit,
     /// What others were last shown.
     shown: Option<View>,
+    /// As `asked` has it.
+    answers: Answers,
     /// Its entry in `deadlines`.
     wake: Option<Instant>,
     /// The callbacks whose last call panicked: they are told of once.
     faults: Vec<Callback>,
+}
+
+impl Child {
+    /// What the answer of its flag would mean, while there is nothing to do for it.
+    fn answers(&self) -> Answers {
+        match () {
+            () if self.circuit.is_removing() => Answers::Unasked,
+            // That the flag no longer panics is news.
+            () if self.faults.contains(&Callback::Enabled) => Answers::Unknown,
+            () => Answers::NothingIf(self.circuit.flag()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -168,15 +182,65 @@ enum Step {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Round {
-    after: Option<Key>,
+    /// The place of the next one.
+    next: usize,
     /// Another one was asked for meanwhile.
     again: bool,
+}
+
+/// What a round needs to know of each child, side by side in list order: over thousands of children, a round is as slow as the
+/// memory that it touches.
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
+struct Asked {
+    children: Vec<(Key, ChildId, Answers)>,
+    gone: usize,
+}
+
+/// What the answer of a child's flag would mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    /// It has to be looked at more closely.
+    Unknown,
+    /// Nothing, if it is this one or none.
+    NothingIf(bool),
+    /// It is not asked: the child is going, or gone.
+    Unasked,
+    Gone,
+}
+
+impl Asked {
+    fn list(&mut self, key: Key, id: ChildId) {
+        self.children.push((key, id, Answers::Unknown));
+    }
+
+    fn set(&mut self, key: Key, answers: Answers) {
+        if let Ok(place) = self.children.binary_search_by_key(&key, |(key, ..)| *key) {
+            self.children[place].2 = answers;
+        }
+    }
+
+    /// Takes out a child. Those that are gone leave their places when they are as many as the others, and the place at which a
+    /// round is moves with them.
+    fn forget(&mut self, key: Key, round: Option<&mut Round>) {
+        self.set(key, Answers::Gone);
+        self.gone += 1;
+        if self.gone * 2 > self.children.len() {
+            if let Some(round) = round {
+                let passed = &self.children[..round.next];
+                round.next = passed.iter().filter(|(.., answers)| *answers != Answers::Gone).count();
+            }
+            self.children.retain(|(.., answers)| *answers != Answers::Gone);
+            self.gone = 0;
+        }
+    }
 }
 
 impl Roster {
     pub(crate) fn new() -> Self {
         Self {
             children: BTreeMap::new(),
+            asked: Asked::default(),
             deadlines: BTreeSet::new(),
             actions: VecDeque::new(),
             unsettled: VecDeque::new(),
@@ -196,7 +260,8 @@ impl Roster {
         if self.closing {
             circuit.close(now, Duration::ZERO);
         }
-        let child = Child { id, circuit, shown: None, wake: None, faults: Vec::new() };
+        self.asked.list(key, id.clone());
+        let child = Child { id, circuit, shown: None, answers: Answers::Unknown, wake: None, faults: Vec::new() };
         let before = self.children.insert(key, child);
         debug_assert!(before.is_none(), "keys are never used twice");
     }
@@ -213,7 +278,7 @@ impl Roster {
         match &mut self.round {
             _ if self.closing => {}
             Some(round) => round.again = true,
-            None => self.round = Some(Round { after: None, again: false }),
+            None => self.round = Some(Round { next: 0, again: false }),
         }
     }
 
@@ -372,37 +437,35 @@ impl Roster {
     pub(crate) fn continue_round(&mut self, now: Instant, outside: &mut impl Outside) {
         debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
-        let from = round.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut left = ROUND_CHUNK;
         let mut stopped_at = None;
-        for (&key, child) in self.children.range_mut((from, Bound::Unbounded)) {
-            round.after = Some(key);
-            if child.circuit.is_removing() {
+        for (key, id, answers) in &self.asked.children[round.next..] {
+            round.next += 1;
+            if matches!(answers, Answers::Unasked | Answers::Gone) {
                 continue;
             }
-            left -= 1;
-            let answer = outside.is_enabled(key, &child.id);
-            let called = answer.panic.is_some() || child.faults.contains(&Callback::Enabled);
-            let changed = answer.value.is_some_and(|on| child.circuit.flag_is(on));
-            let (_, decision) = child.circuit.judge(now);
-            if called || changed || child.shown.is_none() || !matches!(decision, Decision::Sleep(_)) {
-                stopped_at = Some((key, called.then_some(answer.panic)));
+            let answer = outside.is_enabled(*key, id);
+            let is_settled = matches!(answers, Answers::NothingIf(on) if answer.value.is_none_or(|value| value == *on));
+            if !is_settled || answer.panic.is_some() {
+                stopped_at = Some((*key, answer));
                 break;
             }
+            left -= 1;
             if left == 0 {
                 return;
             }
         }
         match stopped_at {
-            Some((key, called)) => {
-                if let Some(panic) = called {
-                    self.note_call(key, Callback::Enabled, panic, now);
+            Some((key, Answer { value, panic })) => {
+                if let (Some(on), Some(child)) = (value, self.children.get_mut(&key)) {
+                    child.circuit.flag_is(on);
                 }
+                self.note_call(key, Callback::Enabled, panic, now);
                 // What is to be done is done with a `now` from after the callbacks.
                 self.unsettled.push_back((key, true));
             }
             None => {
-                self.round = round.again.then_some(Round { after: None, again: false });
+                self.round = round.again.then_some(Round { next: 0, again: false });
                 self.has_had_round = true;
             }
         }
@@ -475,10 +538,15 @@ impl Roster {
                     self.publish(key, None, now);
                     self.act(Action::Forget { key });
                     self.wake_at(key, None);
+                    self.asked.forget(key, self.round.as_mut());
                     self.children.remove(&key);
                     return;
                 }
                 Decision::Sleep(deadline) => {
+                    let answers = child.answers();
+                    if std::mem::replace(&mut child.answers, answers) != answers {
+                        self.asked.set(key, answers);
+                    }
                     self.publish(key, None, now);
                     self.wake_at(key, deadline);
                     return;
@@ -642,11 +710,15 @@ fn ask_backoff(outside: &mut impl Outside, key: Key, attempt: u32, asked: &mut O
 impl Roster {
     /// Whatever decides what it does next, once all is settled. Run numbers are left out: that they rise is all they do.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let Self { children, deadlines, actions, unsettled, round, has_had_round: _, next_run: _, closing, awaited } = self;
+        let Self { children, asked, deadlines, actions, unsettled, round, has_had_round: _, next_run: _, closing, awaited } =
+            self;
         assert!(actions.is_empty() && unsettled.is_empty() && round.is_none() && deadlines.len() <= children.len());
         let children: Vec<_> = children
             .iter()
-            .map(|(key, Child { id: _, circuit, shown, wake, faults })| {
+            .map(|(key, child)| {
+                let place = asked.children.binary_search_by_key(key, |(key, ..)| *key).expect("it can be asked");
+                assert!(asked.children[place].2 == child.answers() && child.answers == child.answers());
+                let Child { id: _, circuit, shown, answers: _, wake, faults } = child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 (*key, circuit.essence(now), shown.map(|view| (view.status, view.circuit)), wake, faults.clone())
             })

@@ -5,10 +5,16 @@ use std::{
     cell::{Cell, RefCell},
     mem,
     panic::{self, AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Once},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::exit::Panic;
+
+/// A hook looks where panics happen. Whoever sees it late has the panics of one catch without a place.
+static IS_CAPTURING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// How many catches this thread is in.
@@ -54,6 +60,7 @@ pub fn capture_panic_locations() {
             }
             before(info);
         }));
+        IS_CAPTURING.store(true, Ordering::Relaxed);
     });
 }
 
@@ -68,23 +75,25 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
 /// documented; state of this crate is never borrowed by the closures that come here.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<Panic>)> {
-    enter();
-    let result = catch_unwind(AssertUnwindSafe(f));
-    leave();
+    let result = count(|| catch_unwind(AssertUnwindSafe(f)));
+    result.map_err(|payload| (Panic::new(message(&*payload), location()), discard_payload(payload)))
+}
+
+/// Lets the hook see that this is a catch, if there is one that looks.
+///
+/// Thread-local variables are gone where a thread is ending, and the panics there remain without a place.
+fn count<R>(f: impl FnOnce() -> Result<R, Box<dyn Any + Send>>) -> Result<R, Box<dyn Any + Send>> {
+    if !IS_CAPTURING.load(Ordering::Relaxed) {
+        return f();
+    }
+    let _ = CATCHES.try_with(|catches| catches.set(catches.get() + 1));
+    let result = f();
+    let _ = CATCHES.try_with(|catches| catches.set(catches.get() - 1));
     if result.is_ok() {
         // A panic that the user's code caught itself is not to lend its place to a later one.
         let _ = location();
     }
-    result.map_err(|payload| (Panic::new(message(&*payload), location()), discard_payload(payload)))
-}
-
-/// A catch begins. Thread-local variables are gone where a thread is ending, and the panics there remain without a place.
-fn enter() {
-    let _ = CATCHES.try_with(|catches| catches.set(catches.get() + 1));
-}
-
-fn leave() {
-    let _ = CATCHES.try_with(|catches| catches.set(catches.get() - 1));
+    result
 }
 
 fn location() -> Option<Arc<str>> {
@@ -110,10 +119,7 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 /// otherwise, and an escaping panic would end the thread before it has said what became of it.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 fn discard_payload(payload: Box<dyn Any + Send>) -> Option<Panic> {
-    enter();
-    let result = catch_unwind(AssertUnwindSafe(move || drop(payload)));
-    leave();
-    let second = result.err()?;
+    let second = count(|| catch_unwind(AssertUnwindSafe(move || drop(payload)))).err()?;
     let panic = Panic::new(message(&*second), location());
     mem::forget(second);
     Some(panic)
