@@ -112,9 +112,9 @@ impl Heart {
     }
 }
 
-impl ChildContext {
-    pub(crate) fn new(link: Arc<Link>, number: u64, attempt_count: u32) -> Self {
-        let run = Run {
+impl Run {
+    fn new(link: Arc<Link>, number: u64, attempt_count: u32) -> Self {
+        Self {
             link,
             number,
             attempt_count,
@@ -122,8 +122,25 @@ impl ChildContext {
             marked_healthy: AtomicBool::new(false),
             heart: Heart::default(),
             signal: StopSignal::new(),
-        };
-        Self { run: Arc::new(run) }
+        }
+    }
+}
+
+impl ChildContext {
+    pub(crate) fn new(link: Arc<Link>, number: u64, attempt_count: u32) -> Self {
+        Self { run: Arc::new(Run::new(link, number, attempt_count)) }
+    }
+
+    /// Makes the context of the next run of this one, whose run has ended: a new one only if somebody still has this.
+    pub(crate) fn renew(mut self, number: u64, attempt_count: u32) -> Self {
+        let link = self.run.link.clone();
+        match Arc::get_mut(&mut self.run) {
+            Some(run) => {
+                *run = Run::new(link, number, attempt_count);
+                self
+            }
+            None => Self::new(link, number, attempt_count),
+        }
     }
 
     /// Returns the child's id.

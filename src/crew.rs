@@ -154,7 +154,7 @@ impl Crew {
         self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post.clone()), move |thread| {
             work(thread, &its, &inbox)
         })
-        .map_err(|error| Failure::new(&error.to_string(), Arc::new(error)))?;
+        .map_err(|error| Failure::new(error.into()))?;
         post.has_got_thread(words);
         Ok(())
     }

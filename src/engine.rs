@@ -1,8 +1,7 @@
 //! A supervisor but for its waiting: asks the core what follows from what happens, and does that.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    io,
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use crate::{
     id::ChildId,
     inbox::{Message, Order, RunEnd, ThreadNumber},
     report::{ShutdownCause, ShutdownReport, Unstopped},
-    roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Report, Roster},
+    roster::{Action, Answer, Bar, Heartbeats, Key, KeyMap, Outside, Progress, Report, Roster},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -104,7 +103,7 @@ impl<W: Workers> Engine<W> {
             desk: Desk {
                 shared,
                 workers,
-                stations: HashMap::new(),
+                stations: KeyMap::default(),
                 flag,
                 backoff,
                 fallback: Backoff::default(),
@@ -176,8 +175,7 @@ impl<W: Workers> Engine<W> {
     fn settle(&mut self) {
         self.roster.expire(self.now());
         loop {
-            let now = self.now();
-            match self.roster.settle(now, &mut self.desk) {
+            match self.roster.settle(&mut self.desk) {
                 Progress::Perform(action) => self.perform(action),
                 Progress::Again => {}
                 Progress::Settled => break,
@@ -189,7 +187,7 @@ impl<W: Workers> Engine<W> {
     pub(crate) fn handle(&mut self, message: Message) {
         let now = self.now();
         match message {
-            Message::Exit(end) => self.run_ended(*end),
+            Message::Exit(end) => self.run_ended(end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
@@ -265,7 +263,7 @@ impl<W: Workers> Engine<W> {
                     // Somebody who found this thread stuck has taken over and ended the threads; the body never ran.
                     let at = shared.now();
                     let end = RunEnd { key, run, exit: Exit::Completed, at, display_panic: None, drop_panic: None };
-                    let _ = shared.tell(Message::Exit(Box::new(end)));
+                    let _ = shared.tell(Message::Exit(end));
                 }
             }
             Action::Stop { key } => {
@@ -321,7 +319,7 @@ impl<W: Workers> Engine<W> {
             match message {
                 Message::Exit(end) => {
                     has_run_ended = true;
-                    self.run_ended(*end);
+                    self.run_ended(end);
                 }
                 Message::ThreadGone(number) => self.desk.workers.thread_gone(number),
                 Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
@@ -370,7 +368,7 @@ impl<W: Workers> Engine<W> {
 struct Desk<W: Workers> {
     shared: Arc<Shared>,
     workers: W,
-    stations: HashMap<Key, Station<W::Post>>,
+    stations: KeyMap<Station<W::Post>>,
     flag: Option<FlagFn>,
     backoff: Backoff,
     /// For when a backoff closure panics.
@@ -423,6 +421,10 @@ impl<W: Workers> Desk<W> {
 }
 
 impl<W: Workers> Outside for Desk<W> {
+    fn now(&self) -> Instant {
+        self.shared.now()
+    }
+
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
         let Some(flag) = &mut self.flag else { return Answer { value: None, panic: None } };
         match self.shared.doing.call(Callback::Enabled, key, || unwind::catch(|| flag(id))) {
@@ -455,7 +457,7 @@ impl<W: Workers> Outside for Desk<W> {
     fn provide_thread(&mut self, key: Key) -> Result<(), Failure> {
         match self.stations.get(&key) {
             Some(station) => self.workers.provide(&station.post),
-            None => Err(Failure::new("the child is not listed", Arc::new(io::Error::other("the child is not listed")))),
+            None => Err(Failure::new("the child is not listed".into())),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::{
     error::Error,
     fmt::{self, Write as _},
+    hash::{Hash, Hasher},
+    ops::Deref,
     sync::Arc,
 };
 
@@ -47,13 +49,12 @@ impl Exit {
 
     /// Makes the exit of a body that returns this error, for a [`Simulation`](crate::Simulation).
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let error: Arc<dyn Error + Send + Sync> = Arc::from(error.into());
-        Self::Failed(Failure::new(&error.to_string(), error))
+        Self::Failed(Failure::new(error.into()))
     }
 
     /// Makes the exit of a body that panics with this message, for a [`Simulation`](crate::Simulation).
     pub fn panicked(message: &str) -> Self {
-        Self::Panicked(Panic::new(message, None))
+        Self::Panicked(Panic::new(Text::Shared(message.into()), None))
     }
 
     /// Returns whether the body returned `Ok`.
@@ -101,18 +102,27 @@ impl fmt::Display for Exit {
 /// whose `Display` is slow or panics is asked a single time.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    message: Arc<str>,
-    error: Arc<dyn Error + Send + Sync>,
+    told: Arc<ToldError>,
+}
+
+#[derive(Debug)]
+struct ToldError {
+    message: String,
+    error: Box<dyn Error + Send + Sync>,
 }
 
 impl Failure {
-    pub(crate) fn new(message: &str, error: Arc<dyn Error + Send + Sync>) -> Self {
-        Self { message: message.into(), error }
+    pub(crate) fn new(error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::with_message(error.to_string(), error)
+    }
+
+    pub(crate) fn with_message(message: String, error: Box<dyn Error + Send + Sync>) -> Self {
+        Self { told: Arc::new(ToldError { message, error }) }
     }
 
     /// Returns the error's text.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.told.message
     }
 
     /// Returns the error itself, for downcasting and for its sources.
@@ -133,13 +143,13 @@ impl Failure {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.error
+        &*self.told.error
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.message).fmt(f)
+        OneLine(&self.told.message).fmt(f)
     }
 }
 
@@ -149,13 +159,13 @@ impl fmt::Display for Failure {
 /// `unknown panic` for any other payload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Panic {
-    message: Arc<str>,
+    message: Text,
     location: Option<Arc<str>>,
 }
 
 impl Panic {
-    pub(crate) fn new(message: &str, location: Option<Arc<str>>) -> Self {
-        Self { message: message.into(), location }
+    pub(crate) fn new(message: Text, location: Option<Arc<str>>) -> Self {
+        Self { message, location }
     }
 
     /// Returns the panic's text.
@@ -177,6 +187,44 @@ impl fmt::Display for Panic {
             Some(location) => write!(f, " ({location})"),
             None => Ok(()),
         }
+    }
+}
+
+/// The text of a panic. Most are literals, which need no copy.
+#[derive(Clone)]
+pub(crate) enum Text {
+    Literal(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Literal(text) => text,
+            Self::Shared(text) => text,
+        }
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 
@@ -211,7 +259,7 @@ mod tests {
     #[test]
     fn hostile_messages_are_shown_as_one_short_line_and_kept_whole() {
         let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
-        let exit = Exit::Failed(Failure::new(&text, Arc::from(Box::<dyn Error + Send + Sync>::from(text.as_str()))));
+        let exit = Exit::failed(text.as_str());
         let line = exit.to_string();
         assert!(line.starts_with("failed: first\\nsecond\\u{0}xxx"), "{line}");
         assert!(line.chars().count() < 330 && !line.contains('\n'));

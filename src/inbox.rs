@@ -19,7 +19,7 @@ pub(crate) struct ThreadNumber(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A run is over: its body has returned and its state is put away.
-    Exit(Box<RunEnd>),
+    Exit(RunEnd),
     MarkedHealthy {
         key: Key,
         run: u64,

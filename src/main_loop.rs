@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crossbeam_channel::{Receiver, RecvError, Sender, never, select, tick};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, tick};
 
 use crate::{
     crew::Crew,
@@ -20,7 +20,8 @@ pub(crate) struct MainLoop {
     engine: Engine<Threads>,
     crew: Arc<Crew>,
     inbox: Receiver<Message>,
-    ticker: Receiver<Instant>,
+    /// Without flags there is nothing to poll.
+    ticker: Option<Receiver<Instant>>,
     /// Told when every enabled child has had its first start.
     started: Option<Sender<()>>,
     /// It runs on a child's thread, and must not end while a thread of its own children lives.
@@ -28,6 +29,8 @@ pub(crate) struct MainLoop {
     /// How long a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
     messages_since_tick: u32,
+    /// A message has come since it last waited: another may follow at once.
+    is_patient: bool,
 }
 
 enum Wake {
@@ -39,12 +42,12 @@ enum Wake {
 impl MainLoop {
     /// `started` is told when every enabled child has had its first start; a nested supervisor has nobody to tell.
     pub(crate) fn new(parts: Parts, crew: Arc<Crew>, started: Option<Sender<()>>) -> Self {
-        // Without flags there is nothing to poll; and a tick beyond the end of time would panic as it is set again.
+        // A tick beyond the end of time would panic as it is set again.
         let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
-        let ticker = if polls { tick(parts.poll_interval) } else { never() };
+        let ticker = polls.then(|| tick(parts.poll_interval));
         let engine = Engine::new(parts, Threads::new(crew.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
-        Self { engine, crew, inbox, ticker, started, is_nested, until: None, messages_since_tick: 0 }
+        Self { engine, crew, inbox, ticker, started, is_nested, until: None, messages_since_tick: 0, is_patient: false }
     }
 
     /// Supervises until something ends it.
@@ -63,7 +66,10 @@ impl MainLoop {
                 }
             }
             match self.next() {
-                Wake::Message(message) => self.engine.handle(message),
+                Wake::Message(message) => {
+                    self.is_patient = true;
+                    self.engine.handle(message);
+                }
                 Wake::Tick => self.engine.begin_round(),
                 Wake::Timer => {}
             }
@@ -75,7 +81,7 @@ impl MainLoop {
         self.messages_since_tick += 1;
         if self.messages_since_tick >= MESSAGES_PER_TICK {
             self.messages_since_tick = 0;
-            if self.ticker.try_recv().is_ok() {
+            if self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
                 return Wake::Tick;
             }
         }
@@ -86,25 +92,34 @@ impl MainLoop {
             return Wake::Timer;
         }
         self.messages_since_tick = 0;
-        if let Some(message) = self.try_patiently() {
-            return Wake::Message(message);
+        if self.ticker.is_some() && std::mem::take(&mut self.is_patient) {
+            if let Some(message) = self.try_patiently() {
+                return Wake::Message(message);
+            }
         }
         let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
-        match deadlines.into_iter().fold(None, deadline::sooner) {
-            None => select! {
-                recv(self.inbox) -> message => received(message),
-                recv(self.ticker) -> _ => Wake::Tick,
+        let deadline = deadlines.into_iter().fold(None, deadline::sooner);
+        match (&self.ticker, deadline) {
+            // One channel wakes whoever waits for it faster than a selection of one does.
+            (None, None) => received(self.inbox.recv()),
+            (None, Some(deadline)) => match self.inbox.recv_deadline(deadline) {
+                Err(RecvTimeoutError::Timeout) => Wake::Timer,
+                message => received(message.map_err(|_| RecvError)),
             },
-            Some(deadline) => select! {
+            (Some(ticker), None) => select! {
                 recv(self.inbox) -> message => received(message),
-                recv(self.ticker) -> _ => Wake::Tick,
+                recv(ticker) -> _ => Wake::Tick,
+            },
+            (Some(ticker), Some(deadline)) => select! {
+                recv(self.inbox) -> message => received(message),
+                recv(ticker) -> _ => Wake::Tick,
                 default(deadline.saturating_duration_since(self.engine.now())) => Wake::Timer,
             },
         }
     }
 
-    /// Tries the inbox for about as long as a thread that has just crashed takes to say so. `select!` parks at once, and being
-    /// woken costs several times what a restart does; `recv` tries in this way too.
+    /// Tries the inbox for about as long as a thread that has just crashed takes to say so, as `recv` does. `select!` parks at
+    /// once, and being woken costs several times what a restart does.
     fn try_patiently(&self) -> Option<Message> {
         for step in 0..10u32 {
             if step < 7 {

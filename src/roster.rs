@@ -1,7 +1,8 @@
 //! All children of one supervisor: their timers, and the order in which things are done and told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +21,27 @@ const ROUND_CHUNK: u32 = 256;
 /// cannot reach a later one of the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key(pub(crate) u64);
+
+/// What belongs to keys. They are counted here and nobody can choose them, so that the simplest of hashes spreads them well.
+pub(crate) type KeyMap<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
+
+#[derive(Debug, Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // By 2⁶⁴ over the golden ratio: keys that follow one another come to lie far apart in all bits.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// An answer of user code; a panic comes with the answer that takes its place.
 #[derive(Debug)]
@@ -46,6 +68,7 @@ pub(crate) enum Bar {
 
 /// What the core asks of the outside. All of it is total: whatever user code does, there is an answer.
 pub(crate) trait Outside {
+    fn now(&self) -> Instant;
     /// Asks the child's flag; `None` keeps the last answer.
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
     /// Asks how long the child stays down after the failure that made the count `attempt`.
@@ -413,19 +436,19 @@ impl Roster {
 
     // ── What follows ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Takes one step. To be called, each time with a new `now`, until all is settled: a step may ask user code, which takes
-    /// time.
-    pub(crate) fn settle(&mut self, now: Instant, outside: &mut impl Outside) -> Progress {
+    /// Takes one step. To be called until all is settled; each step that needs the time asks for it anew, for a step before may
+    /// have asked user code, which takes time.
+    pub(crate) fn settle(&mut self, outside: &mut impl Outside) -> Progress {
         match self.actions.pop_front() {
             Some(Step::Act(action)) => Progress::Perform(action),
-            Some(Step::Go(key)) => Progress::Perform(self.go(key, now)),
+            Some(Step::Go(key)) => Progress::Perform(self.go(key, outside.now())),
             Some(Step::NotSpawned(key, failure)) => {
-                self.not_spawned(key, failure, now, outside);
+                self.not_spawned(key, failure, outside.now(), outside);
                 Progress::Again
             }
             None => match self.unsettled.pop_front() {
                 Some((key, asked)) => {
-                    self.decide(key, now, asked, outside);
+                    self.decide(key, outside.now(), asked, outside);
                     Progress::Again
                 }
                 None => Progress::Settled,

@@ -437,7 +437,7 @@ impl Script {
         let drop_panic = unwind::discard(body).err();
         self.ends.retain(|&(_, other)| other != key);
         let end = RunEnd { key, run: run.number, exit, at: self.time.now(), display_panic: None, drop_panic };
-        self.tell(Message::Exit(Box::new(end)));
+        self.tell(Message::Exit(end));
         Some(())
     }
 
@@ -482,7 +482,7 @@ impl Workers for Script {
         if let Some(left) = self.failing_spawns.get_mut(&child.id).filter(|left| **left > 0) {
             *left -= 1;
             let error = io::Error::new(io::ErrorKind::WouldBlock, "no thread, as the simulation was told");
-            return Err(Failure::new(&error.to_string(), Arc::new(error)));
+            return Err(Failure::new(error.into()));
         }
         child.has_thread = true;
         Ok(())

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::exit::Panic;
+use crate::exit::{Panic, Text};
 
 /// A hook looks where panics happen. Whoever sees it late has the panics of one catch without a place.
 static IS_CAPTURING: AtomicBool = AtomicBool::new(false);
@@ -105,13 +105,13 @@ pub(crate) fn discard<T>(value: T) -> Result<(), Panic> {
     catch(move || drop(value))
 }
 
-fn message(payload: &(dyn Any + Send)) -> &str {
+fn message(payload: &(dyn Any + Send)) -> Text {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
+        Text::Literal(text)
     } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
+        Text::Shared(text.as_str().into())
     } else {
-        "unknown panic"
+        Text::Literal("unknown panic")
     }
 }
 

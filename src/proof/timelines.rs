@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::{
     circuit::{Policy, Rules, View},
-    exit::{Exit, Failure, Panic},
+    clock::system_now,
+    exit::{Exit, Failure},
     id::ChildId,
     roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
 };
@@ -18,12 +19,12 @@ const C: Key = Key(2);
 struct Scene {
     roster: Roster,
     script: Script,
-    now: Instant,
     origin: Instant,
     told: Vec<String>,
 }
 
 struct Script {
+    now: Instant,
     off: Vec<Key>,
     no_thread: bool,
     delay: fn(u32) -> Duration,
@@ -33,6 +34,10 @@ struct Script {
 }
 
 impl Outside for Script {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
     fn is_enabled(&mut self, key: Key, _id: &ChildId) -> Answer<Option<bool>> {
         self.flags_asked.push(key);
         Answer { value: Some(!self.off.contains(&key)), panic: None }
@@ -52,7 +57,7 @@ impl Outside for Script {
     }
 
     fn provide_thread(&mut self, _key: Key) -> Result<(), Failure> {
-        if self.no_thread { Err(Failure::new("no thread", std::sync::Arc::new(std::io::Error::other("")))) } else { Ok(()) }
+        if self.no_thread { Err(Failure::new("no thread".into())) } else { Ok(()) }
     }
 }
 
@@ -68,14 +73,14 @@ fn rules() -> Rules {
 }
 
 fn failed() -> Exit {
-    Exit::Panicked(Panic::new("boom", None))
+    Exit::panicked("boom")
 }
 
 impl Scene {
     fn new(rules: &[Rules]) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "any instant does as the origin of virtual time")]
-        let now = Instant::now();
+        let now = system_now();
         let script = Script {
+            now,
             off: Vec::new(),
             no_thread: false,
             delay: |attempt| 10 * MS * 2u32.pow(attempt),
@@ -83,7 +88,7 @@ impl Scene {
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
         };
-        let mut scene = Self { roster: Roster::new(), script, now, origin: now, told: Vec::new() };
+        let mut scene = Self { roster: Roster::new(), script, origin: now, told: Vec::new() };
         for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
             scene.roster.insert(Key(number as u64), ChildId::from(name), rules.clone(), now);
         }
@@ -93,9 +98,9 @@ impl Scene {
 
     fn settle(&mut self) {
         loop {
-            self.roster.expire(self.now);
+            self.roster.expire(self.script.now);
             loop {
-                match self.roster.settle(self.now, &mut self.script) {
+                match self.roster.settle(&mut self.script) {
                     Progress::Perform(Action::Report { report, .. }) => {
                         let name = match report.kind {
                             crate::EventKind::Started => "started",
@@ -107,11 +112,11 @@ impl Scene {
                             crate::EventKind::Tripped { .. } => "tripped",
                             crate::EventKind::CallbackPanicked { .. } => "panicked",
                         };
-                        let millis = (self.now - self.origin).as_millis();
+                        let millis = (self.script.now - self.origin).as_millis();
                         self.told.push(format!("{millis} {} {name} {}", report.id, report.attempt_count));
                     }
                     Progress::Perform(Action::Stop { key }) => {
-                        self.told.push(format!("{} {key:?} told to stop", (self.now - self.origin).as_millis()));
+                        self.told.push(format!("{} {key:?} told to stop", (self.script.now - self.origin).as_millis()));
                     }
                     Progress::Perform(_) | Progress::Again => {}
                     Progress::Settled => break,
@@ -120,7 +125,7 @@ impl Scene {
             if !self.roster.is_in_round() {
                 return;
             }
-            self.roster.continue_round(self.now, &mut self.script);
+            self.roster.continue_round(self.script.now, &mut self.script);
         }
     }
 
@@ -133,15 +138,15 @@ impl Scene {
     fn at(&mut self, millis: u32) -> &mut Self {
         let target = self.origin + millis * MS;
         while let Some(deadline) = self.roster.next_deadline().filter(|deadline| *deadline <= target) {
-            self.now = deadline;
+            self.script.now = deadline;
             self.settle();
         }
-        self.now = target;
+        self.script.now = target;
         self
     }
 
     fn exits(&mut self, key: Key, run: u64, exit: Exit) -> &mut Self {
-        self.roster.run_ended(key, run, exit, self.now, &mut self.script).expect("it is the present run");
+        self.roster.run_ended(key, run, exit, self.script.now, &mut self.script).expect("it is the present run");
         self.settle();
         self
     }
@@ -273,11 +278,11 @@ fn returning_at_once_does_not_spin() {
     let mut scene = Scene::new(&[Rules { healthy_after: Duration::MAX, ..rules() }]);
     scene.script.delay = |attempt| (100 * MS * 2u32.saturating_pow(attempt - 1)).min(60_000 * MS);
     let mut runs = 0;
-    while (scene.now - scene.origin) < Duration::from_secs(3600) {
+    while (scene.script.now - scene.origin) < Duration::from_secs(3600) {
         runs += 1;
         scene.exits(A, runs, Exit::Completed);
         let next = scene.roster.next_deadline().expect("it is tried again");
-        scene.now = next;
+        scene.script.now = next;
         scene.settle();
     }
     assert!(runs < 75, "{runs} runs in an hour");
@@ -302,7 +307,7 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
         "60 a gave up 3",
     ]);
     assert_eq!(scene.script.backoffs_asked, [1, 2], "no backoff is asked for the failure that gives up");
-    scene.roster.reset(A, scene.now);
+    scene.roster.reset(A, scene.script.now);
     scene.settle();
     scene.tells(&["10000 a started 0"]);
 }
@@ -313,7 +318,7 @@ fn starts_without_a_thread_are_failures_with_a_backoff() {
     let mut scene = Scene::new(&[]);
     scene.script.no_thread = true;
     scene.script.delay = |attempt| 60 * MS * attempt;
-    scene.roster.insert(A, ChildId::from("a"), rules(), scene.now);
+    scene.roster.insert(A, ChildId::from("a"), rules(), scene.script.now);
     scene.poll();
     scene.at(219).script.no_thread = false;
     scene.at(300).tells(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
@@ -329,7 +334,7 @@ fn every_stop_timeout_counts_by_itself() {
     let mut scene = Scene::new(&limits);
     scene.told.clear();
     scene.at(100);
-    scene.roster.close(scene.now, Duration::MAX);
+    scene.roster.close(scene.script.now, Duration::MAX);
     scene.settle();
     scene.at(1000).tells(&[
         "100 Key(2) told to stop",
@@ -349,11 +354,11 @@ fn every_stop_timeout_counts_by_itself() {
 fn clock_that_goes_backwards_starts_nothing_twice() {
     let mut scene = Scene::new(&[rules()]);
     scene.at(500).exits(A, 1, failed());
-    scene.now = scene.origin;
+    scene.script.now = scene.origin;
     scene.settle();
     scene.poll();
     scene.at(520).tells(&["0 a started 0", "500 a stopped 0", "520 a started 1"]);
-    scene.now = scene.origin;
+    scene.script.now = scene.origin;
     scene.exits(A, 2, failed());
     scene.tells(&["0 a stopped 1"]);
 }
@@ -366,7 +371,7 @@ fn backoff_without_end_waits_for_a_reset() {
     scene.exits(A, 1, failed());
     assert_eq!(scene.roster.next_deadline(), None);
     scene.at(1_000_000).tells(&["0 a started 0", "0 a stopped 0"]);
-    scene.roster.reset(A, scene.now);
+    scene.roster.reset(A, scene.script.now);
     scene.settle();
     scene.tells(&["1000000 a started 0"]);
 }
@@ -379,7 +384,7 @@ fn backoff_without_end_waits_for_a_reset() {
 fn silence_for_longer_than_the_limit_is_a_hang() {
     let mut scene = Scene::new(&[Rules { watchdog: Some(100 * MS), stop_timeout: Duration::MAX, ..rules() }]);
     scene.at(50).script.heartbeats = 1;
-    scene.roster.gave_heartbeat(A, 1, scene.now, &mut scene.script);
+    scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
     scene.at(90).script.heartbeats = 2;
     scene.at(190).tells(&["0 a started 0"]);
@@ -394,13 +399,13 @@ fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     let mut scene = Scene::new(&[Rules { watchdog: Some(100 * MS), healthy_after: Duration::MAX, ..rules() }]);
     scene.at(5_000).tells(&["0 a started 0"]);
     scene.script.heartbeats = 1;
-    scene.roster.gave_heartbeat(A, 1, scene.now, &mut scene.script);
+    scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
     // For an hour nothing could run; the child has had no more time than the supervisor.
-    scene.now += Duration::from_secs(3600);
+    scene.script.now += Duration::from_secs(3600);
     scene.settle();
     scene.tells(&[]);
     scene.script.heartbeats = 2;
-    let now = u32::try_from((scene.now - scene.origin).as_millis()).expect("some hours");
+    let now = u32::try_from((scene.script.now - scene.origin).as_millis()).expect("some hours");
     scene.at(now + 90).tells(&[]);
 }

@@ -9,7 +9,7 @@ use crate::{
     circuit::{ChildStatus, Policy, Rules, View},
     deadline,
     event::{EventKind, StopCause},
-    exit::{Exit, Failure, Panic},
+    exit::{Exit, Failure, Panic, Text},
     id::ChildId,
     inbox::Order,
     roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
@@ -143,6 +143,10 @@ pub(crate) struct Trial {
 }
 
 impl Outside for World {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
         self.take_time();
         let model = self.models.get_mut(&key).expect("only known children are asked for");
@@ -150,7 +154,7 @@ impl Outside for World {
         assert!(model.listed, "{id} is gone and its flag was asked");
         assert!(!model.arrived_removing, "{id} is being removed and its flag was asked");
         if self.whims.panics() {
-            return Answer { value: None, panic: Some(Panic::new("flag", None)) };
+            return Answer { value: None, panic: Some(Panic::new(Text::Literal("flag"), None)) };
         }
         model.asked_flag = model.flag.unwrap_or(model.asked_flag);
         Answer { value: model.flag, panic: None }
@@ -162,7 +166,7 @@ impl Outside for World {
         model.backoffs_asked += 1;
         let delay = self.whims.backoff();
         self.last_backoff = Some((attempt, delay));
-        let panic = self.whims.panics().then(|| Panic::new("backoff", None));
+        let panic = self.whims.panics().then(|| Panic::new(Text::Literal("backoff"), None));
         Answer { value: delay, panic }
     }
 
@@ -201,7 +205,7 @@ impl Outside for World {
         let model = self.models.get_mut(&key).expect("only known children get threads");
         assert!(model.began.is_some());
         if model.fails_to_spawn {
-            Err(Failure::new("no thread", std::sync::Arc::new(std::io::Error::other("no thread"))))
+            Err(Failure::new("no thread".into()))
         } else {
             assert!(!model.let_go, "its body is gone");
             Ok(())
@@ -460,7 +464,7 @@ impl Trial {
 
     fn perform_all(&mut self) {
         loop {
-            match self.roster.settle(self.world.now, &mut self.world) {
+            match self.roster.settle(&mut self.world) {
                 Progress::Perform(action) => {
                     self.note(|| format!("{action:?}"));
                     self.perform(action);
