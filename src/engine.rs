@@ -250,7 +250,7 @@ impl<W: Workers> Engine<W> {
         let job = Job { body, stop_timeout: rules.stop_timeout, stack_size, fresh_thread };
         let post = self.desk.workers.engage(link, job);
         self.roster.insert(key, id, rules, now);
-        self.desk.stations.insert(key, Station { row, post, backoff });
+        self.desk.stations.insert(key, Station { row, post, backoff: backoff.map(Box::new) });
     }
 
     fn perform(&mut self, action: Action) {
@@ -384,7 +384,8 @@ struct Desk<W: Workers> {
 struct Station<P> {
     row: Arc<Row>,
     post: P,
-    backoff: Option<Backoff>,
+    /// Its own; in a box, for few have one.
+    backoff: Option<Box<Backoff>>,
 }
 
 impl<W: Workers> Desk<W> {
@@ -434,7 +435,7 @@ impl<W: Workers> Outside for Desk<W> {
     }
 
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration> {
-        let own = self.stations.get_mut(&key).and_then(|station| station.backoff.as_mut());
+        let own = self.stations.get_mut(&key).and_then(|station| station.backoff.as_deref_mut());
         let backoff = own.unwrap_or(&mut self.backoff);
         match self.shared.doing.call(Callback::Backoff, key, || unwind::catch(|| backoff.delay(attempt))) {
             Ok(value) => Answer { value, panic: None },

@@ -148,7 +148,8 @@ pub(crate) struct Report {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Roster {
-    children: BTreeMap<Key, Child>,
+    /// In boxes, for a tree that has grown at its end is half empty.
+    children: BTreeMap<Key, Box<Child>>,
     asked: Asked,
     /// One deadline at most for each child, replaced and never left behind.
     deadlines: BTreeSet<(Instant, Key)>,
@@ -285,7 +286,7 @@ impl Roster {
         }
         self.asked.list(key, id.clone());
         let child = Child { id, circuit, shown: None, answers: Answers::Unknown, wake: None, faults: Vec::new() };
-        let before = self.children.insert(key, child);
+        let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
     }
 
@@ -741,7 +742,7 @@ impl Roster {
             .map(|(key, child)| {
                 let place = asked.children.binary_search_by_key(key, |(key, ..)| *key).expect("it can be asked");
                 assert!(asked.children[place].2 == child.answers() && child.answers == child.answers());
-                let Child { id: _, circuit, shown, answers: _, wake, faults } = child;
+                let Child { id: _, circuit, shown, answers: _, wake, faults } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 (*key, circuit.essence(now), shown.map(|view| (view.status, view.circuit)), wake, faults.clone())
             })
