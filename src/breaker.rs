@@ -3,10 +3,7 @@
 use std::{
     error::Error,
     fmt,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -20,6 +17,10 @@ use crate::{
     lineage,
     shared::{Row, Shared},
     snapshot::ChildInfo,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     unwind,
     watch::Watch,
 };
@@ -206,7 +207,8 @@ impl Cell {
     /// The child is gone, or was stopped by others than the supervisor thread: open for ever, whatever that thread may still
     /// show.
     pub(crate) fn open_for_good(&self) {
-        self.word.store(Word::FOR_GOOD.0, Ordering::Relaxed);
+        // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into the midst of one.
+        self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
         self.permitted.notify();
     }
 

@@ -3,16 +3,11 @@
 use std::{
     convert::Infallible,
     fmt,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    thread::{self, ThreadId},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
-use parking_lot::Mutex;
 
 use crate::{
     error::{RecvError, SendError, Stopped},
@@ -22,6 +17,11 @@ use crate::{
     inbox::Message,
     roster::{Heartbeats, Key},
     stop::StopSignal,
+    sync::{
+        Mutex, OnceLock, ThreadId,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        current,
+    },
     telemetry::TelemetrySink,
     unwind,
 };
@@ -398,12 +398,12 @@ impl ChildContext {
 
     /// The body begins on this thread.
     pub(crate) fn begin(&self) {
-        let _ = self.run.thread.set(thread::current().id());
+        let _ = self.run.thread.set(current().id());
     }
 
     /// Whether this is the thread on which the body runs.
     pub(crate) fn is_on_its_thread(&self) -> bool {
-        self.run.thread.get() == Some(&thread::current().id())
+        self.run.thread.get() == Some(&current().id())
     }
 
     pub(crate) fn sinks(&self) -> Option<Arc<Vec<Arc<dyn TelemetrySink>>>> {

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     lineage::Lineage,
     report::Unstopped,
     roster::Key,
+    sync::channel::bounded,
     worker::{Phase, Post, Thread, drop_body, work},
 };
 
@@ -325,7 +325,7 @@ impl Crew {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Weak;
 

@@ -515,6 +515,7 @@ mod simulation;
 mod snapshot;
 mod stop;
 mod supervisor;
+mod sync;
 mod telemetry;
 mod threads;
 mod unwind;

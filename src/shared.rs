@@ -5,13 +5,12 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64},
     },
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
-use parking_lot::{Mutex, RwLock};
 
 use crate::{
     breaker::{Breaker, Cell},
@@ -25,6 +24,10 @@ use crate::{
     report::{ShutdownCause, ShutdownReport, StuckIn},
     roster::{Bar, Key},
     snapshot::ChildInfo,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     unwind,
     watch::Watch,
 };

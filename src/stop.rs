@@ -1,20 +1,18 @@
 //! The stop signal of one run, with the callbacks that unblock it.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    mem,
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, ThreadId},
-};
+use std::{collections::VecDeque, convert::Infallible, mem};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
 
-use crate::{exit::Panic, unwind};
+use crate::{
+    exit::Panic,
+    sync::{
+        Condvar, Mutex, OnceLock, ThreadId,
+        atomic::{AtomicBool, Ordering},
+        current,
+    },
+    unwind,
+};
 
 /// What is called when a run is told to stop.
 pub(crate) type StopCallback = Box<dyn FnOnce() + Send>;
@@ -122,7 +120,7 @@ impl StopSignal {
         let mut panic = None;
         while state.phase == Phase::Told {
             let Some((number, callback)) = state.waiting.pop_front() else { break };
-            state.called = Some((number, thread::current().id()));
+            state.called = Some((number, current().id()));
             drop(state);
             let result = unwind::catch(callback);
             panic = panic.or(result.err());
@@ -162,7 +160,7 @@ impl StopSignal {
             let _ = unwind::discard(callback);
             return;
         }
-        let me = thread::current().id();
+        let me = current().id();
         while state.called.is_some_and(|(called, by)| called == number && by != me) {
             self.returned.wait(&mut state);
         }

@@ -1,11 +1,11 @@
 //! Waiting for news.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering, fence},
-    time::Instant,
-};
+use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{
+    Condvar, Mutex,
+    atomic::{AtomicUsize, Ordering, fence},
+};
 
 /// Wakes those who wait for news. It costs next to nothing while nobody does.
 #[derive(Debug, Default)]

@@ -1,15 +1,9 @@
 //! The life of a child's thread, and what it shares with its supervisor: the body, and the word to go.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-use parking_lot::Mutex;
 
 use crate::{
     child::Body,
@@ -20,6 +14,11 @@ use crate::{
     exit::{ChildResult, Exit, Failure, Panic},
     inbox::{Message, RunEnd, ThreadNumber},
     report::UnstoppedPhase,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        channel::{Receiver, Sender, TrySendError},
+    },
     unwind,
 };
 

@@ -1,5 +1,7 @@
 //! The proofs of the core: the same laws on drawn timelines, on random schedules, and on all schedules of a small world.
 
+#[cfg(loom)]
+mod interleavings;
 mod schedules;
 mod search;
 mod timelines;

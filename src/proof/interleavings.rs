@@ -1,0 +1,650 @@
+//! All schedules of the small parts where threads meet under locks and atomics, explored with `loom`:
+//! `RUSTFLAGS="--cfg loom" cargo test --lib interleavings`.
+//!
+//! What is explored is the code itself, over the locks and atomics of `sync.rs`: the stop signal with its callbacks and guards,
+//! the word of a breaker with those who report to it, the wait for news, the heartbeats, and what a child's thread shares
+//! with its supervisor. Loom follows every order in which two or three threads can take their steps, and for loads and stores
+//! without a lock also what weak memory allows beyond that; a thread that waits for ever is a fault that it reports.
+//!
+//! | it does not show | since | it is looked at by |
+//! | --- | --- | --- |
+//! | the order that crossbeam's channels give | a message is one step here; what it publishes is not followed. The channel by which a thread hears the word to go is a stand-in of a lock and a condition variable | the stress test, ThreadSanitizer |
+//! | waits that are over by time | time is not modelled: a wait with a deadline is one without | tests on real threads |
+//! | `Arc`'s last drop | those of the standard library are used | AddressSanitizer |
+//! | spawning and joining, the roll of threads | threads are loom's, and are there from the beginning | tests on real threads |
+//! | panics | loom tells its findings by them | tests on real threads |
+//!
+//! A name that ends with `bounded` says that its schedules are those of at most `PREEMPTIONS` switches away from a thread that
+//! could go on; the others are all there are.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering as Seen},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, TryRecvError, unbounded};
+use loom::thread::{self, JoinHandle};
+
+use crate::{
+    breaker::Breaker,
+    child::ChildSpec,
+    circuit::{ChildStatus, CircuitState, View},
+    clock::{Clock, system_now},
+    context::{ChildContext, Link},
+    engine::Job,
+    error::WaitError,
+    exit::Exit,
+    handle::Handle,
+    id::ChildId,
+    inbox::{Message, Order, ThreadNumber},
+    roster::Key,
+    shared::{Defaults, Row, Shared},
+    stop::{StopCallback, StopSignal},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        channel::bounded,
+    },
+    watch::Watch,
+    worker::{Post, Thread, drop_body, work},
+};
+
+/// Switches away from a thread that could go on, in the schedules that are not all followed.
+const PREEMPTIONS: usize = 3;
+
+/// Counts what is only looked at in the order of the schedule, and is no part of what is explored.
+type Count = Arc<AtomicU32>;
+
+fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    let schedules = Count::default();
+    let counted = schedules.clone();
+    let mut builder = loom::model::Builder::new();
+    // Which `LOOM_MAX_PREEMPTIONS` may have set.
+    builder.preemption_bound = builder.preemption_bound.or(bound);
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        counted.fetch_add(1, Seen::Relaxed);
+        model();
+    });
+    println!("{name}: {} schedules", schedules.load(Seen::Relaxed));
+}
+
+fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    thread::spawn(f)
+}
+
+// ── The stop signal ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+fn counting(count: &Count) -> StopCallback {
+    let count = count.clone();
+    Box::new(move || {
+        count.fetch_add(1, Seen::Relaxed);
+    })
+}
+
+/// What the supervisor does to stop a run, and the thread that it spawns for its callbacks.
+fn stop(signal: &StopSignal) {
+    signal.tell();
+    if signal.needs_caller() {
+        let _ = signal.call_all();
+    }
+}
+
+#[test]
+fn callback_is_not_called_once_its_guard_is_gone() {
+    explore("guard", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, gone) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        let written = Arc::new(AtomicU64::new(0));
+        let callback = {
+            let (calls, gone, written) = (calls.clone(), gone.clone(), written.clone());
+            Box::new(move || {
+                assert!(!gone.load(Ordering::Relaxed), "called after its guard is gone");
+                written.store(1, Ordering::Relaxed);
+                thread::yield_now();
+                written.store(2, Ordering::Relaxed);
+                calls.fetch_add(1, Seen::Relaxed);
+            })
+        };
+        let number = signal.set(callback).ok().flatten().expect("nobody was told");
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        signal.take_back(number);
+        gone.store(true, Ordering::Relaxed);
+        assert_ne!(written.load(Ordering::Relaxed), 1, "the guard has waited for it, and sees what it did");
+        teller.join().unwrap();
+        assert!(calls.load(Seen::Relaxed) <= 1);
+        assert_eq!(written.load(Ordering::Relaxed), 2 * u64::from(calls.load(Seen::Relaxed)));
+    });
+}
+
+#[test]
+fn callbacks_that_nobody_takes_back_are_called_once_and_in_their_order() {
+    explore("callers", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, late_calls) = (Count::default(), Count::default());
+        assert!(signal.set(counting(&calls)).is_ok());
+        // The supervisor, and whoever has found it stuck.
+        let tellers = [(); 2].map(|()| {
+            let signal = signal.clone();
+            spawn(move || stop(&signal))
+        });
+        let late = {
+            let (calls, late_calls) = (calls.clone(), late_calls.clone());
+            Box::new(move || {
+                let _ = &calls;
+                late_calls.fetch_add(1, Seen::Relaxed);
+            })
+        };
+        if let Err(now) = signal.set(late) {
+            assert!(signal.is_stopping());
+            now();
+        }
+        for teller in tellers {
+            teller.join().unwrap();
+        }
+        assert_eq!((calls.load(Seen::Relaxed), late_calls.load(Seen::Relaxed)), (1, 1));
+        assert!(!signal.needs_caller());
+    });
+}
+
+#[test]
+fn end_of_a_run_leaves_no_callback_that_is_called_or_kept() {
+    explore("end", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, ended) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        for _ in 0..2 {
+            let (calls, ended) = (calls.clone(), ended.clone());
+            let set = signal.set(Box::new(move || {
+                thread::yield_now();
+                assert!(!ended.load(Ordering::Relaxed), "called after the end");
+                calls.fetch_add(1, Seen::Relaxed);
+            }));
+            assert!(set.is_ok());
+        }
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        assert_eq!(signal.end(), None);
+        ended.store(true, Ordering::Relaxed);
+        assert!(signal.is_stopping());
+        assert!(matches!(signal.set(counting(&calls)), Ok(None)), "what is set after the end is dropped");
+        teller.join().unwrap();
+        assert!(calls.load(Seen::Relaxed) <= 2);
+        assert_eq!(Arc::strong_count(&ended), 1, "each is dropped");
+        assert!(!signal.needs_caller());
+    });
+}
+
+// A helper of the body sets a callback and takes it back while the body ends and the run is told to stop.
+#[test]
+fn helpers_guard_the_end_and_the_stop_agree() {
+    explore("helper", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, token) = (Count::default(), Arc::new(()));
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        let helper = spawn({
+            let (signal, calls, token) = (signal.clone(), calls.clone(), token.clone());
+            move || match signal.set(Box::new(move || drop((calls.fetch_add(1, Seen::Relaxed), token)))) {
+                Ok(Some(number)) => signal.take_back(number),
+                Ok(None) => assert!(signal.is_stopping()),
+                Err(callback) => callback(),
+            }
+        });
+        signal.end();
+        teller.join().unwrap();
+        helper.join().unwrap();
+        assert!(calls.load(Seen::Relaxed) <= 1);
+        assert_eq!(Arc::strong_count(&token), 1);
+    });
+}
+
+#[test]
+fn channel_is_disconnected_whenever_it_is_asked_for() {
+    explore("channel", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let askers = [(); 2].map(|()| {
+            let signal = signal.clone();
+            spawn(move || signal.stopped().clone())
+        });
+        stop(&signal);
+        assert_eq!(signal.stopped().try_recv(), Err(TryRecvError::Disconnected));
+        for asker in askers {
+            assert_eq!(asker.join().unwrap().try_recv(), Err(TryRecvError::Disconnected));
+        }
+    });
+}
+
+#[test]
+fn whoever_sees_the_stop_sees_what_was_done_before() {
+    explore("order", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let reason = Arc::new(AtomicU64::new(0));
+        let teller = spawn({
+            let (signal, reason) = (signal.clone(), reason.clone());
+            move || {
+                reason.store(1, Ordering::Relaxed);
+                signal.tell();
+                assert!(signal.is_stopping());
+            }
+        });
+        if signal.is_stopping() {
+            assert_eq!(reason.load(Ordering::Relaxed), 1);
+        }
+        teller.join().unwrap();
+        assert!(signal.is_stopping());
+    });
+}
+
+// ── The breaker's word ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A child as its callers and the supervisor thread know it; the test plays the part of the latter.
+struct Listed {
+    shared: Arc<Shared>,
+    inbox: Receiver<Message>,
+    row: Arc<Row>,
+    breaker: Breaker,
+}
+
+impl Listed {
+    fn new(threshold: u32) -> Self {
+        let (shared, inbox) = shared();
+        let spec = ChildSpec::new("child", |_| Ok(())).failure_threshold(threshold);
+        let breaker = spec.breaker();
+        let row = shared.list(&spec);
+        Self { shared, inbox, row, breaker }
+    }
+
+    fn show(&self, run: u64, circuit: CircuitState) {
+        assert!(self.shared.publish(&self.row, view(run, circuit), None).is_none());
+    }
+
+    /// The trips that the supervisor is told of: their runs, and the failures that led to them.
+    fn trips(&self) -> Vec<(u64, u32)> {
+        let trip = |message| match message {
+            Message::Trip { run, failures, .. } => Some((run, failures)),
+            _ => None,
+        };
+        self.inbox.try_iter().filter_map(trip).collect()
+    }
+}
+
+fn shared() -> (Arc<Shared>, Receiver<Message>) {
+    let (sender, inbox) = unbounded();
+    let defaults = Defaults { healthy_after: Duration::from_secs(60), stop_timeout: Duration::from_secs(5) };
+    (Shared::new("test".into(), None, defaults, Clock::System, sender), inbox)
+}
+
+fn view(run: u64, circuit: CircuitState) -> View {
+    let status = ChildStatus::OnTrial;
+    View { status, circuit, attempt_count: 0, run, since: None, told: None, is_overdue: false, retry_at: None }
+}
+
+// Two callers fail a child on trial, of whom the first trips it, while it becomes healthy: then both are needed.
+#[test]
+fn trip_is_told_once_for_each_run() {
+    explore("trip", None, || {
+        let child = Listed::new(2);
+        child.show(1, CircuitState::HalfOpen);
+        let callers = [(); 2].map(|()| {
+            let permit = child.breaker.permit().unwrap();
+            spawn(move || permit.failure("no answer"))
+        });
+        child.show(1, CircuitState::Closed);
+        for caller in callers {
+            caller.join().unwrap();
+        }
+        let trips = child.trips();
+        assert!(matches!(trips[..], [(1, 1 | 2)]), "{trips:?}");
+        child.show(1, CircuitState::Closed);
+        assert!(!child.breaker.is_call_permitted(), "it stays so until the supervisor has heard of it");
+        child.show(1, CircuitState::Open);
+        child.breaker.report_failure("again");
+        assert!(child.trips().is_empty());
+    });
+}
+
+#[test]
+fn reports_of_an_earlier_run_do_not_count() {
+    explore("earlier run", None, || {
+        let child = Listed::new(2);
+        child.show(1, CircuitState::Closed);
+        child.breaker.report_failure("once");
+        let (bad, good) = (child.breaker.permit().unwrap(), child.breaker.permit().unwrap());
+        let caller = spawn(move || {
+            bad.failure("twice");
+            good.success();
+        });
+        child.show(1, CircuitState::Open);
+        child.show(2, CircuitState::Closed);
+        child.breaker.report_failure("once again");
+        caller.join().unwrap();
+        assert!(child.breaker.is_call_permitted(), "it takes two");
+        child.breaker.report_failure("twice again");
+        assert!(!child.breaker.is_call_permitted(), "and they were not forgiven by a success of the run before");
+        let trips = child.trips();
+        assert!(matches!(trips[..], [(2, 2)] | [(1, 2), (2, 2)]), "{trips:?}");
+    });
+}
+
+#[test]
+fn success_is_counted_before_a_failure_or_after_it_and_none_is_lost() {
+    explore("success", None, || {
+        let child = Listed::new(3);
+        child.show(1, CircuitState::Closed);
+        child.breaker.report_failure("one");
+        let (good, bad, worse) =
+            (child.breaker.permit().unwrap(), child.breaker.permit().unwrap(), child.breaker.permit().unwrap());
+        let callers = [spawn(move || good.success()), spawn(move || bad.failure("two"))];
+        worse.failure("three");
+        for caller in callers {
+            caller.join().unwrap();
+        }
+        // Between none and three failures are in a row now, and only all three trip it.
+        let is_tripped = child.trips() == [(1, 3)];
+        assert_eq!(child.breaker.is_call_permitted(), !is_tripped);
+        let mut more = 0;
+        while child.breaker.is_call_permitted() {
+            child.breaker.report_failure("more");
+            more += 1;
+        }
+        assert!(is_tripped && more == 0 || (1..=3).contains(&more), "{more}");
+    });
+}
+
+#[test]
+fn open_for_good_is_final() {
+    explore("for good", None, || {
+        let child = Listed::new(1);
+        let breaker = child.breaker.clone();
+        let caller = spawn(move || {
+            breaker.report_failure("no answer");
+            breaker.report_success();
+        });
+        let (shared, breaker) = (child.shared.clone(), child.breaker.clone());
+        let taking_over = spawn(move || {
+            shared.open_breakers_for_good();
+            assert!(!breaker.is_call_permitted());
+        });
+        child.show(1, CircuitState::HalfOpen);
+        child.show(1, CircuitState::Closed);
+        caller.join().unwrap();
+        taking_over.join().unwrap();
+        assert!(!child.breaker.is_call_permitted());
+        child.show(2, CircuitState::Closed);
+        assert!(!child.breaker.is_call_permitted());
+        assert!(child.trips().len() <= 1);
+    });
+}
+
+// ── What is shared about a supervisor ───────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn whoever_waits_for_a_permit_hears_that_the_child_runs() {
+    explore("permit", None, || {
+        let (shared, _inbox) = shared();
+        let spec = ChildSpec::new("child", |_| Ok(()));
+        let breaker = spec.breaker();
+        let row = shared.list(&spec);
+        let waiter = spawn(move || breaker.wait_until_permitted(Duration::MAX).is_ok());
+        assert!(shared.publish_begin(&row, view(1, CircuitState::HalfOpen)).is_ok());
+        assert!(waiter.join().unwrap());
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_permit_hears_that_the_child_is_gone() {
+    explore("gone", None, || {
+        let (shared, _inbox) = shared();
+        let spec = ChildSpec::new("child", |_| Ok(()));
+        let breaker = spec.breaker();
+        let row = shared.list(&spec);
+        let waiter = spawn(move || match breaker.wait_until_permitted(Duration::MAX) {
+            Err(WaitError::Gone(_)) => true,
+            other => panic!("{other:?}"),
+        });
+        drop(shared.forget(&row));
+        assert!(waiter.join().unwrap());
+    });
+}
+
+// What an operator has forbidden is not begun, if the order came first; and if it did not, the supervisor hears of it.
+#[test]
+fn run_that_begins_after_an_order_knows_of_it() {
+    for order in [Some(Order::Hold), Some(Order::Remove), None] {
+        explore("order before a start", None, move || {
+            let (shared, inbox) = shared();
+            let spec = ChildSpec::new("child", |_| Ok(()));
+            let row = shared.list(&spec);
+            let returned = Arc::new(AtomicBool::new(false));
+            let operator = spawn({
+                let (shared, returned) = (shared.clone(), returned.clone());
+                move || {
+                    match order {
+                        Some(order) => shared.order("child", order).unwrap(),
+                        None => shared.request_shutdown(Duration::MAX),
+                    }
+                    returned.store(true, Ordering::Release);
+                }
+            });
+            let was_ordered = returned.load(Ordering::Acquire);
+            let begun = shared.publish_begin(&row, view(1, CircuitState::HalfOpen)).is_ok();
+            assert!(!(was_ordered && begun), "begun after the order");
+            operator.join().unwrap();
+            assert_eq!(inbox.try_iter().count(), 1);
+        });
+    }
+}
+
+// ── Waiting for news ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn no_news_are_missed() {
+    explore("news", None, || {
+        let (watch, news) = (Arc::new(Watch::default()), Arc::new(AtomicU64::new(0)));
+        let teller = spawn({
+            let (watch, news) = (watch.clone(), news.clone());
+            move || {
+                for number in 1..=2 {
+                    news.store(number, Ordering::Relaxed);
+                    watch.notify();
+                }
+            }
+        });
+        watch.wait_for(None, || (news.load(Ordering::Relaxed) == 2).then_some(()));
+        teller.join().unwrap();
+    });
+}
+
+#[test]
+fn no_news_are_missed_by_two_who_wait_bounded() {
+    explore("news for two", Some(PREEMPTIONS), || {
+        let (watch, news) = (Arc::new(Watch::default()), Arc::new(AtomicU64::new(0)));
+        let waiters = [(); 2].map(|()| {
+            let (watch, news) = (watch.clone(), news.clone());
+            spawn(move || watch.wait_for(None, || (news.load(Ordering::Relaxed) == 1).then_some(())))
+        });
+        news.store(1, Ordering::Relaxed);
+        watch.notify();
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Some(()));
+        }
+    });
+}
+
+// ── What a child's thread shares with its supervisor ────────────────────────────────────────────────────────────────────
+
+/// A child as the supervisor thread has it, without that thread: the test plays its part.
+struct Child {
+    post: Arc<Post>,
+    shared: Arc<Shared>,
+    inbox: Receiver<Message>,
+    /// How often the body was begun.
+    begun: Count,
+    /// Held by the body.
+    body: Weak<()>,
+}
+
+impl Child {
+    fn new(fresh_thread: bool, mut body: impl FnMut(&ChildContext) + Send + 'static) -> Self {
+        let (shared, inbox) = shared();
+        let (begun, held) = (Count::default(), Arc::new(()));
+        let weak = Arc::downgrade(&held);
+        let link = Link {
+            key: Key(0),
+            id: ChildId::from("child"),
+            handle: Handle::new(shared.clone()),
+            is_watched: true,
+            sinks: Weak::new(),
+        };
+        let counted = begun.clone();
+        let runs = AtomicU32::new(0);
+        let body = Box::new(move |ctx: &ChildContext| {
+            let _ = &held;
+            assert_eq!(runs.fetch_add(1, Seen::Relaxed), 0, "two at once");
+            counted.fetch_add(1, Seen::Relaxed);
+            body(ctx);
+            runs.fetch_sub(1, Seen::Relaxed);
+            Ok(())
+        });
+        let job = Job { body, stop_timeout: Duration::MAX, stack_size: None, fresh_thread };
+        Self { post: Post::new(link, job), shared, inbox, begun, body: weak }
+    }
+
+    /// What the crew does where no thread waits for the word to go.
+    fn provide(&self, number: u64) -> JoinHandle<()> {
+        let (words, inbox) = bounded(1);
+        let post = self.post.clone();
+        let thread = spawn(move || {
+            // As in a thread, they are dropped before it is gone.
+            let inbox = inbox;
+            work(&Thread::new(ThreadNumber(number), None), &post, &inbox);
+        });
+        self.post.has_got_thread(words);
+        thread
+    }
+
+    /// Waits for the end of this run, and says whether its body has returned.
+    fn await_exit(&self, run: u64) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Message::Exit(end)) => {
+                    assert_eq!(end.run, run);
+                    assert!(matches!(end.exit, Exit::Completed), "{:?}", end.exit);
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => thread::yield_now(),
+            }
+        }
+    }
+}
+
+/// What the crew does when the supervisor thread does not come back: [`Crew::seize`](crate::crew::Crew) for one child.
+fn seize(post: &Arc<Post>) {
+    post.seal();
+    tell_to_stop(post);
+    retire(post);
+}
+
+fn tell_to_stop(post: &Arc<Post>) {
+    post.tell_to_stop(system_now());
+    if let Some(context) = post.context().filter(|context| context.signal().needs_caller()) {
+        let _ = context.signal().call_all();
+    }
+}
+
+fn retire(post: &Arc<Post>) {
+    if !post.leave(false) && post.holds_body() {
+        drop_body(&Thread::new(ThreadNumber(99), None), post);
+    }
+}
+
+// The supervisor thread, which was stuck, lets a run go while another thread takes everything out of its hands.
+#[test]
+fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
+    explore("taking over", None, || {
+        // A body that leaves only when it is told to: a stop that it does not hear is a deadlock.
+        let child = Child::new(false, |ctx| {
+            while !ctx.is_stopping() {
+                thread::yield_now();
+            }
+        });
+        let worker = child.provide(1);
+        let other = spawn({
+            let post = child.post.clone();
+            move || seize(&post)
+        });
+        let went = child.post.go(1, 0);
+        other.join().unwrap();
+        worker.join().unwrap();
+        assert_eq!(child.begun.load(Seen::Relaxed), u32::from(went));
+        let exits = child.inbox.try_iter().filter(|message| matches!(message, Message::Exit(_))).count();
+        assert_eq!(exits, usize::from(went));
+        assert!(!child.post.holds_body() && child.body.strong_count() == 0, "the body is dropped");
+        assert!(!child.post.go(2, 0), "nothing is let go any more");
+    });
+}
+
+#[test]
+fn thread_that_stays_runs_the_body_again() {
+    explore("two runs", None, || {
+        let child = Child::new(false, |_| ());
+        let worker = child.provide(1);
+        for run in 1..=2 {
+            assert!(child.post.go(run, 0), "there is room for the word");
+            child.await_exit(run);
+            assert!(child.post.holds_body(), "it is put back before the end is told");
+            child.post.run_is_over();
+        }
+        assert_eq!(child.begun.load(Seen::Relaxed), 2);
+        retire(&child.post);
+        worker.join().unwrap();
+        assert_eq!(child.body.strong_count(), 0);
+    });
+}
+
+// A child is removed, or the supervisor shuts down, just as its run ends by itself.
+#[test]
+fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
+    explore("last run", None, || {
+        let child = Child::new(false, |_| ());
+        let worker = child.provide(1);
+        assert!(child.post.go(1, 0));
+        child.post.make_last_run();
+        tell_to_stop(&child.post);
+        child.await_exit(1);
+        retire(&child.post);
+        worker.join().unwrap();
+        assert_eq!((child.begun.load(Seen::Relaxed), child.body.strong_count()), (1, 0));
+    });
+}
+
+#[test]
+fn first_heartbeat_is_told_once_and_no_text_hides_another() {
+    explore("heartbeats", None, || {
+        let child = Child::new(false, |_| ());
+        let context = ChildContext::new(child.post.link.clone(), 1, 0);
+        let helper = spawn({
+            let context = context.clone();
+            move || context.heartbeat("reading")
+        });
+        context.heartbeat("writing");
+        helper.join().unwrap();
+        let told = child.inbox.try_iter().filter(|message| matches!(message, Message::FirstHeartbeat { .. })).count();
+        assert_eq!((told, context.heartbeats().count), (1, 2));
+        context.heartbeat("reading");
+        assert_eq!(context.heartbeats().doing, "reading");
+        context.heartbeat("writing");
+        assert_eq!(context.heartbeats().doing, "writing");
+        drop(child.shared);
+    });
+}
