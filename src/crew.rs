@@ -152,7 +152,7 @@ impl Crew {
         let (words, inbox) = bounded(1);
         let its = post.clone();
         self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post.clone()), move |thread| {
-            work(thread, &its, &inbox)
+            work(thread, &its, inbox)
         })
         .map_err(|error| Failure::new(error.into()))?;
         post.has_got_thread(words);
@@ -382,7 +382,7 @@ mod tests {
         assert!(post.go(2, 0));
         post.make_last_run();
         let (_, of_old_thread) = bounded(1);
-        work(&Thread::new(ThreadNumber(7), None), &post, &of_old_thread);
+        work(&Thread::new(ThreadNumber(7), None), &post, of_old_thread);
         assert!(post.holds_body());
     }
 

@@ -201,7 +201,7 @@ impl Drop for Post {
 }
 
 /// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that went, and waits again.
-pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
+pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
     while let Ok(word) = words.recv() {
         match word {
             Word::Run(context) => {
@@ -217,6 +217,9 @@ pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: &Receiver<Word>) {
             }
         }
     }
+    // Whoever has it leave from now on learns that nobody listens, and sees to the body. A word that came before and is not heard
+    // any more was given after the last run was made that, which is seen here.
+    drop(words);
     // It may have become the last run when that had just ended. But another thread may have been let go with the next run, as
     // after a restart by hand, and be about to take the body: then that thread drops it.
     if post.last_run.load(Ordering::Acquire) && post.context().is_none() {

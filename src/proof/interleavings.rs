@@ -123,32 +123,48 @@ fn callback_is_not_called_once_its_guard_is_gone() {
 }
 
 #[test]
-fn callbacks_that_nobody_takes_back_are_called_once_and_in_their_order() {
+fn callbacks_are_called_once_and_one_after_the_other() {
     explore("callers", None, || {
         let signal = Arc::new(StopSignal::new());
-        let (calls, late_calls) = (Count::default(), Count::default());
-        assert!(signal.set(counting(&calls)).is_ok());
+        let calls = Count::default();
+        for number in [0, 2] {
+            let calls = calls.clone();
+            let set = signal.set(Box::new(move || {
+                assert_eq!(calls.fetch_add(1, Seen::Relaxed), number, "in their order");
+                thread::yield_now();
+                assert_eq!(calls.fetch_add(1, Seen::Relaxed), number + 1, "one at a time");
+            }));
+            assert!(set.is_ok());
+        }
         // The supervisor, and whoever has found it stuck.
+        let other = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        stop(&signal);
+        other.join().unwrap();
+        assert_eq!(calls.load(Seen::Relaxed), 4);
+        assert!(!signal.needs_caller());
+    });
+}
+
+#[test]
+fn callback_that_is_set_as_the_stop_comes_is_called_once() {
+    explore("late callback", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let calls = Count::default();
         let tellers = [(); 2].map(|()| {
             let signal = signal.clone();
             spawn(move || stop(&signal))
         });
-        let late = {
-            let (calls, late_calls) = (calls.clone(), late_calls.clone());
-            Box::new(move || {
-                let _ = &calls;
-                late_calls.fetch_add(1, Seen::Relaxed);
-            })
-        };
-        if let Err(now) = signal.set(late) {
+        if let Err(now) = signal.set(counting(&calls)) {
             assert!(signal.is_stopping());
             now();
         }
         for teller in tellers {
             teller.join().unwrap();
         }
-        assert_eq!((calls.load(Seen::Relaxed), late_calls.load(Seen::Relaxed)), (1, 1));
-        assert!(!signal.needs_caller());
+        assert_eq!(calls.load(Seen::Relaxed), 1);
     });
 }
 
@@ -523,11 +539,7 @@ impl Child {
     fn provide(&self, number: u64) -> JoinHandle<()> {
         let (words, inbox) = bounded(1);
         let post = self.post.clone();
-        let thread = spawn(move || {
-            // As in a thread, they are dropped before it is gone.
-            let inbox = inbox;
-            work(&Thread::new(ThreadNumber(number), None), &post, &inbox);
-        });
+        let thread = spawn(move || work(&Thread::new(ThreadNumber(number), None), &post, inbox));
         self.post.has_got_thread(words);
         thread
     }
@@ -609,6 +621,29 @@ fn thread_that_stays_runs_the_body_again() {
         retire(&child.post);
         worker.join().unwrap();
         assert_eq!(child.body.strong_count(), 0);
+    });
+}
+
+// Each run has a thread of its own; the first leaves as the second is let go, and somebody takes over meanwhile.
+#[test]
+fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
+    explore("fresh threads", Some(PREEMPTIONS), || {
+        let child = Child::new(true, |_| ());
+        let first = child.provide(1);
+        assert!(child.post.go(1, 0));
+        child.await_exit(1);
+        child.post.run_is_over();
+        let second = child.provide(2);
+        let other = spawn({
+            let post = child.post.clone();
+            move || seize(&post)
+        });
+        let went = child.post.go(2, 0);
+        for thread in [first, second, other] {
+            thread.join().unwrap();
+        }
+        assert_eq!(child.begun.load(Seen::Relaxed), 1 + u32::from(went), "a run that was let go has its body");
+        assert_eq!(child.body.strong_count(), 0, "the body is dropped");
     });
 }
 
