@@ -542,6 +542,14 @@ pub use crate::{
     unwind::capture_panic_locations,
 };
 
+#[cfg(doc)]
+#[doc = include_str!("docs/how_it_is_tested.md")]
+pub mod how_it_is_tested {}
+
+#[cfg(doc)]
+#[doc = include_str!("docs/what_it_costs.md")]
+pub mod what_it_costs {}
+
 /// The README's code is compiled as well.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
