@@ -328,6 +328,21 @@ fn trip_is_told_once_for_each_run() {
 }
 
 #[test]
+fn count_outlives_what_the_supervisor_shows_of_the_same_run() {
+    explore("count", None, || {
+        let child = Listed::new(2);
+        child.show(1, CircuitState::Closed);
+        let breaker = child.breaker.clone();
+        let caller = spawn(move || breaker.report_failure("one"));
+        child.show(1, CircuitState::Closed);
+        child.breaker.report_failure("another");
+        child.show(1, CircuitState::Closed);
+        caller.join().unwrap();
+        assert_eq!(child.trips(), [(1, 2)]);
+    });
+}
+
+#[test]
 fn reports_of_an_earlier_run_do_not_count() {
     explore("earlier run", None, || {
         let child = Listed::new(2);
