@@ -246,6 +246,18 @@ mod tests {
     }
 
     #[test]
+    fn seed_of_its_own_comes_before_one_that_is_given_by_others() {
+        let draws = |mut backoff: Backoff| {
+            backoff.be_repeatable(42);
+            (0..100).map(|_| backoff.delay(1)).collect::<Vec<_>>()
+        };
+        let with_none = || Backoff::constant(1000 * MS).jitter(1.0);
+        assert_eq!(draws(with_none()), draws(with_none()));
+        assert_eq!(draws(with_none()), draws(with_none().seed(42)));
+        assert_ne!(draws(with_none()), draws(with_none().seed(43)));
+    }
+
+    #[test]
     fn odd_fractions_are_clamped() {
         for (fraction, shortest) in [(f64::NAN, 1000), (-1.0, 1000), (f64::NEG_INFINITY, 1000), (2.0, 0), (f64::INFINITY, 0)] {
             let mut backoff = Backoff::constant(1000 * MS).jitter(fraction).seed(1);

@@ -681,21 +681,24 @@ fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
 
 #[test]
 fn first_heartbeat_is_told_once_and_no_text_hides_another() {
+    // Texts are known by where they are, and of a literal there may be two.
+    static READING: &str = "reading";
+    static WRITING: &str = "writing";
     explore("heartbeats", None, || {
         let child = Child::new(false, |_| ());
         let context = ChildContext::new(child.post.link.clone(), 1, 0);
         let helper = spawn({
             let context = context.clone();
-            move || context.heartbeat("reading")
+            move || context.heartbeat(READING)
         });
-        context.heartbeat("writing");
+        context.heartbeat(WRITING);
         helper.join().unwrap();
         let told = child.inbox.try_iter().filter(|message| matches!(message, Message::FirstHeartbeat { .. })).count();
         assert_eq!((told, context.heartbeats().count), (1, 2));
-        context.heartbeat("reading");
-        assert_eq!(context.heartbeats().doing, "reading");
-        context.heartbeat("writing");
-        assert_eq!(context.heartbeats().doing, "writing");
+        context.heartbeat(READING);
+        assert_eq!(context.heartbeats().doing, READING);
+        context.heartbeat(WRITING);
+        assert_eq!(context.heartbeats().doing, WRITING);
         drop(child.shared);
     });
 }

@@ -272,26 +272,3 @@ fn many_wait_for_one_child() {
         }
     });
 }
-
-#[test]
-fn states_have_words_of_which_tables_can_be_made() {
-    let words = [
-        (ChildStatus::OnTrial, "on trial"),
-        (ChildStatus::Healthy, "healthy"),
-        (ChildStatus::Stopping, "stopping"),
-        (ChildStatus::BackingOff, "backing off"),
-        (ChildStatus::Off { by: OffBy::Flag }, "off (flag)"),
-        (ChildStatus::Off { by: OffBy::Operator }, "off (operator)"),
-        (ChildStatus::Off { by: OffBy::Shutdown }, "off (shutdown)"),
-        (ChildStatus::Due, "due"),
-        (ChildStatus::Finished, "finished"),
-        (ChildStatus::GaveUp, "gave up"),
-    ];
-    for (status, word) in words {
-        assert_eq!(format!("{status:<16}|"), format!("{word:<16}|"));
-    }
-    let words = [(CircuitState::Closed, "closed"), (CircuitState::HalfOpen, "half-open"), (CircuitState::Open, "open")];
-    for (circuit, word) in words {
-        assert_eq!(format!("{circuit:<16}|"), format!("{word:<16}|"));
-    }
-}
