@@ -38,11 +38,15 @@ use crate::{
 /// backoff takes microseconds. A child that is told to stop returns `Ok` at once, unless it [ignores](Simulation::ignore_stop_for)
 /// that for a while.
 ///
-/// Time passes in [`advance`](Simulation::advance) and nowhere else, and what is done happens in `advance` and
-/// [`exit`](Simulation::exit) and nowhere else, on the thread that calls them: there the children of the builder have their
-/// first start, as in [`start`](SupervisorBuilder::start), and what was asked by a handle or reported to a
-/// [`Breaker`](crate::Breaker) since is carried out. `advance(Duration::ZERO)` does that and no more. The waits of a handle
-/// return at once, as if their time was over.
+/// Time passes in [`advance`](Simulation::advance) and nowhere else. What is done happens in `advance`,
+/// [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) and [`heartbeat`](Simulation::heartbeat) and nowhere
+/// else, on the thread that calls them: there the children of the builder have their first start, as in
+/// [`start`](SupervisorBuilder::start), and what was asked by a handle or reported to a [`Breaker`](crate::Breaker) since is
+/// carried out, in the order in which it was asked. `advance(Duration::ZERO)` does that and no more.
+///
+/// The waits of a handle return at once, as if their time was over; so the [report](crate::ShutdownReport) of a supervisor that
+/// has ended is had from `handle().wait_until_stopped(Duration::ZERO)`. From then on nothing happens any more, and time still
+/// passes.
 ///
 /// With the same builder, seed and calls, the [events](Simulation::events) are the same: the seed is that of all backoffs that
 /// have [none](crate::Backoff::seed) of their own.
@@ -181,9 +185,13 @@ impl Simulation {
 
     /// Ends the present run of a child, now, and does all that follows from that at once.
     ///
+    /// What was asked of the supervisor before is carried out first: a run that ends by itself just as it is
+    /// [held](Handle::hold) has the cause [`Held`](crate::StopCause::Held), and this exit. A run that such a command would begin
+    /// is not there yet; to end that one, [advance](Simulation::advance) first, by zero if need be.
+    ///
     /// # Errors
     ///
-    /// [`NotRunning`] if no run of the child can end.
+    /// [`NotRunning`] if the child does not run. Then nothing else is done either.
     ///
     /// # Examples
     ///
@@ -258,7 +266,8 @@ impl Simulation {
         }
     }
 
-    /// Lets all runs of this child from now on run for so long after they are told to stop, before they return `Ok`.
+    /// Lets all runs of this child from now on run for so long after they are told to stop, before they return `Ok`. One that
+    /// was told before keeps to what was said then.
     ///
     /// With [`Duration::MAX`] they never do; zero takes it back. The child need not be listed yet, and
     /// [`exit`](Simulation::exit) still ends it.
