@@ -1,5 +1,5 @@
-//! All schedules of a small world: from every state, everything that can happen in it. The schedules of two children are
-//! followed for 5 steps, or for as many as `SEARCH_DEPTH` says.
+//! All schedules of a small world: from every state, everything that can happen in it. One child is followed through 3 runs, or
+//! as many as `SEARCH_RUNS` says; two are followed for 5 steps, or as many as `SEARCH_DEPTH` says.
 
 use std::{
     collections::HashSet,
@@ -192,11 +192,17 @@ fn world(policies: &[Policy]) -> Trial {
     trial
 }
 
-/// One child, and a message under way, which anything may overtake: without end, but for three runs.
+/// What a search is told by the environment.
+fn number(name: &str) -> Option<u32> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// One child, and a message under way, which anything may overtake: without end, but for the number of runs.
 #[test]
 fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
+    let runs = number("SEARCH_RUNS").unwrap_or(3);
     for policy in [Policy::Permanent, Policy::Transient, Policy::Temporary] {
-        let (states, steps) = search(world(&[policy]), Bounds { in_flight: 1, runs: 3, depth: u32::MAX });
+        let (states, steps) = search(world(&[policy]), Bounds { in_flight: 1, runs, depth: u32::MAX });
         println!("{policy:?}: all {states} states, by {steps} steps");
     }
 }
@@ -205,7 +211,7 @@ fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
 /// arrives at once.
 #[test]
 fn every_promise_of_the_core_holds_in_all_short_schedules_of_two_children() {
-    let depth = env::var("SEARCH_DEPTH").ok().and_then(|depth| depth.parse().ok()).unwrap_or(5);
+    let depth = number("SEARCH_DEPTH").unwrap_or(5);
     for policies in [[Policy::Permanent, Policy::Permanent], [Policy::Transient, Policy::Temporary]] {
         let (states, steps) = search(world(&policies), Bounds { in_flight: 0, runs: 3, depth });
         println!("{policies:?}: {states} states within {depth} steps, by {steps} steps in all");
