@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
 
 mod laws;
+mod reference;
 mod subprocess;
 mod support;
 
@@ -20,6 +21,7 @@ mod exit;
 mod flags;
 mod footprint;
 mod input;
+mod model;
 mod nesting;
 mod operating;
 mod process;

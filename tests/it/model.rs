@@ -1,0 +1,349 @@
+//! The supervisor on virtual time beside one that was written from the documentation alone: whatever a test does, both say the
+//! same.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use circuit_breaker_supervisor::{
+    Backoff, ChildSpec, Event, EventKind, Exit, RestartPolicy, ShutdownCause, Simulation, StopCause, Supervisor, WaitError,
+};
+use parking_lot::Mutex;
+use proptest::{
+    prelude::*,
+    sample::select,
+    test_runner::{Config, RngSeed},
+};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+
+use crate::{
+    reference::{Delays, Ending, Id, MAX, Order, POLL, Policy, Reference, Shown, Spec, Told, Transition, What},
+    support::*,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const IDS: [Id; 4] = ["a", "b", "c", "d"];
+
+fn config() -> Config {
+    let mut config = Config { failure_persistence: None, ..Config::default() };
+    // The normal run tries the same cases each time, so that it fails only for what has changed.
+    if env::var_os("PROPTEST_CASES").is_none() && config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    config
+}
+
+prop_state_machine! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn supervisor_does_what_its_documentation_says(sequential 1..40 => Documented);
+}
+
+// ── What is tried ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A child of any kind; the first of each choice is the plain one, to which a failing case shrinks.
+fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
+    let constant = |millis| Delays::Constant(Duration::from_millis(millis));
+    let delays = vec![constant(3000), Delays::Doubling, constant(0), Delays::Constant(MAX)];
+    (
+        (id, select(vec![Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Once]), select(delays)),
+        select(vec![10 * SECOND, 2 * SECOND, Duration::ZERO, MAX]),
+        select(vec![5 * SECOND, SECOND, MAX]),
+        (select(vec![None, None, Some(2), Some(1), Some(0)]), prop::bool::weighted(0.2), any::<bool>()),
+        (select(vec![None, Some(Duration::from_nanos(4_000_000_011))]), select(vec![3u32, 2, 1])),
+    )
+        .prop_map(|((id, policy, delays), healthy_after, stop_timeout, (max_restarts, significant, fresh_thread), rest)| {
+            Spec {
+                id,
+                policy,
+                delays,
+                healthy_after,
+                stop_timeout,
+                max_restarts,
+                significant,
+                fresh_thread,
+                watchdog: rest.0,
+                failure_threshold: rest.1,
+            }
+        })
+}
+
+/// How far to go: to some deadline, a little less or more, or anywhere.
+fn durations(reference: &Reference) -> impl Strategy<Value = Duration> + use<> {
+    let nano = Duration::from_nanos(1);
+    let mut durations = vec![Duration::ZERO];
+    for left in reference.deadlines().iter().take(4).filter_map(|at| at.checked_sub(reference.now)) {
+        durations.extend([left, left.saturating_sub(nano), left + MS]);
+    }
+    let anywhere = (1..60u64).prop_map(|quarters| Duration::from_millis(250 * quarters));
+    prop_oneof![3 => select(durations), 1 => anywhere]
+}
+
+/// What a case begins with, and how far it has come.
+#[derive(Clone)]
+struct State {
+    specs: Vec<Spec>,
+    reference: Reference,
+}
+
+/// Shows how to begin; the transitions are shown beside it.
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.specs.fmt(f)
+    }
+}
+
+struct Documented;
+
+impl ReferenceStateMachine for Documented {
+    type State = State;
+    type Transition = Transition;
+
+    fn init_state() -> BoxedStrategy<Self::State> {
+        let specs = (1..4usize).prop_flat_map(|count| IDS[..count].iter().map(|id| spec(Just(*id))).collect::<Vec<_>>());
+        specs.prop_map(|specs| State { reference: Reference::new(&specs), specs }).boxed()
+    }
+
+    fn transitions(State { reference, .. }: &State) -> BoxedStrategy<Transition> {
+        let listed: Vec<Id> = reference.children.iter().map(|child| child.spec.id).collect();
+        // Now and then one that is not listed.
+        let id = move || {
+            if listed.is_empty() {
+                select(IDS.to_vec()).boxed()
+            } else {
+                prop_oneof![15 => select(listed.clone()), 1 => select(IDS.to_vec())].boxed()
+            }
+        };
+        let endings = vec![Ending::Failed, Ending::Completed, Ending::Panicked];
+        let orders = vec![Order::Hold, Order::Release, Order::Restart, Order::Reset, Order::Release, Order::Remove];
+        let deafness = [50, 1500, 6000].map(|millis| Duration::from_millis(millis) + Duration::from_nanos(70_007));
+        let deafness = [Duration::ZERO, MAX].into_iter().chain(deafness).collect::<Vec<_>>();
+        prop_oneof![
+            12 => durations(reference).prop_map(Transition::Advance),
+            8 => (id(), select(endings)).prop_map(|(id, ending)| Transition::Exit(id, ending)),
+            2 => id().prop_map(Transition::MarkHealthy),
+            4 => (id(), select(vec!["reading", "writing"])).prop_map(|(id, doing)| Transition::Heartbeat(id, doing)),
+            3 => (id(), select(vec![Some(true), Some(false), None])).prop_map(|(id, answer)| Transition::Flag(id, answer)),
+            10 => (id(), select(orders)).prop_map(|(id, order)| Transition::Order(id, order)),
+            2 => spec(select(IDS.to_vec())).prop_map(Transition::Add),
+            2 => Just(Transition::CheckNow),
+            1 => prop::bool::weighted(0.3).prop_map(|is_it| if is_it { Transition::Shutdown } else { Transition::CheckNow }),
+            6 => id().prop_map(Transition::ReportFailure),
+            1 => id().prop_map(Transition::ReportSuccess),
+            2 => id().prop_map(Transition::FailNextSpawn),
+            3 => (id(), select(deafness)).prop_map(|(id, time)| Transition::IgnoreStopFor(id, time)),
+        ]
+        .boxed()
+    }
+
+    fn apply(mut state: State, transition: &Transition) -> State {
+        // Here it only guides the choice; which silences are noticed when, a real one has to say.
+        state.reference.apply(transition, None);
+        state
+    }
+}
+
+// ── What is compared ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+struct Pair {
+    simulation: Simulation,
+    reference: Reference,
+    flags: Arc<Mutex<BTreeMap<Id, Option<bool>>>>,
+    /// How many events were looked at.
+    seen: usize,
+    last_run: u64,
+    told: BTreeMap<Id, Vec<Told>>,
+    runs: BTreeMap<Id, u64>,
+}
+
+impl StateMachineTest for Documented {
+    type SystemUnderTest = Pair;
+    type Reference = Self;
+
+    fn init_test(State { specs, .. }: &State) -> Pair {
+        let flags = Arc::new(Mutex::new(BTreeMap::new()));
+        let its = flags.clone();
+        let builder = Supervisor::builder()
+            .poll_interval(POLL)
+            .telemetry(())
+            .enabled(move |id| its.lock().get(id).copied().unwrap_or(Some(true)))
+            .children(specs.iter().map(describe));
+        Pair {
+            simulation: Simulation::new(builder, 1).unwrap(),
+            reference: Reference::new(specs),
+            flags,
+            seen: 0,
+            last_run: 0,
+            told: BTreeMap::new(),
+            runs: BTreeMap::new(),
+        }
+    }
+
+    fn apply(mut pair: Pair, _: &State, transition: Transition) -> Pair {
+        let was_accepted = pair.perform(&transition);
+        let hangs = pair.take_events();
+        let is_accepted = pair.reference.apply(&transition, Some(&hangs));
+        assert_eq!(was_accepted, is_accepted, "whether it is accepted: {transition:?}");
+        pair.compare();
+        pair
+    }
+
+    fn teardown(pair: Pair, _: State) {
+        let report = pair.simulation.handle().wait_until_stopped(Duration::ZERO).ok();
+        check_trace(pair.simulation.events(), report.as_ref(), true);
+    }
+}
+
+fn describe(spec: &Spec) -> ChildSpec {
+    let body = |_: &_| unreachable!("a simulation calls no body");
+    let described = match spec.policy {
+        Policy::Once => ChildSpec::once(spec.id, body),
+        Policy::Permanent => ChildSpec::new(spec.id, body),
+        Policy::Transient => ChildSpec::new(spec.id, body).restart(RestartPolicy::Transient),
+    };
+    let backoff = match spec.delays {
+        Delays::Constant(delay) => Backoff::constant(delay),
+        Delays::Doubling => Backoff::exponential(SECOND, 8 * SECOND),
+    };
+    let described = described
+        .backoff(backoff.jitter(0.0))
+        .healthy_after(spec.healthy_after)
+        .stop_timeout(spec.stop_timeout)
+        .significant(spec.significant)
+        .fresh_thread(spec.fresh_thread)
+        .failure_threshold(spec.failure_threshold)
+        .watchdog(spec.watchdog.unwrap_or(MAX));
+    match spec.max_restarts {
+        Some(most) => described.max_restarts(most),
+        None => described,
+    }
+}
+
+fn ending(exit: &Exit) -> Ending {
+    match exit {
+        Exit::Completed => Ending::Completed,
+        Exit::Failed(_) => Ending::Failed,
+        Exit::Panicked(_) => Ending::Panicked,
+        other => panic!("unexpected: {other}"),
+    }
+}
+
+impl Pair {
+    /// Does it to the simulation. Returns whether that was accepted.
+    fn perform(&mut self, transition: &Transition) -> bool {
+        let Self { simulation, flags, .. } = self;
+        let handle = simulation.handle().clone();
+        match *transition {
+            Transition::Advance(duration) => simulation.advance(duration),
+            Transition::Exit(id, ending) => {
+                let exit = match ending {
+                    Ending::Completed => Exit::completed(),
+                    Ending::Failed => Exit::failed("no"),
+                    Ending::Panicked => Exit::panicked("no"),
+                };
+                return simulation.exit(id, exit).is_ok();
+            }
+            Transition::MarkHealthy(id) => return simulation.mark_healthy(id).is_ok(),
+            Transition::Heartbeat(id, doing) => return simulation.heartbeat(id, doing).is_ok(),
+            Transition::Flag(id, answer) => drop(flags.lock().insert(id, answer)),
+            Transition::Order(id, Order::Hold) => return handle.hold(id).is_ok(),
+            Transition::Order(id, Order::Release) => return handle.release(id).is_ok(),
+            Transition::Order(id, Order::Restart) => return handle.restart(id).is_ok(),
+            Transition::Order(id, Order::Reset) => return handle.reset(id).is_ok(),
+            Transition::Order(id, Order::Remove) => return handle.remove(id).is_ok(),
+            Transition::Add(ref spec) => return handle.add(describe(spec)).is_ok(),
+            Transition::CheckNow => return handle.check_now().is_ok(),
+            Transition::Shutdown => handle.request_shutdown(),
+            Transition::ReportFailure(id) => return handle.breaker(id).map(|breaker| breaker.report_failure("no")).is_some(),
+            Transition::ReportSuccess(id) => return handle.breaker(id).map(|breaker| breaker.report_success()).is_some(),
+            Transition::FailNextSpawn(id) => simulation.fail_next_spawn(id),
+            Transition::IgnoreStopFor(id, duration) => simulation.ignore_stop_for(id, duration),
+        }
+        true
+    }
+
+    /// Notes what was told since the last time. Returns the silences that were noticed.
+    fn take_events(&mut self) -> Vec<(Duration, Id)> {
+        let origin = self.simulation.origin();
+        let mut hangs = Vec::new();
+        for event in &self.simulation.events()[self.seen..] {
+            let id = *IDS.iter().find(|id| event.id == **id).unwrap();
+            let told = told(event, origin);
+            let never_ran = matches!(told.what, What::Stopped { cause: StopCause::NotSpawned, .. });
+            let is_first = never_ran || told.what == What::Started;
+            if is_first {
+                assert!(event.run > self.last_run, "run numbers rise: {event}");
+                self.last_run = event.run;
+                self.runs.insert(id, event.run);
+            }
+            assert_eq!(Some(&event.run), self.runs.get(id), "it is about the child's last run: {event}");
+            if let What::Hung { .. } = told.what {
+                hangs.push((told.at, id));
+            }
+            self.told.entry(id).or_default().push(told);
+        }
+        self.seen = self.simulation.events().len();
+        hangs
+    }
+
+    fn compare(&self) {
+        let Self { simulation, reference, .. } = self;
+        let handle = simulation.handle();
+        for id in IDS {
+            assert_eq!(self.told.get(id), reference.told.get(id), "what is told of {id}");
+        }
+        let listed: Vec<_> = handle.snapshot().children.iter().map(|child| child.id.to_string()).collect();
+        let expected: Vec<_> = reference.children.iter().map(|child| child.spec.id).collect();
+        assert_eq!(listed, expected, "the list");
+        for id in expected {
+            let info = handle.child(id).unwrap();
+            let shown = Shown {
+                status: info.status,
+                circuit: info.circuit,
+                attempt_count: info.attempt_count,
+                retry_in: info.retry_in,
+                uptime: info.uptime,
+                told_to_stop: info.told_to_stop,
+                stopping_for: info.stopping_for,
+                is_overdue: info.is_overdue,
+                last_stop: info.last_stop.map(|stop| (stop.cause, ending(&stop.exit), stop.uptime)),
+            };
+            assert_eq!(Some(shown), reference.shown(id), "what is shown of {id}");
+            assert_eq!(handle.breaker(id).map(|breaker| breaker.state()), reference.breaker(id), "the breaker of {id}");
+        }
+        assert_eq!(handle.snapshot().is_healthy(), reference.is_well(), "whether all is well:\n{}", handle.snapshot());
+        match handle.wait_until_stopped(Duration::ZERO) {
+            Ok(report) => {
+                assert!(reference.has_ended, "it has ended: {report}");
+                let culprit = match &report.cause {
+                    ShutdownCause::GaveUp { id, .. } => Some(id.to_string()),
+                    _ => None,
+                };
+                assert_eq!(culprit.as_deref(), reference.gave_up);
+            }
+            Err(WaitError::TimedOut(None)) => assert!(!reference.has_ended, "it has not ended"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn told(event: &Event, origin: Instant) -> Told {
+    let what = match &event.kind {
+        EventKind::Started => What::Started,
+        EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
+            What::Stopped { cause: *cause, ending: ending(exit), uptime: *uptime, retry_in: *retry_in }
+        }
+        EventKind::Healthy => What::Healthy,
+        EventKind::Overdue { stopping_for, .. } => What::Overdue { stopping_for: *stopping_for },
+        EventKind::Tripped { failures, .. } => What::Tripped { failures: *failures },
+        EventKind::Hung { doing, .. } => What::Hung { doing },
+        EventKind::GaveUp => What::GaveUp,
+        other => panic!("unexpected: {other:?}"),
+    };
+    Told { at: event.at - origin, attempt_count: event.attempt_count, what }
+}
