@@ -46,64 +46,62 @@ fn crashed_child_waits_out_its_backoff() {
 // BO-02, QU-02
 #[test]
 fn child_in_backoff_is_down_and_says_for_how_long() {
-    let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().backoff(constant(HOUR)).child(child).child(idler("other")).start().unwrap();
-    let handle = supervisor.handle();
-    strings.next_run();
-    strings.act(Act::Fail("the disk is full"));
-    let child = wait_status(handle, "child", ChildStatus::BackingOff);
-    assert!(!child.is_running() && child.uptime.is_none());
-    let left = child.retry_in.unwrap();
-    assert!(left <= HOUR && left > HOUR / 2, "{left:?}");
-    let counts = handle.snapshot().counts();
+    let mut simulation = simulate(Supervisor::builder().backoff(constant(HOUR)).children([unused("child"), unused("other")]));
+    simulation.exit("child", Exit::failed("the disk is full")).unwrap();
+    simulation.advance(SECOND);
+    let child = seen(&simulation, "child");
+    assert_eq!((child.status, child.is_running(), child.uptime), (ChildStatus::BackingOff, false, None));
+    assert_eq!(child.retry_in, Some(HOUR - SECOND));
+    let snapshot = simulation.handle().snapshot();
+    let counts = snapshot.counts();
     assert_eq!((counts.children, counts.running, counts.backing_off), (2, 1, 1));
-    assert!(!handle.snapshot().is_healthy());
-    let table = handle.snapshot().to_string();
-    assert!(table.contains("the disk is full") && table.contains("tried again in 59 min"), "{table}");
-    assert!(strings.runs.is_empty());
+    assert!(!snapshot.is_healthy());
+    let table = snapshot.to_string();
+    assert!(table.contains("the disk is full") && table.contains("tried again in 59 min 59 s"), "{table}");
 }
 
 // BO-05, BO-10
 #[test]
 fn being_healthy_forgives_the_failures_while_the_child_runs() {
-    let recorder = Recorder::default();
     let (backoff, asked) = told(|_| Duration::ZERO);
-    let (child, strings) = puppet("child");
-    let supervisor =
-        Supervisor::builder().telemetry(recorder.clone()).backoff(backoff).child(child.healthy_after(5 * MS)).start().unwrap();
-    let handle = supervisor.handle();
+    let mut simulation = simulate(Supervisor::builder().backoff(backoff).child(unused("child").healthy_after(5 * SECOND)));
     for failures in 0..4 {
-        let (run, attempt_count) = strings.next_run();
-        assert_eq!(attempt_count, failures.min(1));
-        let healthy =
-            handle.wait_for("child", DEADLINE, |child| child.run_number == run && child.status == ChildStatus::Healthy).unwrap();
-        assert!(healthy.uptime.unwrap() >= 5 * MS, "never early: {healthy}");
-        assert_eq!(healthy.attempt_count, 0, "it reads 0 while the child runs");
-        if failures < 3 {
-            strings.act(Act::Fail("no"));
-        }
+        simulation.advance(5 * SECOND - Duration::from_nanos(1));
+        let trial = seen(&simulation, "child");
+        assert_eq!((trial.status, trial.attempt_count), (ChildStatus::OnTrial, failures.min(1)), "never early: {trial}");
+        simulation.advance(Duration::from_nanos(1));
+        let healthy = seen(&simulation, "child");
+        assert_eq!((healthy.status, healthy.attempt_count), (ChildStatus::Healthy, 0), "it reads 0 while the child runs");
+        assert_eq!(healthy.uptime, Some(5 * SECOND));
+        simulation.exit("child", Exit::failed("no")).unwrap();
     }
-    recorder.wait_for("child", "healthy", 4);
-    let starts = recorder.count("child", "start");
-    assert_eq!(recorder.count("child", "healthy"), starts, "one for each run");
-    assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 1, 1]);
-    check_trace(&recorder.events(), None, false);
-    for event in recorder.of("child").iter().filter(|event| word(event).starts_with("stop")) {
-        assert!(stop_of(event).uptime >= 5 * MS);
-    }
+    let run = ["start 1", "healthy", "stop exited 0"];
+    let expected = [["start 0", "healthy", "stop exited 0"], run, run, run].concat();
+    assert_eq!(words(&simulation, "child"), [&expected[..], &["start 1"]].concat(), "healthy once in each run");
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 1, 1, 1]);
+    check_trace(simulation.events(), None, false);
+}
+
+// BO-05
+#[test]
+fn child_that_lasts_on_its_thread_is_healthy_and_never_early() {
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().telemetry(()).child(child.healthy_after(5 * MS)).start().unwrap();
+    strings.next_run();
+    let child = wait_status(supervisor.handle(), "child", ChildStatus::Healthy);
+    assert!(child.uptime.unwrap() >= 5 * MS, "never early: {child}");
 }
 
 // BO-06
 #[test]
 fn child_that_does_not_last_is_not_forgiven() {
     let (backoff, asked) = told(|_| Duration::ZERO);
-    let (child, strings) = puppet("child");
-    let _supervisor = Supervisor::builder().healthy_after(HOUR).backoff(backoff).child(child).start().unwrap();
+    let mut simulation = simulate(Supervisor::builder().healthy_after(HOUR).backoff(backoff).child(unused("child")));
     for _ in 0..4 {
-        strings.next_run();
-        strings.act(Act::Fail("no"));
+        simulation.advance(HOUR - Duration::from_nanos(1));
+        simulation.exit("child", Exit::failed("no")).unwrap();
     }
-    assert_eq!(strings.next_run().1, 4);
+    assert_eq!(seen(&simulation, "child").attempt_count, 4);
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
 
@@ -150,20 +148,15 @@ fn child_may_say_itself_that_it_is_healthy() {
 // BO-09
 #[test]
 fn every_run_is_healthy_where_no_uptime_is_asked_for() {
-    let recorder = Recorder::default();
     let (backoff, asked) = told(|_| Duration::ZERO);
-    let _supervisor = Supervisor::builder()
-        .telemetry(recorder.clone())
-        .healthy_after(Duration::ZERO)
-        .backoff(backoff)
-        .child(ChildSpec::new("child", |_| panic!("no")))
-        .start()
-        .unwrap();
-    recorder.wait_for("child", "start", 20);
-    assert!(asked.try_iter().all(|attempt| attempt == 1));
-    let story = recorder.story("child");
-    assert!(story[..57].chunks(3).skip(1).all(|run| run == ["start 1", "healthy", "stop exited 0"]), "{story:?}");
-    check_trace(&recorder.events(), None, false);
+    let mut simulation = simulate(Supervisor::builder().healthy_after(Duration::ZERO).backoff(backoff).child(unused("child")));
+    for _ in 0..20 {
+        simulation.exit("child", Exit::panicked("no")).unwrap();
+    }
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1; 20]);
+    let story = words(&simulation, "child");
+    assert!(story.chunks_exact(3).skip(1).all(|run| run == ["start 1", "healthy", "stop exited 0"]), "{story:?}");
+    check_trace(simulation.events(), None, false);
 }
 
 // BO-11, TE-02, BI-09
@@ -201,60 +194,47 @@ fn child_that_gets_no_thread_fails_and_is_tried_again() {
 // BO-14
 #[test]
 fn children_come_back_in_the_order_of_their_deadlines() {
-    let recorder = Recorder::default();
-    let (gate, bar) = gate();
-    let child = |id: &str, millis| {
-        let bar = bar.clone();
-        let body = move |ctx: &circuit_breaker_supervisor::ChildContext| {
-            if ctx.attempt_count() > 0 {
-                return idle(ctx);
-            }
-            bar.wait();
-            Err("no".into())
-        };
-        ChildSpec::new(id, body).backoff(constant(Duration::from_millis(millis)))
-    };
-    let _supervisor = Supervisor::builder()
-        .telemetry(recorder.clone())
-        .children([child("a", 900), child("b", 50), child("c", 450)])
-        .start()
-        .unwrap();
-    drop(gate);
-    recorder.wait_until(|events| events.iter().filter(|event| word(event) == "start 1").count() == 3);
-    let order: Vec<_> = recorder.events().iter().filter(|event| word(event) == "start 1").map(|e| e.id.to_string()).collect();
-    assert_eq!(order, ["b", "c", "a"]);
-    check_trace(&recorder.events(), None, false);
+    let child = |id: &str, seconds| unused(id).backoff(constant(Duration::from_secs(seconds)));
+    let mut simulation = simulate(Supervisor::builder().children([child("a", 900), child("b", 50), child("c", 450)]));
+    for id in ["a", "b", "c"] {
+        simulation.exit(id, Exit::failed("no")).unwrap();
+    }
+    simulation.advance(HOUR);
+    let again = simulation.events().iter().filter(|event| word(event) == "start 1");
+    let order: Vec<_> = again.map(|event| (event.id.to_string(), event.at - simulation.origin())).collect();
+    assert_eq!(order, [("b", 50), ("c", 450), ("a", 900)].map(|(id, seconds)| (id.to_owned(), Duration::from_secs(seconds))));
+    check_trace(simulation.events(), None, false);
 }
 
 // BO-15
 #[test]
 fn restart_has_a_timer_of_its_own_and_does_not_wait_for_the_poll() {
-    let (child, strings) = puppet("child");
-    let _supervisor =
-        Supervisor::builder().poll_interval(HOUR).enabled(|_| true).backoff(constant(30 * MS)).child(child).start().unwrap();
+    let builder = Supervisor::builder().poll_interval(HOUR).enabled(|_| true).backoff(constant(30 * SECOND));
+    let mut simulation = simulate(builder.child(unused("child")));
     for attempt in 0..3 {
-        assert_eq!(strings.next_run().1, attempt);
-        strings.act(Act::Panic("no"));
+        assert_eq!(seen(&simulation, "child").attempt_count, attempt);
+        simulation.exit("child", Exit::panicked("no")).unwrap();
+        simulation.advance(30 * SECOND - Duration::from_nanos(1));
+        assert_eq!(status(&simulation, "child"), ChildStatus::BackingOff);
+        simulation.advance(Duration::from_nanos(1));
+        assert_eq!(status(&simulation, "child"), ChildStatus::OnTrial);
     }
 }
 
 // BO-16
 #[test]
 fn backoff_that_falls_is_taken_at_its_word() {
-    let recorder = Recorder::default();
-    let (backoff, _asked) = told(|attempt| [40, 10, 0][attempt as usize - 1] * MS);
-    let _supervisor = Supervisor::builder()
-        .telemetry(recorder.clone())
-        .child(
-            ChildSpec::new("child", |ctx| if ctx.attempt_count() == 3 { idle(ctx) } else { Err("no".into()) }).backoff(backoff),
-        )
-        .start()
-        .unwrap();
-    recorder.wait_for("child", "start 3", 1);
-    let delays: Vec<_> =
-        recorder.of("child").iter().filter(|e| word(e).starts_with("stop")).map(|e| stop_of(e).retry_in.unwrap()).collect();
-    assert_eq!(delays, [40 * MS, 10 * MS, Duration::ZERO]);
-    check_trace(&recorder.events(), None, false);
+    let (backoff, _asked) = told(|attempt| [40, 10, 0][attempt as usize - 1] * SECOND);
+    let mut simulation = simulate(Supervisor::builder().child(unused("child").backoff(backoff)));
+    for delay in [40, 10, 0] {
+        simulation.exit("child", Exit::failed("no")).unwrap();
+        simulation.advance(delay * SECOND);
+        assert_eq!(status(&simulation, "child"), ChildStatus::OnTrial, "after {delay} s");
+    }
+    let stops = simulation.events().iter().filter(|event| word(event).starts_with("stop"));
+    let delays: Vec<_> = stops.map(|event| stop_of(event).retry_in.unwrap()).collect();
+    assert_eq!(delays, [40 * SECOND, 10 * SECOND, Duration::ZERO]);
+    check_trace(simulation.events(), None, false);
 }
 
 // BO-24, DY-19
@@ -325,16 +305,15 @@ fn backoff_of_a_nanosecond_and_of_none_restart_at_once() {
 
 #[test]
 fn jitter_only_ever_shortens() {
-    let recorder = Recorder::default();
-    let _supervisor = Supervisor::builder()
-        .telemetry(recorder.clone())
-        .backoff(Backoff::constant(2 * MS).jitter(1.0).seed(7))
-        .child(ChildSpec::new("child", |_| Ok(())))
-        .start()
-        .unwrap();
-    recorder.wait_for("child", "stop", 20);
-    let delays: Vec<_> =
-        recorder.of("child").iter().filter(|e| word(e).starts_with("stop")).map(|e| stop_of(e).retry_in.unwrap()).collect();
-    assert!(delays.iter().all(|delay| *delay <= 2 * MS), "{delays:?}");
-    assert!(delays.iter().any(|delay| *delay < MS) && delays.iter().any(|delay| *delay > MS), "it spreads: {delays:?}");
+    let backoff = Backoff::constant(2 * HOUR).jitter(1.0).seed(7);
+    let mut simulation = simulate(Supervisor::builder().backoff(backoff).child(unused("child")));
+    for _ in 0..20 {
+        simulation.exit("child", Exit::completed()).unwrap();
+        let delay = seen(&simulation, "child").retry_in.unwrap();
+        simulation.advance(delay);
+    }
+    let stops = simulation.events().iter().filter(|event| word(event).starts_with("stop"));
+    let delays: Vec<_> = stops.map(|event| stop_of(event).retry_in.unwrap()).collect();
+    assert!(delays.iter().all(|delay| *delay <= 2 * HOUR), "{delays:?}");
+    assert!(delays.iter().any(|delay| *delay < HOUR) && delays.iter().any(|delay| *delay > HOUR), "it spreads: {delays:?}");
 }

@@ -6,10 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, OffBy, StopCause, Supervisor, SupervisorBuilder};
+use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Exit, OffBy, StopCause, Supervisor, SupervisorBuilder};
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
@@ -73,12 +73,15 @@ fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
 #[test]
 fn child_that_was_off_at_the_start_is_started_once_its_flag_is_on() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());
-    let (child, strings) = puppet("switched");
-    let supervisor = switched(&switch, &recorder).poll_interval(5 * MS).child(child).start().unwrap();
+    let mut simulation = simulate(switched(&switch, &recorder).poll_interval(5 * SECOND).child(unused("switched")));
     assert_eq!(recorder.whole_story(), [""; 0]);
+    simulation.advance(7 * SECOND);
     switch.set(true);
-    assert_eq!(strings.next_run().1, 0);
-    assert!(supervisor.shutdown().is_clean());
+    simulation.advance(3 * SECOND - Duration::from_nanos(1));
+    assert_eq!(status(&simulation, "switched"), ChildStatus::Off { by: OffBy::Flag });
+    simulation.advance(Duration::from_nanos(1));
+    simulation.handle().request_shutdown();
+    simulation.advance(Duration::ZERO);
     assert_eq!(recorder.story("switched"), ["start 0", "stop shutdown 0"]);
 }
 
@@ -102,50 +105,39 @@ fn check_now_does_not_wait_for_the_poll() {
 #[test]
 fn flag_is_asked_right_before_a_restart() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
-    let (child, strings) = puppet("switched");
-    let supervisor = switched(&switch, &recorder).child(child.backoff(constant(20 * MS))).start().unwrap();
-    strings.next_run();
+    let mut simulation = simulate(switched(&switch, &recorder).child(unused("switched").backoff(constant(20 * SECOND))));
     switch.set(false);
+    simulation.exit("switched", Exit::failed("no")).unwrap();
     // Nothing polls: it is the end of the backoff that has the flag asked.
-    strings.act(Act::Fail("no"));
-    let child = wait_off(supervisor.handle(), "switched", OffBy::Flag);
-    assert_eq!(child.attempt_count, 1);
-    barrier(supervisor.handle());
-    assert!(strings.runs.is_empty());
+    simulation.advance(20 * SECOND - Duration::from_nanos(1));
+    assert_eq!(status(&simulation, "switched"), ChildStatus::BackingOff);
+    simulation.advance(HOUR);
+    let child = seen(&simulation, "switched");
+    assert_eq!((child.status, child.attempt_count), (ChildStatus::Off { by: OffBy::Flag }, 1));
     switch.set(true);
-    supervisor.handle().check_now().unwrap();
-    assert_eq!(strings.next_run().1, 1);
+    simulation.handle().check_now().unwrap();
+    simulation.advance(Duration::ZERO);
+    assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
     check_trace(&recorder.events(), None, false);
 }
 
 // EN-06
 #[test]
 fn switching_off_and_on_shortens_no_backoff() {
-    let is_seen_in_time = || {
-        let (switch, recorder) = (Switch::new(true), Recorder::default());
-        let (child, strings) = puppet("switched");
-        let supervisor = switched(&switch, &recorder).child(child.backoff(constant(300 * MS))).start().unwrap();
-        let handle = supervisor.handle();
-        strings.next_run();
-        let began = Instant::now();
-        strings.act(Act::Panic("no"));
-        recorder.wait_for("switched", "stop", 1);
-        for on in [false, true, false, true] {
-            switch.set(on);
-            handle.check_now().unwrap();
-            barrier(handle);
-        }
-        let in_time = began.elapsed() < 300 * MS;
-        if in_time {
-            assert_eq!(strings.next_run().1, 1);
-            assert!(began.elapsed() >= 300 * MS);
-            assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
-            check_trace(&recorder.events(), None, false);
-        }
-        in_time
-    };
-    // A machine that is busy elsewhere may let the backoff pass before the flag has changed.
-    eventually("the flag changes within the backoff", is_seen_in_time);
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let mut simulation = simulate(switched(&switch, &recorder).child(unused("switched").backoff(constant(300 * SECOND))));
+    simulation.exit("switched", Exit::panicked("no")).unwrap();
+    for on in [false, true, false, true] {
+        switch.set(on);
+        simulation.handle().check_now().unwrap();
+        simulation.advance(SECOND);
+        let expected = if on { ChildStatus::BackingOff } else { ChildStatus::Off { by: OffBy::Flag } };
+        assert_eq!(status(&simulation, "switched"), expected);
+    }
+    assert_eq!(seen(&simulation, "switched").retry_in, Some(296 * SECOND));
+    simulation.advance(296 * SECOND);
+    assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
+    check_trace(&recorder.events(), None, false);
 }
 
 // EN-08

@@ -24,8 +24,6 @@ use crate::{
     support::*,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
-
 const IDS: [Id; 4] = ["a", "b", "c", "d"];
 
 fn config() -> Config {

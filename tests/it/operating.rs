@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildInfo, ChildSpec, ChildStatus, Handle, OffBy, RestartPolicy, StopCause, Supervisor};
+use circuit_breaker_supervisor::{ChildInfo, ChildSpec, ChildStatus, Exit, Handle, OffBy, RestartPolicy, StopCause, Supervisor};
 use crossbeam_channel::unbounded;
 
 use crate::support::*;
@@ -176,22 +176,28 @@ fn removed_child_that_is_down_is_gone_and_its_body_dropped() {
 
 #[test]
 fn restart_stops_a_running_child_and_starts_it_with_a_clean_history() {
-    let recorder = Recorder::default();
-    let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(50 * MS)).child(child).start().unwrap();
-    let handle = supervisor.handle();
-    strings.next_run();
-    for expected in 1..=2 {
-        strings.act(Act::Fail("no"));
-        assert_eq!(strings.next_run().1, expected);
+    let mut simulation = simulate(Supervisor::builder().backoff(constant(50 * SECOND)).child(unused("child")));
+    for _ in 0..2 {
+        simulation.exit("child", Exit::failed("no")).unwrap();
+        simulation.advance(50 * SECOND);
     }
-    handle.restart("child").unwrap();
-    assert_eq!(strings.next_run().1, 0);
-    strings.act(Act::Fail("no"));
-    assert_eq!(strings.next_run().1, 1, "the next failure is the first");
-    let story = recorder.story("child");
-    assert!(story[4].starts_with("start 2") && story[5].starts_with("stop restarted"), "{story:?}");
-    check_trace(&recorder.events(), None, true);
+    simulation.handle().restart("child").unwrap();
+    simulation.advance(Duration::ZERO);
+    simulation.exit("child", Exit::failed("no")).unwrap();
+    simulation.advance(50 * SECOND);
+    let expected = [
+        "start 0",
+        "stop exited 0",
+        "start 1",
+        "stop exited 1",
+        "start 2",
+        "stop restarted 0",
+        "start 0",
+        "stop exited 0",
+        "start 1",
+    ];
+    assert_eq!(words(&simulation, "child"), expected, "the next failure is the first");
+    check_trace(simulation.events(), None, true);
 }
 
 #[test]

@@ -11,24 +11,12 @@ use std::{
 
 use circuit_breaker_supervisor::{
     Backoff, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Handle, Invalid, NotRunning, OffBy, Simulation,
-    StartErrorReason, StopCause, Supervisor, SupervisorBuilder, UnstoppedPhase, WaitError,
+    StartErrorReason, StopCause, Supervisor, UnstoppedPhase, WaitError,
 };
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
 use crate::support::*;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn simulate(builder: SupervisorBuilder) -> Simulation {
-    let mut simulation = Simulation::new(builder, 7).unwrap();
-    simulation.advance(Duration::ZERO);
-    simulation
-}
-
-fn status(simulation: &Simulation, id: &str) -> ChildStatus {
-    simulation.handle().child(id).unwrap().status
-}
 
 /// What was told of a child, each with the milliseconds at which it was.
 fn story(simulation: &Simulation, id: &str) -> Vec<(u128, String)> {
@@ -60,11 +48,6 @@ fn nothing_happens_before_time_is_let_pass() {
     simulation.advance(Duration::ZERO);
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["one", "two"]);
     assert_eq!((simulation.events().len(), simulation.elapsed()), (2, Duration::ZERO));
-}
-
-/// A child whose body is never to be called.
-fn unused(id: &str) -> ChildSpec {
-    ChildSpec::new(id, |_| unreachable!("a simulation calls no body"))
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use circuit_breaker_supervisor::{
     Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, ShutdownReport,
-    StopCause, Supervisor, TelemetrySink,
+    Simulation, StopCause, Supervisor, SupervisorBuilder, TelemetrySink,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
@@ -23,6 +23,8 @@ pub(crate) use crate::laws::check_trace;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Longer than any test.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -136,6 +138,33 @@ impl Bar {
     pub(crate) fn wait(&self) {
         let _ = self.0.recv();
     }
+}
+
+// ── Virtual time ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Simulates it, from right after the first starts.
+pub(crate) fn simulate(builder: SupervisorBuilder) -> Simulation {
+    let mut simulation = Simulation::new(builder, 7).unwrap();
+    simulation.advance(Duration::ZERO);
+    simulation
+}
+
+pub(crate) fn seen(simulation: &Simulation, id: &str) -> ChildInfo {
+    simulation.handle().child(id).unwrap()
+}
+
+pub(crate) fn status(simulation: &Simulation, id: &str) -> ChildStatus {
+    seen(simulation, id).status
+}
+
+/// What was told of a child, without the instants.
+pub(crate) fn words(simulation: &Simulation, id: &str) -> Vec<String> {
+    simulation.events().iter().filter(|event| event.id == *id).map(word).collect()
+}
+
+/// A child whose body is never to be called.
+pub(crate) fn unused(id: &str) -> ChildSpec {
+    ChildSpec::new(id, |_| unreachable!("a simulation calls no body"))
 }
 
 // ── Children ────────────────────────────────────────────────────────────────────────────────────────────────────────────
