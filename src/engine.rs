@@ -83,6 +83,7 @@ pub(crate) struct Engine<W: Workers> {
     roster: Roster,
     desk: Desk<W>,
     closing: Option<Closing>,
+    has_let_go: bool,
 }
 
 /// A shutdown under way.
@@ -112,6 +113,7 @@ impl<W: Workers> Engine<W> {
                 events: 0,
             },
             closing: None,
+            has_let_go: false,
         };
         let now = engine.now();
         for (row, spec) in children {
@@ -150,6 +152,11 @@ impl<W: Workers> Engine<W> {
     /// When there is something to do next, by the clock.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.roster.next_deadline()
+    }
+
+    /// Whether a run was let go since this was asked last.
+    pub(crate) fn take_let_go(&mut self) -> bool {
+        std::mem::take(&mut self.has_let_go)
     }
 
     /// The shutdown that is under way.
@@ -259,6 +266,7 @@ impl<W: Workers> Engine<W> {
             Action::Publish { key, view, stopped } => self.publish(key, view, stopped),
             Action::Report { key, report } => self.desk.record(key, report),
             Action::Go { key, run, attempt_count } => {
+                self.has_let_go = true;
                 if stations.get(&key).is_some_and(|station| !workers.go(&station.post, run, attempt_count)) {
                     // Somebody who found this thread stuck has taken over and ended the threads; the body never ran.
                     let at = shared.now();

@@ -1,6 +1,9 @@
 //! The supervisor thread: waits for what happens, and has the engine see to it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, tick};
 
@@ -16,6 +19,9 @@ use crate::{
 /// How many messages may follow one another before the ticker is looked at.
 const MESSAGES_PER_TICK: u32 = 64;
 
+/// How long the supervisor thread stays awake after it has let a child go.
+const PATIENCE: Duration = Duration::from_micros(100);
+
 pub(crate) struct MainLoop {
     engine: Engine<Threads>,
     crew: Arc<Crew>,
@@ -29,8 +35,6 @@ pub(crate) struct MainLoop {
     /// How long a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
     messages_since_tick: u32,
-    /// A message has come since it last waited: another may follow at once.
-    is_patient: bool,
 }
 
 enum Wake {
@@ -47,7 +51,7 @@ impl MainLoop {
         let ticker = polls.then(|| tick(parts.poll_interval));
         let engine = Engine::new(parts, Threads::new(crew.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
-        Self { engine, crew, inbox, ticker, started, is_nested, until: None, messages_since_tick: 0, is_patient: false }
+        Self { engine, crew, inbox, ticker, started, is_nested, until: None, messages_since_tick: 0 }
     }
 
     /// Supervises until something ends it.
@@ -66,10 +70,7 @@ impl MainLoop {
                 }
             }
             match self.next() {
-                Wake::Message(message) => {
-                    self.is_patient = true;
-                    self.engine.handle(message);
-                }
+                Wake::Message(message) => self.engine.handle(message),
                 Wake::Tick => self.engine.begin_round(),
                 Wake::Timer => {}
             }
@@ -92,7 +93,7 @@ impl MainLoop {
             return Wake::Timer;
         }
         self.messages_since_tick = 0;
-        if self.ticker.is_some() && std::mem::take(&mut self.is_patient) {
+        if self.engine.take_let_go() {
             if let Some(message) = self.try_patiently() {
                 return Wake::Message(message);
             }
@@ -118,22 +119,22 @@ impl MainLoop {
         }
     }
 
-    /// Tries the inbox for about as long as a thread that has just crashed takes to say so, as `recv` does. `select!` parks at
-    /// once, and being woken costs several times what a restart does.
+    /// Tries the inbox for a while after a child was let go, which may crash at once. Being parked and woken again costs several
+    /// times what a restart does, and so it does on the other side, which would then have to wait for long, too.
     fn try_patiently(&self) -> Option<Message> {
-        for step in 0..10u32 {
-            if step < 7 {
-                for _ in 0..1u32 << step {
-                    std::hint::spin_loop();
+        let until = self.engine.now() + PATIENCE;
+        loop {
+            for _ in 0..32 {
+                if let Ok(message) = self.inbox.try_recv() {
+                    return Some(message);
                 }
-            } else {
-                std::thread::yield_now();
+                std::hint::spin_loop();
             }
-            if let Ok(message) = self.inbox.try_recv() {
-                return Some(message);
+            if self.engine.now() >= until {
+                return None;
             }
+            std::thread::yield_now();
         }
-        None
     }
 
     /// Whether a shutdown has come to its end: all children are down and their threads gone, or have had their time.
