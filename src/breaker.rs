@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     fmt,
+    ops::Deref,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -85,9 +86,27 @@ use crate::{
 /// assert!(matches!(double(21), Err(CallError::Rejected(_)))); // at once, and nothing was sent
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
 pub struct Breaker {
     cell: Arc<Cell>,
+    way: Arc<Way>,
+}
+
+/// The way from one clone of a breaker to its cell, of which permits and rejections take a share. With a share of the cell
+/// itself, every thread that is rejected would write to the memory that all others read.
+struct Way(Arc<Cell>);
+
+impl Deref for Way {
+    type Target = Cell;
+
+    fn deref(&self) -> &Cell {
+        &self.0
+    }
+}
+
+impl Clone for Breaker {
+    fn clone(&self) -> Self {
+        Self::new(self.cell.clone())
+    }
 }
 
 /// What a child's breaker is made of: one word, and the way to the child.
@@ -261,7 +280,7 @@ impl Cell {
 
 impl Breaker {
     pub(crate) fn new(cell: Arc<Cell>) -> Self {
-        Self { cell }
+        Self { way: Arc::new(Way(cell.clone())), cell }
     }
 
     /// Returns the child's id, as its spec has it.
@@ -319,7 +338,7 @@ impl Breaker {
     ) -> Result<T, CallError<E>> {
         let word = self.cell.word();
         if !word.is_permitted() {
-            return Err(CallError::Rejected(Rejected { cell: self.cell.clone() }));
+            return Err(CallError::Rejected(Rejected { way: self.way.clone() }));
         }
         let unwinding = Unwinding { cell: &self.cell, run: word.run() };
         let result = f();
@@ -360,9 +379,9 @@ impl Breaker {
     pub fn permit(&self) -> Result<Permit, Rejected> {
         let word = self.cell.word();
         if word.is_permitted() {
-            Ok(Permit { cell: self.cell.clone(), run: word.run() })
+            Ok(Permit { way: self.way.clone(), run: word.run() })
         } else {
-            Err(Rejected { cell: self.cell.clone() })
+            Err(Rejected { way: self.way.clone() })
         }
     }
 
@@ -426,19 +445,19 @@ fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
 /// The leave for one call of a child, by [`Breaker::permit`]. Dropped untold, it counts as neither a success nor a failure.
 #[must_use = "a permit that is dropped tells nothing of how the call went"]
 pub struct Permit {
-    cell: Arc<Cell>,
+    way: Arc<Way>,
     run: u64,
 }
 
 impl Permit {
     /// Says that the call succeeded.
     pub fn success(self) {
-        self.cell.succeed(self.run);
+        self.way.succeed(self.run);
     }
 
     /// Says that the call failed.
     pub fn failure(self, error: impl fmt::Display) {
-        report(&self.cell, self.run, error);
+        report(&self.way, self.run, error);
     }
 }
 
@@ -463,35 +482,35 @@ impl fmt::Debug for Permit {
 /// A call was not permitted. It costs nothing to make; what it says, it looks for when it is asked.
 #[derive(Clone)]
 pub struct Rejected {
-    cell: Arc<Cell>,
+    way: Arc<Way>,
 }
 
 impl Rejected {
     /// Returns how long it is until the child is tried again, if it backs off.
     pub fn retry_in(&self) -> Option<Duration> {
-        self.cell.info()?.retry_in
+        self.way.info()?.retry_in
     }
 
     /// Returns what the child is doing; `None` if it is not listed yet, or no longer.
     pub fn status(&self) -> Option<ChildStatus> {
-        let status = self.cell.info()?.status;
-        Some(if self.cell.word().is_tripped() && status.is_running() { ChildStatus::Stopping } else { status })
+        let status = self.way.info()?.status;
+        Some(if self.way.word().is_tripped() && status.is_running() { ChildStatus::Stopping } else { status })
     }
 
     /// Returns how the child's last run ended.
     pub fn last_exit(&self) -> Option<Exit> {
-        Some(self.cell.info()?.last_stop?.exit)
+        Some(self.way.info()?.last_stop?.exit)
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cell.info() {
-            Some(child) if self.cell.word().is_tripped() => {
+        match self.way.info() {
+            Some(child) if self.way.word().is_tripped() => {
                 write!(f, "the call was rejected: failures that callers reported have just tripped `{}`", child.id)
             }
             Some(child) => write!(f, "the call was rejected: {child}"),
-            None => f.write_str("the call was rejected: the child is not listed"),
+            None => write!(f, "the call was rejected: `{}` is not listed", self.way.id),
         }
     }
 }

@@ -76,11 +76,14 @@ fn figures(options: &Options, names: &[&'static str], ours: &Breaker, permitted:
         let mut bare = [Vec::new(), Vec::new()];
         for _ in 0..options.launches(LAUNCHES) {
             let call_bare = || if black_box(&word).load(Ordering::Relaxed) == 1 { work().is_ok() } else { false };
-            bare[0].push(nanoseconds(threads, permitted, call_bare));
-            through_ours.push(nanoseconds(threads, permitted, || ours.call(work).is_ok()));
-            bare[1].push(nanoseconds(threads, permitted, call_bare));
-            through_failsafe.push(nanoseconds(threads, permitted, || failsafe.call(work).is_ok()));
-            through_recloser.push(nanoseconds(threads, permitted, || recloser.call(work).is_ok()));
+            bare[0].push(nanoseconds(threads, permitted, || call_bare));
+            through_ours.push(nanoseconds(threads, permitted, || {
+                let ours = ours.clone();
+                move || ours.call(work).is_ok()
+            }));
+            bare[1].push(nanoseconds(threads, permitted, || call_bare));
+            through_failsafe.push(nanoseconds(threads, permitted, || || failsafe.call(work).is_ok()));
+            through_recloser.push(nanoseconds(threads, permitted, || || recloser.call(work).is_ok()));
         }
         let [baseline, again] = bare;
         let rounds = Rounds { ours: through_ours, baseline, again };
@@ -93,9 +96,10 @@ fn figures(options: &Options, names: &[&'static str], ours: &Breaker, permitted:
 }
 
 /// Of one call, when so many threads make them at once.
-fn nanoseconds(threads: usize, permitted: bool, call: impl Fn() -> bool + Sync) -> f64 {
+fn nanoseconds<C: Fn() -> bool>(threads: usize, permitted: bool, caller: impl Fn() -> C + Sync) -> f64 {
     let together = Barrier::new(threads);
     let one = || {
+        let call = caller();
         together.wait();
         let began = Instant::now();
         let mut passed = 0;
