@@ -236,7 +236,7 @@ impl ChildSpec {
 
     /// Sets how long the child may take to stop. Then it is reported as overdue, and a shutdown no longer waits for it.
     ///
-    /// [`Duration::MAX`] waits without end.
+    /// A shutdown gives every child this time anew, from its own beginning. [`Duration::MAX`] waits without end.
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = Some(limit);
         self
@@ -302,7 +302,8 @@ impl ChildSpec {
     ///
     /// The failure after `n` such restarts gives it up: it is reported as [`GaveUp`](crate::EventKind::GaveUp), the backoff
     /// is not asked, and it stays down until [`reset`](crate::Handle::reset) or [`restart`](crate::Handle::restart) by hand.
-    /// Zero gives up at the first failure.
+    /// Zero gives up at the first failure. A start for which there is no thread is a failure, too. A [`once`](ChildSpec::once)
+    /// child, which is never restarted, is never given up.
     ///
     /// # Examples
     ///

@@ -498,7 +498,9 @@ impl Circuit {
 
     fn fail(&mut self, at: Instant, least: Duration, backoff: impl FnOnce(u32) -> Duration, ended: &mut Ended) {
         self.attempt_count = self.attempt_count.saturating_add(1);
-        if self.rules.max_restarts.is_some_and(|most| self.attempt_count > most) {
+        // One that is never restarted cannot be restarted too often: until there is a thread for it, it waits.
+        let is_restarted = self.rules.policy != Policy::Temporary;
+        if is_restarted && self.rules.max_restarts.is_some_and(|most| self.attempt_count > most) {
             self.rest = Rest::GaveUp;
             ended.gave_up = true;
         } else {

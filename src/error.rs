@@ -252,7 +252,8 @@ impl Error for ChildGaveUp {}
 pub enum WaitError {
     /// There is no child of this id.
     UnknownId(ChildId),
-    /// The time is over; the child was like this last. `None` where the wait was for the whole supervisor.
+    /// The time is over; the child was like this last. `None` where there is none to be seen: the wait was for the whole
+    /// supervisor, or for a child that is not listed yet.
     TimedOut(Option<Box<ChildInfo>>),
     /// The child is gone from the list; it was like this last.
     Gone(Box<ChildInfo>),
@@ -267,7 +268,7 @@ impl fmt::Display for WaitError {
         match self {
             Self::UnknownId(id) => write!(f, "there is no child {id:?}"),
             Self::TimedOut(Some(child)) => write!(f, "timed out: {child}"),
-            Self::TimedOut(None) => f.write_str("timed out: the supervisor has not ended"),
+            Self::TimedOut(None) => f.write_str("timed out"),
             Self::Gone(child) => write!(f, "the child is gone: {child}"),
             Self::Ended(child) => write!(f, "the supervisor has ended: {child}"),
             Self::OnSupervisorThread => f.write_str("a callback on the supervisor's thread cannot wait for the supervisor"),

@@ -151,13 +151,16 @@ pub enum StopCause {
     Restarted,
     /// It was removed, with [`Handle::remove`](crate::Handle::remove).
     Removed,
-    /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure, however it ended.
+    /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure however it ended, unless it was
+    /// restarted by hand meanwhile or its supervisor shuts down.
     Tripped,
-    /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A failure, however it ended.
+    /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A failure however it ended, as
+    /// after `Tripped`.
     Hung,
     /// The supervisor shuts down.
     Shutdown,
-    /// It never ran: no thread could be had for it.
+    /// It never ran: no thread could be had for it. A failure, after which it stays down for at least 100 ms whatever its
+    /// backoff says.
     NotSpawned,
 }
 

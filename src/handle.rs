@@ -160,7 +160,8 @@ impl Handle {
         self.shared.add(spec)
     }
 
-    /// Stops a child and forgets it. Its id stays taken until its run has ended.
+    /// Stops a child and forgets it. Its id stays taken until its run has ended. Once this has returned, no run of it begins, as
+    /// with [`hold`](Handle::hold).
     ///
     /// # Errors
     ///

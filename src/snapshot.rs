@@ -22,7 +22,8 @@ pub struct ChildInfo {
     pub id: ChildId,
     /// What it is doing.
     pub status: ChildStatus,
-    /// What its callers should make of that.
+    /// What its callers should make of that, as the supervisor knows it: a [`Breaker`](crate::Breaker) that its callers have just
+    /// tripped is open already.
     pub circuit: CircuitState,
     /// The failures since it was last healthy.
     pub attempt_count: u32,

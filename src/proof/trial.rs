@@ -383,7 +383,7 @@ impl Trial {
 
     fn gave_up(&self, key: Key) -> bool {
         let model = &self.world.models[&key];
-        model.rules.max_restarts.is_some_and(|most| model.failures > most)
+        model.rules.policy != Policy::Temporary && model.rules.max_restarts.is_some_and(|most| model.failures > most)
     }
 
     fn deliver_exit(&mut self, key: Key, run: u64, exit: Exit, at: Instant) {
@@ -544,7 +544,8 @@ impl Trial {
                 assert_eq!(attempt_count, model.failures, "promise 4");
                 assert!(!view.status.is_running(), "promise 2");
                 model.failures += 1;
-                let gave_up = model.rules.max_restarts.is_some_and(|most| model.failures > most);
+                let gave_up =
+                    model.rules.policy != Policy::Temporary && model.rules.max_restarts.is_some_and(|most| model.failures > most);
                 assert_eq!(gave_up, retry_in.is_none());
                 if let Some(delay) = retry_in {
                     assert!(delay >= 100 * MS, "promise 3: a failed spawn waits");

@@ -819,7 +819,8 @@ impl Reference {
         let Some(child) = self.child_mut(id) else { return };
         child.last_stop = Some((cause, ending, uptime));
         let attempt = child.failures + 1;
-        let is_last = child.spec.max_restarts.is_some_and(|most| attempt > most);
+        // A once child is never restarted, nor given up: without a thread, it waits for one.
+        let is_last = child.spec.policy != Policy::Once && child.spec.max_restarts.is_some_and(|most| attempt > most);
         let mut delay = child.spec.delay(attempt);
         if cause == StopCause::NotSpawned {
             delay = delay.max(Duration::from_millis(100));

@@ -222,6 +222,22 @@ fn spawn_fails_only_where_a_thread_is_spawned() {
     check_trace(simulation.events(), None, true);
 }
 
+// A once child is never given up: that there is no thread for it is not its fault.
+#[test]
+fn once_child_waits_for_a_thread_however_few_restarts_it_may_have() {
+    let job = ChildSpec::once("job", |_| unreachable!("a simulation calls no body")).max_restarts(0).significant(true);
+    let mut simulation = Simulation::new(Supervisor::builder().backoff(constant(SECOND)).child(job), 1).unwrap();
+    for _ in 0..3 {
+        simulation.fail_next_spawn("job");
+    }
+    simulation.advance(2 * SECOND);
+    assert_eq!(status(&simulation, "job"), ChildStatus::BackingOff);
+    simulation.advance(SECOND);
+    simulation.exit("job", Exit::failed("its own fault")).unwrap();
+    assert!(simulation.handle().child("job").is_none());
+    assert!(simulation.handle().snapshot().is_running);
+}
+
 #[test]
 fn run_that_ends_by_itself_as_it_is_held_has_both_told() {
     let mut simulation = simulate(Supervisor::builder().child(unused("child")));
