@@ -146,10 +146,12 @@ impl Word {
         Self(run << 24 | state)
     }
 
+    #[inline]
     fn run(self) -> u64 {
         self.0 >> 24
     }
 
+    #[inline]
     fn failures(self) -> u64 {
         self.0 >> 2 & Self::MOST_FAILURES
     }
@@ -158,6 +160,7 @@ impl Word {
         Self(self.0 & !(Self::MOST_FAILURES << 2) | failures.min(Self::MOST_FAILURES) << 2)
     }
 
+    #[inline]
     fn is_permitted(self) -> bool {
         matches!(self.0 & Self::STATE, Self::HALF_OPEN | Self::CLOSED)
     }
@@ -231,6 +234,7 @@ impl Cell {
         self.permitted.notify();
     }
 
+    #[inline]
     fn word(&self) -> Word {
         Word(self.word.load(Ordering::Relaxed))
     }
@@ -252,6 +256,7 @@ impl Cell {
         tripping
     }
 
+    #[inline]
     fn succeed(&self, run: u64) {
         // Most successes follow a success: then there is nothing to write, and callers on several cores do not disturb each
         // other.
@@ -296,6 +301,7 @@ impl Breaker {
     /// Returns whether the child may be called now: whether the breaker is closed or half-open.
     ///
     /// It costs one relaxed atomic load: no lock, no clock, no allocation.
+    #[inline]
     pub fn is_call_permitted(&self) -> bool {
         self.cell.word().is_permitted()
     }
@@ -376,6 +382,7 @@ impl Breaker {
     /// permit.success();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn permit(&self) -> Result<Permit, Rejected> {
         let word = self.cell.word();
         if word.is_permitted() {

@@ -322,7 +322,7 @@ impl ChildContext {
     /// Says that this run is doing its job: the child is trusted from now on, and its failures are forgiven.
     ///
     /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more cost one atomic load, so it
-    /// may stand in a loop.
+    /// may stand in a loop. In a run that was told to stop it comes too late.
     ///
     /// # Examples
     ///
