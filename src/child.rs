@@ -19,6 +19,14 @@ use crate::{
 /// A child's closure, in the form in which it is kept between its runs.
 pub(crate) type Body = Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
 
+/// What is to be run for a child, and how.
+pub(crate) struct Job {
+    pub(crate) body: Body,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) fresh_thread: bool,
+}
+
 /// When a child that has ended by itself is started again. The words are those of Erlang/OTP; its *temporary* child is
 /// [`ChildSpec::once`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

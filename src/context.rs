@@ -15,7 +15,8 @@ use crate::{
     handle::Handle,
     id::ChildId,
     inbox::Message,
-    roster::{Heartbeats, Key},
+    key::Key,
+    roster::Heartbeats,
     stop::StopSignal,
     sync::{
         Mutex, OnceLock, ThreadId,

@@ -14,9 +14,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     exit::Failure,
     inbox::{Message, ThreadNumber},
+    key::Key,
     lineage::Lineage,
     report::Unstopped,
-    roster::Key,
     sync::channel::bounded,
     worker::{Phase, Post, Thread, drop_body, work},
 };
@@ -333,9 +333,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        child::Job,
         clock::Clock,
         context::{ChildContext, Link},
-        engine::Job,
         handle::Handle,
         id::ChildId,
         shared::{Defaults, Shared},

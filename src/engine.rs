@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 
 use crate::{
     backoff::Backoff,
-    child::{Body, ChildSpec},
+    child::{ChildSpec, Job},
     circuit::View,
     context::Link,
     deadline,
@@ -19,8 +19,9 @@ use crate::{
     handle::Handle,
     id::ChildId,
     inbox::{Message, Order, RunEnd, ThreadNumber},
+    key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
-    roster::{Action, Answer, Bar, Heartbeats, Key, KeyMap, Outside, Progress, Report, Roster},
+    roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Report, Roster},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -38,14 +39,6 @@ pub(crate) struct Parts {
     pub(crate) backoff: Backoff,
     pub(crate) sinks: Vec<Arc<dyn TelemetrySink>>,
     pub(crate) children: Vec<(Arc<Row>, ChildSpec)>,
-}
-
-/// What is to be run for a child, and how.
-pub(crate) struct Job {
-    pub(crate) body: Body,
-    pub(crate) stop_timeout: Duration,
-    pub(crate) stack_size: Option<usize>,
-    pub(crate) fresh_thread: bool,
 }
 
 /// Those who run the bodies: threads, or the script of a simulation.

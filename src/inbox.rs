@@ -9,7 +9,7 @@ use crate::{
     child::ChildSpec,
     event::Callback,
     exit::{Exit, Panic},
-    roster::Key,
+    key::Key,
 };
 
 /// Tells one thread of a supervisor from all others that it ever had.

@@ -488,6 +488,7 @@
 //! supervisor that is dropped and does not end cleanly, `panic = "abort"`, and a fault of the supervisor thread itself. Each
 //! panic, of a body or a callback, is printed by the program's panic hook, too, which this crate leaves alone.
 
+mod asked;
 mod backoff;
 mod breaker;
 mod builder;
@@ -504,6 +505,7 @@ mod exit;
 mod handle;
 mod id;
 mod inbox;
+mod key;
 mod lineage;
 mod main_loop;
 #[cfg(test)]

@@ -1,47 +1,22 @@
 //! All children of one supervisor: their timers, and the order in which things are done and told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
+    asked::{Answers, Asked},
     circuit::{Circuit, Decision, Ended, Rules, View},
     event::{Callback, EventKind, LastStop, StopCause},
     exit::{Exit, Failure, Panic},
     id::ChildId,
+    key::Key,
 };
 
 /// How many children a round looks at before the engine is given a chance to serve its inbox.
 const ROUND_CHUNK: u32 = 256;
-
-/// One generation of one child. Keys rise in list order and are never used twice, so that what was meant for a removed child
-/// cannot reach a later one of the same id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key(pub(crate) u64);
-
-/// What belongs to keys. They are counted here and nobody can choose them, so that the simplest of hashes spreads them well.
-pub(crate) type KeyMap<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
-
-#[derive(Debug, Default)]
-pub(crate) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // By 2⁶⁴ over the golden ratio: keys that follow one another come to lie far apart in all bits.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// An answer of user code; a panic comes with the answer that takes its place.
 #[derive(Debug)]
@@ -210,54 +185,6 @@ struct Round {
     next: usize,
     /// Another one was asked for meanwhile.
     again: bool,
-}
-
-/// What a round needs to know of each child, side by side in list order: over thousands of children, a round is as slow as the
-/// memory that it touches.
-#[derive(Debug, Default)]
-#[cfg_attr(test, derive(Clone))]
-struct Asked {
-    children: Vec<(Key, ChildId, Answers)>,
-    gone: usize,
-}
-
-/// What the answer of a child's flag would mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answers {
-    /// It has to be looked at more closely.
-    Unknown,
-    /// Nothing, if it is this one or none.
-    NothingIf(bool),
-    /// It is not asked: the child is going, or gone.
-    Unasked,
-    Gone,
-}
-
-impl Asked {
-    fn list(&mut self, key: Key, id: ChildId) {
-        self.children.push((key, id, Answers::Unknown));
-    }
-
-    fn set(&mut self, key: Key, answers: Answers) {
-        if let Ok(place) = self.children.binary_search_by_key(&key, |(key, ..)| *key) {
-            self.children[place].2 = answers;
-        }
-    }
-
-    /// Takes out a child. Those that are gone leave their places when they are as many as the others, and the place at which a
-    /// round is moves with them.
-    fn forget(&mut self, key: Key, round: Option<&mut Round>) {
-        self.set(key, Answers::Gone);
-        self.gone += 1;
-        if self.gone * 2 > self.children.len() {
-            if let Some(round) = round {
-                let passed = &self.children[..round.next];
-                round.next = passed.iter().filter(|(.., answers)| *answers != Answers::Gone).count();
-            }
-            self.children.retain(|(.., answers)| *answers != Answers::Gone);
-            self.gone = 0;
-        }
-    }
 }
 
 impl Roster {
@@ -463,7 +390,7 @@ impl Roster {
         let Some(round) = &mut self.round else { return };
         let mut left = ROUND_CHUNK;
         let mut stopped_at = None;
-        for (key, id, answers) in &self.asked.children[round.next..] {
+        for (key, id, answers) in self.asked.from(round.next) {
             round.next += 1;
             if matches!(answers, Answers::Unasked | Answers::Gone) {
                 continue;
@@ -562,7 +489,7 @@ impl Roster {
                     self.publish(key, None, now);
                     self.act(Action::Forget { key });
                     self.wake_at(key, None);
-                    self.asked.forget(key, self.round.as_mut());
+                    self.asked.forget(key, self.round.as_mut().map(|round| &mut round.next));
                     self.children.remove(&key);
                     return;
                 }
@@ -740,8 +667,7 @@ impl Roster {
         let children: Vec<_> = children
             .iter()
             .map(|(key, child)| {
-                let place = asked.children.binary_search_by_key(key, |(key, ..)| *key).expect("it can be asked");
-                assert!(asked.children[place].2 == child.answers() && child.answers == child.answers());
+                assert!(asked.get(*key) == Some(child.answers()) && child.answers == child.answers());
                 let Child { id: _, circuit, shown, answers: _, wake, faults } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 (*key, circuit.essence(now), shown.map(|view| (view.status, view.circuit)), wake, faults.clone())

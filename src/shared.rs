@@ -21,8 +21,9 @@ use crate::{
     event::{Callback, LastStop},
     id::ChildId,
     inbox::{Message, Order},
+    key::Key,
     report::{ShutdownCause, ShutdownReport, StuckIn},
-    roster::{Bar, Key},
+    roster::Bar,
     snapshot::ChildInfo,
     sync::{
         Mutex, RwLock,

@@ -7,16 +7,8 @@ use std::{
 };
 
 use crate::{
-    clock::system_now,
-    context::Link,
-    crew::Crew,
-    deadline,
-    engine::{Job, Workers},
-    exit::Failure,
-    inbox::ThreadNumber,
-    report::Unstopped,
-    roster::Heartbeats,
-    worker::Post,
+    child::Job, clock::system_now, context::Link, crew::Crew, deadline, engine::Workers, exit::Failure, inbox::ThreadNumber,
+    report::Unstopped, roster::Heartbeats, worker::Post,
 };
 
 /// How long what found no thread waits before it is tried again.

@@ -6,10 +6,9 @@ use std::{
 };
 
 use crate::{
-    child::Body,
+    child::{Body, Job},
     clock::system_now,
     context::{ChildContext, Link},
-    engine::Job,
     event::Callback,
     exit::{ChildResult, Exit, Failure, Panic},
     inbox::{Message, RunEnd, ThreadNumber},

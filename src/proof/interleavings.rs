@@ -30,17 +30,16 @@ use loom::thread::{self, JoinHandle};
 
 use crate::{
     breaker::Breaker,
-    child::ChildSpec,
+    child::{ChildSpec, Job},
     circuit::{ChildStatus, CircuitState, View},
     clock::{Clock, system_now},
     context::{ChildContext, Link},
-    engine::Job,
     error::WaitError,
     exit::Exit,
     handle::Handle,
     id::ChildId,
     inbox::{Message, Order, ThreadNumber},
-    roster::Key,
+    key::Key,
     shared::{Defaults, Row, Shared},
     stop::{StopCallback, StopSignal},
     sync::{

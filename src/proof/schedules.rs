@@ -15,7 +15,7 @@ use crate::{
     deadline,
     exit::Exit,
     inbox::Order,
-    roster::Key,
+    key::Key,
     unwind,
 };
 

@@ -14,7 +14,7 @@ use crate::{
     clock::system_now,
     exit::Exit,
     inbox::Order,
-    roster::Key,
+    key::Key,
     unwind,
 };
 

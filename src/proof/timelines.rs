@@ -7,7 +7,8 @@ use crate::{
     clock::system_now,
     exit::{Exit, Failure},
     id::ChildId,
-    roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
+    key::Key,
+    roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Roster},
 };
 
 const MS: Duration = Duration::from_millis(1);

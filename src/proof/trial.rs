@@ -12,7 +12,8 @@ use crate::{
     exit::{Exit, Failure, Panic, Text},
     id::ChildId,
     inbox::Order,
-    roster::{Action, Answer, Bar, Heartbeats, Key, Outside, Progress, Roster},
+    key::Key,
+    roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Roster},
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
