@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    circuit::{ChildStatus, Policy, Rules, View},
+    circuit::{ChildStatus, CircuitState, Policy, Rules, View},
     deadline,
     event::{EventKind, StopCause},
     exit::{Exit, Failure, Panic, Text},
@@ -624,6 +624,12 @@ impl Trial {
                 assert!(!model.arrived_removing, "a removed child stays");
             }
             assert_eq!(view.attempt_count, model.failures, "promise 4: {key:?}");
+            let circuit = match model.body {
+                Some(_) if model.told.is_none() && (model.healthy || model.failures == 0) => CircuitState::Closed,
+                Some(_) if model.told.is_none() => CircuitState::HalfOpen,
+                _ => CircuitState::Open,
+            };
+            assert_eq!(view.circuit, circuit, "what callers see of {key:?}: {view:?}");
         }
         let deadlines = self.roster.deadline_count();
         let listed = self.world.models.values().filter(|model| model.listed).count();
