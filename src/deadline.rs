@@ -39,6 +39,8 @@ mod tests {
         for delay in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(i64::MAX as u64)] {
             assert_eq!(after(now, delay), None);
         }
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        assert!(!is_never(100 * year) && is_never(100 * year + Duration::from_nanos(1)) && is_never(Duration::MAX));
         assert!(!is_reached(None, now));
         assert!(is_reached(after(now, Duration::ZERO), now));
         assert!(!is_reached(after(now, Duration::from_nanos(1)), now));

@@ -667,7 +667,12 @@ impl Roster {
         let children: Vec<_> = children
             .iter()
             .map(|(key, child)| {
-                assert!(asked.get(*key) == Some(child.answers()) && child.answers == child.answers());
+                let answers = match child.circuit.is_removing() {
+                    true => Answers::Unasked,
+                    false if child.faults.contains(&Callback::Enabled) => Answers::Unknown,
+                    false => Answers::NothingIf(child.circuit.flag()),
+                };
+                assert!(asked.get(*key) == Some(answers) && child.answers == answers);
                 let Child { id: _, circuit, shown, answers: _, wake, faults } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 (*key, circuit.essence(now), shown.map(|view| (view.status, view.circuit)), wake, faults.clone())

@@ -410,3 +410,17 @@ fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     let now = u32::try_from((scene.script.now - scene.origin).as_millis()).expect("some hours");
     scene.at(now + 90).tells(&[]);
 }
+
+#[test]
+fn start_waits_for_the_first_round_unless_it_shuts_down() {
+    let scene = Scene::new(&[rules()]);
+    assert!(scene.roster.has_had_round() && !scene.roster.is_in_round());
+
+    let mut roster = Roster::new();
+    roster.begin_round();
+    assert!(roster.is_in_round() && !roster.has_had_round());
+    roster.close(system_now(), MS);
+    assert!(roster.has_had_round() && !roster.is_in_round());
+    roster.begin_round();
+    assert!(!roster.is_in_round(), "no flag is asked in a shutdown");
+}

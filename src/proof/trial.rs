@@ -8,7 +8,7 @@ use std::{
 use crate::{
     circuit::{ChildStatus, CircuitState, Policy, Rules, View},
     deadline,
-    event::{EventKind, StopCause},
+    event::{Callback, EventKind, StopCause},
     exit::{Exit, Failure, Panic, Text},
     id::ChildId,
     inbox::Order,
@@ -38,6 +38,11 @@ pub(crate) struct Model {
     pub(crate) rules: Rules,
     pub(crate) flag: Option<bool>,
     pub(crate) asked_flag: bool,
+    /// It panicked when it was asked last.
+    pub(crate) is_flag_faulty: bool,
+    pub(crate) flag_panics_untold: usize,
+    /// The core knows of the child.
+    pub(crate) is_inserted: bool,
     pub(crate) fails_to_spawn: bool,
     /// Orders that hold from the moment at which they were given.
     pub(crate) held: bool,
@@ -127,6 +132,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) models: BTreeMap<Key, Model>,
     pub(crate) closing: bool,
+    /// The core knows of the shutdown.
+    pub(crate) is_closed: bool,
     pub(crate) last_backoff: Option<(u32, Duration)>,
     pub(crate) last_run: u64,
     pub(crate) stops_in_close: Option<Vec<Key>>,
@@ -140,7 +147,6 @@ pub(crate) struct Trial {
     pub(crate) inbox: VecDeque<Message>,
     next_key: u64,
     pub(crate) trace: Option<Vec<String>>,
-    is_closed: bool,
 }
 
 impl Outside for World {
@@ -154,7 +160,11 @@ impl Outside for World {
         assert_eq!(model.id, *id);
         assert!(model.listed, "{id} is gone and its flag was asked");
         assert!(!model.arrived_removing, "{id} is being removed and its flag was asked");
-        if self.whims.panics() {
+        assert!(!self.is_closed, "a flag was asked in a shutdown");
+        let panics = self.whims.panics();
+        model.flag_panics_untold += usize::from(panics && !model.is_flag_faulty);
+        model.is_flag_faulty = panics;
+        if panics {
             return Answer { value: None, panic: Some(Panic::new(Text::Literal("flag"), None)) };
         }
         model.asked_flag = model.flag.unwrap_or(model.asked_flag);
@@ -228,12 +238,13 @@ impl Trial {
             now: origin,
             models: BTreeMap::new(),
             closing: false,
+            is_closed: false,
             last_backoff: None,
             last_run: 0,
             stops_in_close: None,
         };
         let (roster, inbox) = (Roster::new(), VecDeque::new());
-        Self { roster, world, inbox, next_key: 0, trace: None, is_closed: false }
+        Self { roster, world, inbox, next_key: 0, trace: None }
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -251,6 +262,9 @@ impl Trial {
             rules,
             flag: Some(flag),
             asked_flag: true,
+            is_flag_faulty: false,
+            flag_panics_untold: 0,
+            is_inserted: false,
             fails_to_spawn,
             held: false,
             removing: false,
@@ -282,7 +296,8 @@ impl Trial {
     }
 
     pub(crate) fn insert(&mut self, key: Key) {
-        let model = &self.world.models[&key];
+        let Some(model) = self.world.models.get_mut(&key) else { return };
+        model.is_inserted = true;
         self.roster.insert(key, model.id.clone(), model.rules.clone(), self.world.now);
     }
 
@@ -326,7 +341,7 @@ impl Trial {
             Message::Round => self.roster.begin_round(),
             Message::Close { limit } => {
                 self.world.stops_in_close = (!self.roster.is_closing()).then(Vec::new);
-                let again = std::mem::replace(&mut self.is_closed, true);
+                let again = std::mem::replace(&mut self.world.is_closed, true);
                 for model in self.world.models.values_mut() {
                     model.rules.stop_timeout = model.rules.stop_timeout.min(limit);
                     let until = deadline::after(now, model.rules.stop_timeout);
@@ -410,7 +425,7 @@ impl Trial {
         let asked = model.told.is_some() && !model.told_as_failure;
         let temporary = model.rules.policy == Policy::Temporary;
         let finished = completed && model.rules.policy == Policy::Transient && !model.told_as_failure;
-        let leaves = model.arrived_removing || self.is_closed || model.restarting;
+        let leaves = model.arrived_removing || self.world.is_closed || model.restarting;
         let failed = !asked && !temporary && !finished && !leaves;
         self.world.last_backoff = None;
         let asked_before = model.backoffs_asked;
@@ -508,7 +523,7 @@ impl Trial {
             }
             Action::LastRun { key } => {
                 let model = self.world.models.get_mut(&key).expect("known");
-                assert!(model.arrived_removing || self.is_closed, "an orderly child loses its body");
+                assert!(model.arrived_removing || self.world.is_closed, "an orderly child loses its body");
                 model.let_go = true;
             }
             Action::Retire { key, keep_body } => {
@@ -592,6 +607,10 @@ impl Trial {
                     model.done && attempt_count == model.failures && attempt_count > model.rules.max_restarts.expect("a limit")
                 );
             }
+            EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
+                assert!(model.flag_panics_untold > 0, "promise 8: a flag's panic is told once until it succeeds");
+                model.flag_panics_untold -= 1;
+            }
             EventKind::CallbackPanicked { .. } => {}
         }
     }
@@ -603,6 +622,8 @@ impl Trial {
             assert!(stops.iter().is_sorted_by(|one, next| one > next), "promise 11: stopped in reverse list order: {stops:?}");
         }
         for (key, model) in &self.world.models {
+            assert_eq!(model.flag_panics_untold, 0, "promise 8: a flag's panic is told");
+            assert!(model.view.is_some() || !model.is_inserted, "{key:?} was added and nobody looked at it");
             let Some(view) = model.view else { continue };
             if let Some(body) = model.body {
                 let healthy_at = deadline::after(body.since, model.rules.healthy_after);
@@ -659,8 +680,8 @@ impl Trial {
 impl Trial {
     /// Whatever decides what can happen next, and what the model then expects.
     pub(crate) fn essence(&self) -> impl std::hash::Hash + use<> {
-        let Self { roster, world, inbox, next_key: _, trace: _, is_closed } = self;
-        let World { whims: _, now, models, closing, last_backoff: _, last_run: _, stops_in_close: _ } = world;
+        let Self { roster, world, inbox, next_key: _, trace: _ } = self;
+        let World { whims: _, now, models, closing, is_closed, last_backoff: _, last_run: _, stops_in_close: _ } = world;
         let models: Vec<_> = models.values().map(|model| model.essence(*now)).collect();
         let inbox: Vec<_> = inbox.iter().map(|message| message.essence(world)).collect();
         (roster.essence(*now), models, inbox, *closing, *is_closed)
