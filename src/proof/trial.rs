@@ -38,11 +38,16 @@ pub(crate) struct Model {
     pub(crate) rules: Rules,
     pub(crate) flag: Option<bool>,
     pub(crate) asked_flag: bool,
+    /// The settling in which it was asked last.
+    pub(crate) asked_in: u64,
     /// It panicked when it was asked last.
     pub(crate) is_flag_faulty: bool,
     pub(crate) flag_panics_untold: usize,
     /// The core knows of the child.
     pub(crate) is_inserted: bool,
+    /// The word of these has arrived.
+    pub(crate) is_owed_health: bool,
+    pub(crate) is_owed_trip: bool,
     pub(crate) fails_to_spawn: bool,
     /// Orders that hold from the moment at which they were given.
     pub(crate) held: bool,
@@ -131,6 +136,8 @@ pub(crate) struct World {
     pub(crate) whims: Whims,
     pub(crate) now: Instant,
     pub(crate) models: BTreeMap<Key, Model>,
+    /// Counts how often all was settled.
+    pub(crate) settlings: u64,
     pub(crate) closing: bool,
     /// The core knows of the shutdown.
     pub(crate) is_closed: bool,
@@ -161,6 +168,7 @@ impl Outside for World {
         assert!(model.listed, "{id} is gone and its flag was asked");
         assert!(!model.arrived_removing, "{id} is being removed and its flag was asked");
         assert!(!self.is_closed, "a flag was asked in a shutdown");
+        model.asked_in = self.settlings;
         let panics = self.whims.panics();
         model.flag_panics_untold += usize::from(panics && !model.is_flag_faulty);
         model.is_flag_faulty = panics;
@@ -197,6 +205,7 @@ impl Outside for World {
         assert!(model.began.is_none() && model.body.is_none(), "promise 1: {key:?} begins while it runs");
         assert!(view.run > self.last_run, "promise 12: run {} begins after run {}", view.run, self.last_run);
         assert!(model.asked_flag, "promise 6: {key:?} begins with its flag off");
+        assert_eq!(model.asked_in, self.settlings, "promise 6: the flag is asked right before every start");
         assert!(!model.done, "a finished or given-up child begins");
         if let Some(not_before) = model.not_before {
             let due = not_before.is_some_and(|at| at <= self.now);
@@ -237,6 +246,7 @@ impl Trial {
             whims,
             now: origin,
             models: BTreeMap::new(),
+            settlings: 1,
             closing: false,
             is_closed: false,
             last_backoff: None,
@@ -262,9 +272,12 @@ impl Trial {
             rules,
             flag: Some(flag),
             asked_flag: true,
+            asked_in: 0,
             is_flag_faulty: false,
             flag_panics_untold: 0,
             is_inserted: false,
+            is_owed_health: false,
+            is_owed_trip: false,
             fails_to_spawn,
             held: false,
             removing: false,
@@ -326,11 +339,18 @@ impl Trial {
         let now = self.world.now;
         match message {
             Message::Exit { key, run, exit, at } => self.deliver_exit(key, run, exit, at),
-            Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
+            Message::MarkedHealthy { key, run } => {
+                let model = self.world.models.get_mut(&key).expect("it said so");
+                model.is_owed_health |= model.is_told_nothing(run);
+                self.roster.marked_healthy(key, run, now);
+            }
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.world),
             Message::Trip { key, run } => {
                 let before = self.world.models.get(&key).is_some_and(|model| model.body.is_none_or(|body| body.run != run));
                 let told = format!("{:?}", self.roster);
+                if let Some(model) = self.world.models.get_mut(&key) {
+                    model.is_owed_trip |= model.is_told_nothing(run);
+                }
                 self.roster.tripped(key, run, 10, "said callers".into(), now);
                 assert!(!before || told == format!("{:?}", self.roster), "a report on an earlier run acted");
             }
@@ -466,6 +486,7 @@ impl Trial {
 
     /// What the engine does after each message.
     pub(crate) fn settle(&mut self) {
+        self.world.settlings += 1;
         loop {
             self.roster.expire(self.world.now);
             self.perform_all();
@@ -621,6 +642,10 @@ impl Trial {
         if let Some(stops) = self.world.stops_in_close.take() {
             assert!(stops.iter().is_sorted_by(|one, next| one > next), "promise 11: stopped in reverse list order: {stops:?}");
         }
+        for model in self.world.models.values_mut() {
+            assert!(!std::mem::take(&mut model.is_owed_health) || model.healthy, "promise 5: it said that it is healthy");
+            assert!(!std::mem::take(&mut model.is_owed_trip) || model.told_as_failure, "its callers tripped it");
+        }
         for (key, model) in &self.world.models {
             assert_eq!(model.flag_panics_untold, 0, "promise 8: a flag's panic is told");
             assert!(model.view.is_some() || !model.is_inserted, "{key:?} was added and nobody looked at it");
@@ -681,7 +706,8 @@ impl Trial {
     /// Whatever decides what can happen next, and what the model then expects.
     pub(crate) fn essence(&self) -> impl std::hash::Hash + use<> {
         let Self { roster, world, inbox, next_key: _, trace: _ } = self;
-        let World { whims: _, now, models, closing, is_closed, last_backoff: _, last_run: _, stops_in_close: _ } = world;
+        let World { whims: _, now, models, settlings: _, closing, is_closed, last_backoff: _, last_run: _, stops_in_close: _ } =
+            world;
         let models: Vec<_> = models.values().map(|model| model.essence(*now)).collect();
         let inbox: Vec<_> = inbox.iter().map(|message| message.essence(world)).collect();
         (roster.essence(*now), models, inbox, *closing, *is_closed)
@@ -689,6 +715,11 @@ impl Trial {
 }
 
 impl Model {
+    /// Whether this run is there and was not told to stop.
+    fn is_told_nothing(&self, run: u64) -> bool {
+        self.told.is_none() && self.body.is_some_and(|body| body.run == run)
+    }
+
     fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
         let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);
