@@ -424,3 +424,19 @@ fn start_waits_for_the_first_round_unless_it_shuts_down() {
     roster.begin_round();
     assert!(!roster.is_in_round(), "no flag is asked in a shutdown");
 }
+
+#[test]
+fn round_over_many_children_leaves_time_for_other_things() {
+    let mut scene = Scene::new(&[]);
+    let now = scene.script.now;
+    for number in 0..300 {
+        scene.roster.insert(Key(number), ChildId::from("a"), rules(), now);
+    }
+    scene.poll();
+    scene.script.flags_asked.clear();
+    scene.roster.begin_round();
+    scene.roster.continue_round(now, &mut scene.script);
+    assert!(scene.roster.is_in_round() && scene.script.flags_asked.len() == 256);
+    scene.roster.continue_round(now, &mut scene.script);
+    assert!(!scene.roster.is_in_round() && scene.script.flags_asked.len() == 300);
+}
