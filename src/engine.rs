@@ -323,6 +323,10 @@ impl<W: Workers> Engine<W> {
                     self.run_ended(end);
                 }
                 Message::ThreadGone(number) => self.desk.workers.thread_gone(number),
+                Message::Called { key, run, callback, panic } => {
+                    let now = self.now();
+                    self.roster.note_call_of(key, run, callback, panic, now);
+                }
                 Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
                 _ => {}
             }

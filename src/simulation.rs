@@ -49,10 +49,12 @@ use crate::{
 /// has ended is had from `handle().wait_until_stopped(Duration::ZERO)`. From then on nothing happens any more, and time still
 /// passes.
 ///
-/// With the same builder, seed and calls, the [events](Simulation::events) are the same: the seed is that of all backoffs that
-/// have [none](crate::Backoff::seed) of their own.
+/// With the same builder, seed and calls, the [events](Simulation::events) are the same: from the seed, and from the id of a child
+/// that has a backoff of its own, come the seeds of all backoffs that were given [none](crate::Backoff::seed). Another version
+/// of Rust may bring other ones.
 ///
-/// What threads do to one another is not simulated: a callback takes no time, a stop callback is not called, and a supervisor
+/// What threads do to one another is not simulated: a callback takes no time (so one that asks for more each time, such as a sink
+/// that restarts a child whenever it starts, never lets time pass on), a stop callback is not called, and a supervisor
 /// that a body would run is not there.
 ///
 /// # Examples
@@ -137,7 +139,8 @@ impl Simulation {
     }
 
     /// Returns the handle by which to ask and command this supervisor. What it commands is carried out in the next
-    /// [`advance`](Simulation::advance) or [`exit`](Simulation::exit).
+    /// [`advance`](Simulation::advance), [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) or
+    /// [`heartbeat`](Simulation::heartbeat).
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -342,11 +345,15 @@ fn end(engine: &mut Option<Engine<Script>>, handle: &Handle) {
     }
 }
 
-/// What a user's closures have captured may panic as it is dropped.
+/// What a user's closures have captured may panic as it is dropped, and so may the errors of events.
 impl Drop for Simulation {
     fn drop(&mut self) {
-        let Self { engine, handle, lineage, .. } = self;
+        let Self { engine, handle, lineage, events, recorded, .. } = self;
         lineage.supervise(|| end(engine, handle));
+        events.append(&mut recorded.lock());
+        for event in events.drain(..) {
+            let _ = unwind::discard(event);
+        }
     }
 }
 
@@ -403,6 +410,7 @@ struct Scripted {
     /// Never called, only dropped when it would be.
     body: Option<Body>,
     is_last_run: bool,
+    last_run: u64,
     run: Option<Run>,
 }
 
@@ -482,8 +490,9 @@ impl Workers for Script {
     fn engage(&mut self, link: Link, job: Job) -> Key {
         let Link { key, id, is_watched, .. } = link;
         let Job { body, fresh_thread, .. } = job;
-        let (body, has_thread, is_last_run, run) = (Some(body), false, false, None);
-        self.children.insert(key, Scripted { id, is_watched, fresh_thread, has_thread, body, is_last_run, run });
+        let body = Some(body);
+        let (has_thread, is_last_run, last_run, run) = (false, false, 0, None);
+        self.children.insert(key, Scripted { id, is_watched, fresh_thread, has_thread, body, is_last_run, last_run, run });
         key
     }
 
@@ -501,6 +510,7 @@ impl Workers for Script {
     fn go(&mut self, post: &Key, run: u64, _attempt_count: u32) -> bool {
         let Some(child) = self.children.get_mut(post) else { return false };
         let heartbeats = Heartbeats { count: 0, doing: "" };
+        child.last_run = run;
         child.run = Some(Run { number: run, told_at: None, heartbeats, marked_healthy: false });
         true
     }
@@ -531,9 +541,11 @@ impl Workers for Script {
             if let Some(child) = self.children.get_mut(post) {
                 child.has_thread = false;
             }
-        } else if let Err(panic) = unwind::discard(self.children.remove(post)) {
-            let (key, callback) = (*post, Callback::Drop);
-            self.tell(Message::Called { key, run: 0, callback, panic: Some(panic) });
+        } else if let Some(child) = self.children.remove(post) {
+            let run = child.last_run;
+            if let Err(panic) = unwind::discard(child) {
+                self.tell(Message::Called { key: *post, run, callback: Callback::Drop, panic: Some(panic) });
+            }
         }
     }
 

@@ -53,10 +53,10 @@ pub fn capture_panic_locations() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // A thread that is ending has no thread-local variables any more; nothing there is caught either.
+            // Where a thread is ending there may be no place to keep it any more, and a panic in a hook ends the process.
             if CATCHES.try_with(Cell::get).is_ok_and(|catches| catches > 0) {
                 let location = info.location().map(|at| Arc::from(at.to_string()));
-                LOCATION.with(|last| last.replace(location));
+                let _ = LOCATION.try_with(|last| last.replace(location));
             }
             before(info);
         }));
@@ -76,25 +76,28 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<Panic>)> {
     let result = count(|| catch_unwind(AssertUnwindSafe(f)));
-    result.map_err(|payload| (Panic::new(message(&*payload), location()), discard_payload(payload)))
+    result.map_err(|(payload, location)| (Panic::new(message(&*payload), location), discard_payload(payload)))
 }
 
-/// Lets the hook see that this is a catch, if there is one that looks.
+/// Lets the hook see that this is a catch, if there is one that looks; a panic comes with its place.
 ///
-/// Thread-local variables are gone where a thread is ending, and the panics there remain without a place.
-fn count<R>(f: impl FnOnce() -> Result<R, Box<dyn Any + Send>>) -> Result<R, Box<dyn Any + Send>> {
+/// The place of a panic that is under way, in the midst of which a drop catches as well, is left as it was. That of one which the
+/// user's code caught itself is not lent to a later one. Thread-local variables are gone where a thread is ending, and the panics
+/// there remain without a place.
+fn count<R>(f: impl FnOnce() -> Result<R, Payload>) -> Result<R, (Payload, Option<Arc<str>>)> {
     if !IS_CAPTURING.load(Ordering::Relaxed) {
-        return f();
+        return f().map_err(|payload| (payload, None));
     }
+    let under_way = location();
     let _ = CATCHES.try_with(|catches| catches.set(catches.get() + 1));
     let result = f();
     let _ = CATCHES.try_with(|catches| catches.set(catches.get() - 1));
-    if result.is_ok() {
-        // A panic that the user's code caught itself is not to lend its place to a later one.
-        let _ = location();
-    }
-    result
+    let location = location();
+    let _ = LOCATION.try_with(|last| last.replace(under_way));
+    result.map_err(|payload| (payload, location))
 }
+
+type Payload = Box<dyn Any + Send>;
 
 fn location() -> Option<Arc<str>> {
     LOCATION.try_with(RefCell::take).ok().flatten()
@@ -119,8 +122,8 @@ fn message(payload: &(dyn Any + Send)) -> Text {
 /// otherwise, and an escaping panic would end the thread before it has said what became of it.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 fn discard_payload(payload: Box<dyn Any + Send>) -> Option<Panic> {
-    let second = count(|| catch_unwind(AssertUnwindSafe(move || drop(payload)))).err()?;
-    let panic = Panic::new(message(&*second), location());
+    let (second, location) = count(|| catch_unwind(AssertUnwindSafe(move || drop(payload)))).err()?;
+    let panic = Panic::new(message(&*second), location);
     mem::forget(second);
     Some(panic)
 }
@@ -152,5 +155,26 @@ mod tests {
     fn payloads_that_panic_in_drop_for_ever_are_contained() {
         assert!(catch(|| panic_any(Bomb(0))).is_err());
         assert!(discard(Bomb(0)).is_err());
+    }
+
+    #[test]
+    fn place_of_a_panic_survives_a_catch_in_the_midst_of_it() {
+        struct Guard;
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                assert!(discard(()).is_ok());
+                assert!(catch(|| panic!("a second")).is_err());
+            }
+        }
+        capture_panic_locations();
+        let line = line!() + 3;
+        let result: Result<(), Panic> = catch(|| {
+            let _guard = Guard;
+            panic!("the first");
+        });
+        let panic = result.unwrap_err();
+        assert_eq!(panic.message(), "the first");
+        assert!(panic.location().is_some_and(|at| at.contains(&format!("unwind.rs:{line}:"))), "{panic}");
+        assert_eq!(location(), None, "nor is it lent to a later one");
     }
 }

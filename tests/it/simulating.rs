@@ -313,6 +313,24 @@ fn shutdown_names_who_did_not_stop_and_drops_what_others_captured() {
     assert!(handle.add(unused("late")).is_err());
 }
 
+// Promise 8: also where the drop is the last thing that a shutdown does.
+#[test]
+fn capture_that_panics_as_it_is_dropped_by_a_shutdown_is_told_of() {
+    let bomb = OnDrop(|| panic!("no way to go"));
+    let child = ChildSpec::new("child", move |_| {
+        let _ = &bomb;
+        Ok(())
+    });
+    let mut simulation = simulate(Supervisor::builder().backoff(constant(HOUR)).child(child));
+    simulation.exit("child", Exit::failed("no")).unwrap();
+    simulation.handle().request_shutdown();
+    simulation.advance(Duration::ZERO);
+    assert!(simulation.handle().wait_until_stopped(Duration::ZERO).unwrap().is_clean());
+    let last = simulation.events().last().unwrap();
+    assert!(matches!(&last.kind, EventKind::CallbackPanicked { panic, .. } if panic.message() == "no way to go"), "{last}");
+    assert_eq!(last.run, 1);
+}
+
 #[test]
 fn simulation_that_is_dropped_has_ended() {
     let token = Arc::new(());
