@@ -8,12 +8,7 @@ use std::{
 };
 
 use crate::{
-    backoff::Backoff,
-    breaker::{Breaker, Cell},
-    circuit::Policy,
-    context::ChildContext,
-    exit::ChildResult,
-    id::ChildId,
+    backoff::Backoff, breaker::Breaker, cell::Cell, circuit::Policy, context::ChildContext, exit::ChildResult, id::ChildId,
 };
 
 /// A child's closure, in the form in which it is kept between its runs.

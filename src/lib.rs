@@ -329,7 +329,7 @@
 //! let hour = Duration::from_secs(3600);
 //! let builder = Supervisor::builder()
 //!     .backoff(Backoff::exponential(Duration::from_secs(1), hour).jitter(0.0))
-//!     .child(ChildSpec::new("orders", |_ctx| unimplemented!("not called")));
+//!     .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)));
 //! let mut simulation = Simulation::new(builder, 1)?;
 //! simulation.advance(hour);
 //! simulation.exit("orders", Exit::panicked("index out of bounds"))?;
@@ -492,6 +492,7 @@ mod asked;
 mod backoff;
 mod breaker;
 mod builder;
+mod cell;
 mod child;
 mod circuit;
 mod clock;

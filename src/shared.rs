@@ -13,7 +13,8 @@ use std::{
 use crossbeam_channel::Sender;
 
 use crate::{
-    breaker::{Breaker, Cell},
+    breaker::Breaker,
+    cell::Cell,
     child::ChildSpec,
     circuit::{Circuit, Rules, View},
     clock::Clock,

@@ -76,7 +76,10 @@ use crate::{
 ///         .poll_interval(Duration::from_secs(10))
 ///         .enabled(move |id| id != "printer" || is_printing.load(Ordering::Relaxed))
 ///         .backoff(Backoff::exponential(Duration::from_secs(1), Duration::from_secs(3600)).jitter(0.0))
-///         .child(ChildSpec::new("printer", |_ctx| unimplemented!("what prints")))
+///         .child(ChildSpec::new("printer", |ctx| {
+///             // … print; the simulation does not call this …
+///             Ok(ctx.sleep(Duration::MAX)?)
+///         }))
 /// }
 ///
 /// // In the test:

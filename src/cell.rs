@@ -1,0 +1,264 @@
+//! The word that says whether a child may be called.
+
+use std::sync::{Arc, Weak};
+
+use crate::{
+    circuit::{CircuitState, View},
+    clock::system_now,
+    id::ChildId,
+    inbox::Message,
+    shared::{Row, Shared},
+    snapshot::ChildInfo,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    watch::Watch,
+};
+
+/// What a child's breaker is made of: one word, and the way to the child.
+///
+/// | bits | what |
+/// | --- | --- |
+/// | 0–1 | [`Word`]'s state |
+/// | 2–23 | failures reported of the present run, without a success since |
+/// | 24–63 | the run |
+///
+/// The word orders nothing but itself: callers act on what it says and not on what others wrote before, so that relaxed loads
+/// do; the exchanges that count reports are atomic whatever their ordering.
+pub(crate) struct Cell {
+    pub(crate) id: ChildId,
+    word: AtomicU64,
+    threshold: AtomicU32,
+    /// Where the child is listed. Weak, since the child's row has this cell.
+    pub(crate) place: OnceLock<(Weak<Shared>, Weak<Row>)>,
+    pub(crate) permitted: Watch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    const OPEN: u64 = 0;
+    const HALF_OPEN: u64 = 1;
+    const CLOSED: u64 = 2;
+    /// Open by the callers' reports, of which the supervisor has yet to learn.
+    const TRIPPED: u64 = 3;
+    const STATE: u64 = 3;
+    const MOST_FAILURES: u64 = (1 << 22) - 1;
+    /// Open, and never anything else again; no run has that number.
+    const FOR_GOOD: Self = Self(u64::MAX << 24 | Self::OPEN);
+
+    fn new(run: u64, state: u64) -> Self {
+        Self(run << 24 | state)
+    }
+
+    #[inline]
+    pub(crate) fn run(self) -> u64 {
+        self.0 >> 24
+    }
+
+    #[inline]
+    fn failures(self) -> u64 {
+        self.0 >> 2 & Self::MOST_FAILURES
+    }
+
+    fn with_failures(self, failures: u64) -> Self {
+        Self(self.0 & !(Self::MOST_FAILURES << 2) | failures.min(Self::MOST_FAILURES) << 2)
+    }
+
+    #[inline]
+    pub(crate) fn is_permitted(self) -> bool {
+        matches!(self.0 & Self::STATE, Self::HALF_OPEN | Self::CLOSED)
+    }
+
+    pub(crate) fn is_tripped(self) -> bool {
+        self.0 & Self::STATE == Self::TRIPPED
+    }
+
+    pub(crate) fn state(self) -> CircuitState {
+        match self.0 & Self::STATE {
+            Self::HALF_OPEN => CircuitState::HalfOpen,
+            Self::CLOSED => CircuitState::Closed,
+            _ => CircuitState::Open,
+        }
+    }
+}
+
+impl Cell {
+    /// How many failures in a row trip a child, unless its spec says otherwise.
+    const DEFAULT_THRESHOLD: u32 = 10;
+
+    pub(crate) fn new(id: ChildId) -> Arc<Self> {
+        let word = AtomicU64::new(Word::new(0, Word::OPEN).0);
+        let threshold = AtomicU32::new(Self::DEFAULT_THRESHOLD);
+        Arc::new(Self { id, word, threshold, place: OnceLock::new(), permitted: Watch::default() })
+    }
+
+    pub(crate) fn set_threshold(&self, threshold: u32) {
+        self.threshold.store(threshold, Ordering::Relaxed);
+    }
+
+    pub(crate) fn threshold(&self) -> u32 {
+        self.threshold.load(Ordering::Relaxed)
+    }
+
+    /// The child is listed here.
+    pub(crate) fn place(&self, shared: Weak<Shared>, row: Weak<Row>) {
+        let _ = self.place.set((shared, row));
+    }
+
+    /// Shows what the supervisor knows. What callers have tripped stays so until the supervisor has heard of it.
+    pub(crate) fn show(&self, view: &View) {
+        let state = match view.circuit {
+            CircuitState::Open => Word::OPEN,
+            CircuitState::HalfOpen => Word::HALF_OPEN,
+            CircuitState::Closed => Word::CLOSED,
+        };
+        let shown = Word::new(view.run, state);
+        let before = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = Word(word);
+            let is_same_run = word.run() == shown.run();
+            match state {
+                _ if word == Word::FOR_GOOD => None,
+                Word::OPEN => Some(shown.0),
+                _ if is_same_run && word.is_tripped() => None,
+                // A child on trial that becomes healthy keeps the count, which is 0; and so does one that was healthy before.
+                _ if is_same_run => Some(shown.with_failures(word.failures()).0),
+                _ => Some(shown.0),
+            }
+        });
+        if before.is_ok_and(|before| shown.is_permitted() && !Word(before).is_permitted()) {
+            self.permitted.notify();
+        }
+    }
+
+    /// The child is gone, or was stopped by others than the supervisor thread: open for ever, whatever that thread may still
+    /// show.
+    pub(crate) fn open_for_good(&self) {
+        // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into the midst of one.
+        self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
+        self.permitted.notify();
+    }
+
+    #[inline]
+    pub(crate) fn word(&self) -> Word {
+        Word(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Counts a failure of this run. Returns how many there were if it is the one that trips the child.
+    pub(crate) fn fail(&self, run: u64) -> Option<u32> {
+        let mut tripping = None;
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = Word(word);
+            if word.run() != run || !word.is_permitted() {
+                tripping = None;
+                return None;
+            }
+            let failures = word.failures() + 1;
+            let trips = word.state() == CircuitState::HalfOpen || failures >= u64::from(self.threshold());
+            tripping = trips.then(|| u32::try_from(failures).expect("it has 22 bits"));
+            Some(if trips { Word::new(run, Word::TRIPPED).0 } else { word.with_failures(failures).0 })
+        });
+        tripping
+    }
+
+    #[inline]
+    pub(crate) fn succeed(&self, run: u64) {
+        // Most successes follow a success: then there is nothing to write, and callers on several cores do not disturb each
+        // other.
+        if self.word().failures() == 0 {
+            return;
+        }
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = Word(word);
+            (word.run() == run && word.failures() > 0).then_some(word.with_failures(0).0)
+        });
+    }
+
+    pub(crate) fn tell_of_trip(&self, run: u64, failures: u32, last: &str) {
+        let Some((shared, row)) = self.place.get() else { return };
+        if let (Some(shared), Some(row)) = (shared.upgrade(), row.upgrade()) {
+            let _ = shared.tell(Message::Trip { key: row.key(), run, failures, last: last.into() });
+        }
+    }
+
+    pub(crate) fn info(&self) -> Option<ChildInfo> {
+        let (shared, row) = self.place.get()?;
+        let now = shared.upgrade().map_or_else(system_now, |shared| shared.now());
+        Some(row.upgrade()?.info(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::circuit::ChildStatus;
+
+    /// What a breaker is, said without bits.
+    #[derive(Debug)]
+    struct Model {
+        run: u64,
+        state: CircuitState,
+        is_tripped: bool,
+        failures: u32,
+    }
+
+    fn view(run: u64, circuit: CircuitState) -> View {
+        let status = ChildStatus::OnTrial;
+        View { status, circuit, attempt_count: 0, run, since: None, told: None, is_overdue: false, retry_at: None }
+    }
+
+    // BR-03, BR-04: what the supervisor shows and what callers report, of present and of earlier runs, in any order.
+    #[test]
+    fn word_agrees_with_a_model_of_it() {
+        let mut random = fastrand::Rng::with_seed(4);
+        for _ in 0..20_000 {
+            let cell = Cell::new("child".into());
+            cell.set_threshold(random.u32(1..4));
+            let mut model = Model { run: 0, state: CircuitState::Open, is_tripped: false, failures: 0 };
+            for _ in 0..30 {
+                let about = model.run.saturating_sub(u64::from(random.u8(..3) == 0));
+                match random.u8(..8) {
+                    0 => {
+                        let run = model.run + 1;
+                        let state = if random.bool() { CircuitState::Closed } else { CircuitState::HalfOpen };
+                        cell.show(&view(run, state));
+                        model = Model { run, state, is_tripped: false, failures: 0 };
+                    }
+                    1 => {
+                        cell.show(&view(model.run, CircuitState::Open));
+                        model.state = CircuitState::Open;
+                        model.is_tripped = false;
+                    }
+                    2 if model.state == CircuitState::HalfOpen || model.is_tripped => {
+                        // It has become healthy, unless its callers were faster.
+                        cell.show(&view(model.run, CircuitState::Closed));
+                        if !model.is_tripped {
+                            model.state = CircuitState::Closed;
+                        }
+                    }
+                    3 => {
+                        cell.succeed(about);
+                        if about == model.run {
+                            model.failures = 0;
+                        }
+                    }
+                    _ => {
+                        let tripped = cell.fail(about);
+                        let counts = about == model.run && model.state != CircuitState::Open;
+                        model.failures += u32::from(counts);
+                        let trips = model.state == CircuitState::HalfOpen || model.failures >= cell.threshold();
+                        assert_eq!(tripped, (counts && trips).then_some(model.failures), "{model:?}");
+                        if counts && trips {
+                            model.state = CircuitState::Open;
+                            model.is_tripped = true;
+                        }
+                    }
+                }
+                assert_eq!(cell.word().state(), model.state, "{model:?}");
+                assert_eq!(cell.word().is_permitted(), model.state != CircuitState::Open);
+            }
+        }
+    }
+}
