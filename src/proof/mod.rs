@@ -2,7 +2,9 @@
 
 #[cfg(loom)]
 mod interleavings;
+mod model;
 mod schedules;
 mod search;
 mod timelines;
 mod trial;
+mod world;

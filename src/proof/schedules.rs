@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::trial::{MS, Message, Trial, Whims};
+use super::{
+    trial::{Message, Trial},
+    world::{MS, Whims},
+};
 use crate::{
     circuit::{Policy, Rules},
     clock::system_now,

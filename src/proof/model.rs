@@ -1,0 +1,450 @@
+//! What a child is known to be by somebody who only sees what is told and asked, and the laws that hold for it by that alone.
+
+use std::time::{Duration, Instant};
+
+use super::world::MS;
+use crate::{
+    circuit::{ChildStatus, CircuitState, Policy, Rules, View},
+    deadline,
+    event::{Callback, EventKind, StopCause},
+    id::ChildId,
+    inbox::Order,
+    roster::Bar,
+};
+
+/// A child, seen from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) id: ChildId,
+    pub(crate) rules: Rules,
+    /// What the flag says, or that it panics.
+    pub(crate) flag: Option<bool>,
+    /// What it said last.
+    asked_flag: bool,
+    /// The settling in which it was asked last.
+    asked_in: u64,
+    /// It panicked when it was asked last.
+    is_flag_faulty: bool,
+    flag_panics_untold: usize,
+    pub(crate) fails_to_spawn: bool,
+    /// The core knows of the child.
+    pub(crate) is_inserted: bool,
+    /// The core has not yet forgotten it.
+    pub(crate) listed: bool,
+    /// Orders that hold from the moment at which they were given.
+    pub(crate) held: bool,
+    pub(crate) removing: bool,
+    /// The orders that have arrived.
+    arrived_held: bool,
+    pub(crate) arrived_removing: bool,
+    /// The word of these has arrived.
+    is_owed_health: bool,
+    is_owed_trip: bool,
+    began: Option<u64>,
+    started: Option<u64>,
+    pub(crate) body: Option<Body>,
+    /// When its run was told to stop, and until when it has time to.
+    pub(crate) told: Option<(Instant, Option<Instant>)>,
+    /// Told to stop because it hung or its callers tripped it, which is a failure.
+    told_as_failure: bool,
+    overdue: bool,
+    /// Who sees only the outside may know of a restart by hand by this.
+    restarting: bool,
+    pub(crate) heartbeats: u64,
+    pub(crate) last_heartbeat: Option<Instant>,
+    healthy: bool,
+    /// It was up long enough; that has to be told before its end is.
+    was_healthy: bool,
+    failures: u32,
+    backoffs_asked: u32,
+    /// The end of the backoff, if there is one; `Some(None)` never comes.
+    pub(crate) not_before: Option<Option<Instant>>,
+    done: bool,
+    /// Its closure has been given up, or will be as the run ends.
+    let_go: bool,
+    view: Option<View>,
+    pub(crate) runs: u32,
+    pub(crate) last_run: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Body {
+    pub(crate) run: u64,
+    pub(crate) since: Instant,
+    /// It has ended, and the message is on the way.
+    pub(crate) ended: bool,
+}
+
+/// What follows from the end of a run, by the rules alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foreseen {
+    failed: bool,
+    done: bool,
+    backoffs_asked: u32,
+}
+
+impl Model {
+    pub(crate) fn new(id: ChildId, rules: Rules, flag: bool, fails_to_spawn: bool) -> Self {
+        Self {
+            id,
+            rules,
+            flag: Some(flag),
+            asked_flag: true,
+            asked_in: 0,
+            is_flag_faulty: false,
+            flag_panics_untold: 0,
+            fails_to_spawn,
+            is_inserted: false,
+            listed: true,
+            held: false,
+            removing: false,
+            arrived_held: false,
+            arrived_removing: false,
+            is_owed_health: false,
+            is_owed_trip: false,
+            began: None,
+            started: None,
+            body: None,
+            told: None,
+            told_as_failure: false,
+            overdue: false,
+            restarting: false,
+            heartbeats: 0,
+            last_heartbeat: None,
+            healthy: false,
+            was_healthy: false,
+            failures: 0,
+            backoffs_asked: 0,
+            not_before: None,
+            done: false,
+            let_go: false,
+            view: None,
+            runs: 0,
+            last_run: 0,
+        }
+    }
+
+    // ── What it is asked ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// What the flag answers; `None` if it panics.
+    pub(crate) fn ask_flag(&mut self, settling: u64, panics: bool) -> Option<bool> {
+        assert!(self.listed, "{} is gone and its flag was asked", self.id);
+        assert!(!self.arrived_removing, "{} is being removed and its flag was asked", self.id);
+        self.asked_in = settling;
+        self.flag_panics_untold += usize::from(panics && !self.is_flag_faulty);
+        self.is_flag_faulty = panics;
+        if panics {
+            return None;
+        }
+        self.asked_flag = self.flag.unwrap_or(self.asked_flag);
+        self.flag
+    }
+
+    pub(crate) fn ask_backoff(&mut self) {
+        self.backoffs_asked += 1;
+    }
+
+    pub(crate) fn begin(&mut self, view: View, settling: u64, now: Instant) -> Result<(), Bar> {
+        if self.removing {
+            return Err(Bar::Removing);
+        } else if self.held {
+            return Err(Bar::Held);
+        }
+        assert!(self.began.is_none() && self.body.is_none(), "promise 1: {} begins while it runs", self.id);
+        assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
+        assert_eq!(self.asked_in, settling, "promise 6: the flag is asked right before every start");
+        assert!(!self.done, "a finished or given-up child begins");
+        if let Some(not_before) = self.not_before {
+            let due = not_before.is_some_and(|at| at <= now);
+            assert!(due, "promise 3: {} begins at {now:?}, before {not_before:?}", self.id);
+        }
+        assert_eq!(view.attempt_count, self.failures, "promise 4");
+        self.last_run = view.run;
+        self.began = Some(view.run);
+        self.runs += 1;
+        self.view = Some(view);
+        Ok(())
+    }
+
+    /// Whether it gets a thread.
+    pub(crate) fn provide_thread(&self) -> bool {
+        assert!(self.began.is_some());
+        assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
+        !self.fails_to_spawn
+    }
+
+    // ── What arrives at the core ────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Whether this run is there and was not told to stop.
+    fn is_told_nothing(&self, run: u64) -> bool {
+        self.told.is_none() && self.body.is_some_and(|body| body.run == run)
+    }
+
+    pub(crate) fn marked_healthy(&mut self, run: u64) {
+        self.is_owed_health |= self.is_told_nothing(run);
+    }
+
+    pub(crate) fn tripped(&mut self, run: u64) {
+        self.is_owed_trip |= self.is_told_nothing(run);
+    }
+
+    /// A shutdown leaves it less time to stop.
+    pub(crate) fn closed(&mut self, limit: Duration, again: bool, now: Instant) {
+        self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
+        let until = deadline::after(now, self.rules.stop_timeout);
+        if let Some(told) = &mut self.told {
+            told.1 = if again { deadline::sooner(told.1, until) } else { until };
+        }
+    }
+
+    pub(crate) fn ordered(&mut self, order: Order, closing: bool) {
+        match order {
+            Order::Hold => self.arrived_held = true,
+            Order::Release => self.arrived_held = false,
+            Order::Remove => self.arrived_removing = true,
+            Order::Restart | Order::Reset => {
+                self.failures = 0;
+                self.not_before = None;
+                // A finished child is not started by a reset.
+                let finished = self.view.is_some_and(|view| view.status == ChildStatus::Finished);
+                let stays = order == Order::Reset && (finished || closing);
+                self.done &= stays;
+                if order == Order::Restart {
+                    self.restarting = self.started.is_some();
+                }
+            }
+        }
+    }
+
+    /// The run ended, which the core is not yet told.
+    pub(crate) fn end(&mut self, body: Body, completed: bool, is_closed: bool, at: Instant) -> Foreseen {
+        self.body = None;
+        let until = self.told.map_or(at, |(told, _)| told.min(at));
+        let healthy_at = deadline::after(body.since, self.rules.healthy_after);
+        self.was_healthy = deadline::is_reached(healthy_at, until);
+        if self.was_healthy && !self.healthy {
+            self.failures = 0;
+        }
+        let asked = self.told.is_some() && !self.told_as_failure;
+        let temporary = self.rules.policy == Policy::Temporary;
+        let finished = completed && self.rules.policy == Policy::Transient && !self.told_as_failure;
+        let leaves = self.arrived_removing || is_closed || self.restarting;
+        Foreseen {
+            failed: !asked && !temporary && !finished && !leaves,
+            done: temporary || (finished && !asked),
+            backoffs_asked: self.backoffs_asked,
+        }
+    }
+
+    /// The core was told of the end.
+    pub(crate) fn ended(&mut self, foreseen: Foreseen, last_backoff: Option<(u32, Duration)>, at: Instant) {
+        self.done = foreseen.done;
+        if foreseen.failed {
+            self.failures += 1;
+            if self.rules.max_restarts.is_some_and(|most| self.failures > most) {
+                assert_eq!(self.backoffs_asked, foreseen.backoffs_asked, "no backoff is asked for a child that is given up");
+                self.done = true;
+            } else {
+                let (attempt, delay) = last_backoff.expect("promise 3: a backoff is asked for each failure");
+                assert_eq!(attempt, self.failures, "promise 4");
+                assert_eq!(self.backoffs_asked, foreseen.backoffs_asked + 1, "promise 3: once for each failure");
+                self.not_before = Some(deadline::after(at, delay));
+            }
+        } else {
+            assert_eq!(self.backoffs_asked, foreseen.backoffs_asked, "promise 4: this was no failure");
+        }
+        if std::mem::take(&mut self.restarting) {
+            self.failures = 0;
+            self.not_before = None;
+            self.done = self.rules.policy == Policy::Temporary;
+        }
+    }
+
+    // ── What the core does ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn show(&mut self, view: View) {
+        assert!(self.listed);
+        self.view = Some(view);
+    }
+
+    pub(crate) fn go(&mut self, run: u64, attempt_count: u32, now: Instant) {
+        assert!(self.body.is_none(), "promise 1: two bodies of {}", self.id);
+        assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
+        assert_eq!(attempt_count, self.failures, "promise 4");
+        self.body = Some(Body { run, since: now, ended: false });
+        self.told = None;
+        self.told_as_failure = false;
+        self.overdue = false;
+        self.healthy = false;
+        self.heartbeats = 0;
+        self.last_heartbeat = None;
+    }
+
+    pub(crate) fn stop(&mut self, now: Instant) {
+        assert!(self.body.is_some() && self.told.is_none(), "a run is told to stop once");
+        self.told = Some((now, deadline::after(now, self.rules.stop_timeout)));
+    }
+
+    pub(crate) fn is_last_run(&mut self, is_closed: bool) {
+        assert!(self.arrived_removing || is_closed, "an orderly child loses its body");
+        self.let_go = true;
+    }
+
+    pub(crate) fn retire(&mut self, keep_body: bool, closing: bool) {
+        assert!(self.body.is_none() && self.listed);
+        assert!(self.done || !keep_body || closing, "its thread is still of use");
+        assert!(keep_body || closing, "its body is still of use");
+        self.let_go |= !keep_body;
+    }
+
+    pub(crate) fn forget(&mut self) {
+        assert!(self.body.is_none() && self.started.is_none(), "a running child is forgotten");
+        assert!(self.removing || self.rules.policy == Policy::Temporary, "nobody wanted it gone");
+        self.listed = false;
+    }
+
+    // ── What it tells ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn report(&mut self, run: u64, attempt_count: u32, kind: EventKind, now: Instant) {
+        let view = self.view.expect("promise 2: what is told can be seen");
+        match kind {
+            EventKind::Started => {
+                assert_eq!((self.began, view.run), (Some(run), run), "promise 2");
+                assert!(self.started.is_none());
+                assert_eq!(attempt_count, self.failures, "promise 4");
+                self.started = Some(run);
+                self.began = None;
+            }
+            EventKind::Stopped { cause: StopCause::NotSpawned, retry_in, .. } => {
+                assert_eq!(self.began.take(), Some(run), "promise 2: a start that failed has no Started");
+                assert_eq!(attempt_count, self.failures, "promise 4");
+                assert!(!view.status.is_running(), "promise 2");
+                self.not_spawned(retry_in, now);
+            }
+            EventKind::Stopped { cause, .. } => {
+                assert_eq!(self.started.take(), Some(run), "promise 2: Stopped pairs with its Started");
+                assert!(self.body.is_none() && !view.status.is_running(), "promise 2: Stopped comes after the body");
+                assert_eq!(cause == StopCause::Exited, self.told.is_none(), "asked or not: {cause}");
+                assert!(self.healthy || !self.was_healthy, "promise 5: nobody noticed that it had been up long enough");
+                self.told = None;
+            }
+            EventKind::Healthy => {
+                assert!(self.started == Some(run) && !self.healthy, "promise 5: Healthy once a run");
+                assert_eq!(attempt_count, 0, "promise 4");
+                if let Some(body) = self.body {
+                    assert!(self.told.is_none(), "a stopping run does not become healthy");
+                    let is_due = deadline::is_reached(deadline::after(body.since, self.rules.healthy_after), now);
+                    assert!(is_due || self.is_owed_health, "promise 5: {} is not up long enough", self.id);
+                    self.failures = 0;
+                }
+                self.healthy = true;
+            }
+            EventKind::Overdue { .. } => {
+                let (_, until) = self.told.expect("only those who were asked are overdue");
+                assert!(!self.overdue, "promise 2: Overdue once a run");
+                assert!(deadline::is_reached(until, now), "overdue before its time");
+                self.overdue = true;
+            }
+            EventKind::Tripped { .. } => {
+                assert!(self.told.is_some() && !self.told_as_failure && self.started == Some(run), "it is told to stop, once");
+                self.told_as_failure = true;
+            }
+            EventKind::Hung { .. } => {
+                let silent_for = now - self.last_heartbeat.expect("only a run that has given a heartbeat is watched");
+                assert!(silent_for >= self.rules.watchdog.expect("a watchdog"), "a hang after {silent_for:?} of silence");
+                assert!(self.told.is_some() && !self.told_as_failure, "it is told to stop, once");
+                self.told_as_failure = true;
+            }
+            EventKind::GaveUp => {
+                assert!(self.done && attempt_count == self.failures && attempt_count > self.rules.max_restarts.expect("a limit"));
+            }
+            EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
+                assert!(self.flag_panics_untold > 0, "promise 8: a flag's panic is told once until it succeeds");
+                self.flag_panics_untold -= 1;
+            }
+            EventKind::CallbackPanicked { .. } => {}
+        }
+    }
+
+    /// There was no thread to be had, for which no backoff is asked.
+    fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
+        self.failures += 1;
+        let gives_up = self.rules.policy != Policy::Temporary && self.rules.max_restarts.is_some_and(|most| self.failures > most);
+        assert_eq!(gives_up, retry_in.is_none());
+        match retry_in {
+            Some(delay) => {
+                assert!(delay >= 100 * MS, "promise 3: a failed spawn waits");
+                self.not_before = Some(deadline::after(now, delay));
+            }
+            None => self.done = true,
+        }
+    }
+
+    // ── What holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// What holds whenever the core has nothing left to do.
+    pub(crate) fn check(&mut self, is_closed: bool, now: Instant) {
+        let id = &self.id;
+        assert!(!std::mem::take(&mut self.is_owed_health) || self.healthy, "promise 5: {id} said that it is healthy");
+        assert!(!std::mem::take(&mut self.is_owed_trip) || self.told_as_failure, "{id} was tripped by its callers");
+        assert_eq!(self.flag_panics_untold, 0, "promise 8: the panic of {id}'s flag is told");
+        assert!(self.view.is_some() || !self.is_inserted, "{id} was added and nobody looked at it");
+        let Some(view) = self.view else { return };
+        if let Some(body) = self.body {
+            let healthy_at = deadline::after(body.since, self.rules.healthy_after);
+            assert!(
+                self.healthy || self.told.is_some() || !deadline::is_reached(healthy_at, now),
+                "promise 5: {id} is up long enough and nobody noticed"
+            );
+            if self.arrived_held || self.arrived_removing || is_closed || !self.asked_flag {
+                assert!(self.told.is_some(), "promise 6: {id} is not wanted and was not told");
+            }
+            if let Some((_, until)) = self.told {
+                assert!(self.overdue || !deadline::is_reached(until, now), "{id} is overdue and nobody noticed");
+            }
+            assert!(view.status.is_running());
+        }
+        assert_eq!(view.attempt_count, self.failures, "promise 4: {id}");
+        assert_eq!(view.since, self.body.map(|body| body.since), "since when {id} is up");
+        assert_eq!(view.told.map(|(_, at)| at), self.told.map(|(at, _)| at), "since when {id} is stopping");
+        assert_eq!(view.is_overdue, self.body.is_some() && self.overdue, "whether {id} is overdue");
+        let retry_at = self.not_before.filter(|_| view.status == ChildStatus::BackingOff);
+        assert_eq!(view.retry_at, retry_at, "when {id} is tried again");
+        let circuit = match self.body {
+            Some(_) if self.told.is_none() && (self.healthy || self.failures == 0) => CircuitState::Closed,
+            Some(_) if self.told.is_none() => CircuitState::HalfOpen,
+            _ => CircuitState::Open,
+        };
+        assert_eq!(view.circuit, circuit, "what callers see of {id}: {view:?}");
+    }
+
+    /// What holds once nothing is on its way to the core either.
+    pub(crate) fn check_at_rest(&self, now: Instant) {
+        if self.view.is_none() || self.body.is_some() || !self.listed {
+            return;
+        }
+        let due = self.not_before.is_none_or(|at| deadline::is_reached(at, now));
+        let wanted = self.asked_flag && !self.held && !self.removing && !self.done;
+        assert!(!(wanted && due), "promise 3: {} is due and was not started: {:?}", self.id, self.view);
+        assert!(!self.arrived_removing, "{} was removed and stays", self.id);
+    }
+
+    /// What holds after a shutdown that nobody outlives.
+    pub(crate) fn check_end(&self) {
+        assert!(!self.listed || self.let_go, "promise 11: the body of {} was not let go", self.id);
+        assert!(self.started.is_none() && self.began.is_none(), "promise 2: no Stopped for {}", self.id);
+    }
+
+    /// Whatever decides what can happen next, and what is then expected.
+    pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);
+        let body = self.body.map(|body| (ago(body.since), body.ended));
+        let told = self.told.map(|(at, until)| (ago(at), left(until)));
+        let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
+        let life = [self.listed, self.began.is_some(), self.started.is_some(), self.restarting, self.done, self.let_go];
+        let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
+        let outside = (self.flag, self.asked_flag, self.fails_to_spawn);
+        (body, told, orders, life, run, outside, self.failures, self.not_before.map(left), self.runs)
+    }
+}

@@ -1,0 +1,144 @@
+//! The outside of the core as the reference model has it: a clock by hand, and callbacks and threads that do as they please.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::model::Model;
+use crate::{
+    circuit::View,
+    exit::{Failure, Panic, Text},
+    id::ChildId,
+    key::Key,
+    roster::{Answer, Bar, Heartbeats, Outside},
+};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// How the outside answers where it has a choice.
+#[derive(Clone, Debug)]
+pub(crate) enum Whims {
+    Random(fastrand::Rng),
+    /// Callbacks take no time and never panic, and each backoff is so long.
+    None {
+        backoff: Duration,
+    },
+}
+
+impl Whims {
+    /// Something that happens `n` times in 256, if anything is left to chance.
+    fn happens(&mut self, n: u8) -> bool {
+        match self {
+            Self::Random(random) => random.u8(..) < n,
+            Self::None { .. } => false,
+        }
+    }
+
+    fn panics(&mut self) -> bool {
+        self.happens(8)
+    }
+
+    fn time_taken(&mut self) -> Duration {
+        let takes_time = self.happens(20);
+        match self {
+            Self::Random(random) => random.u32(..8) * u32::from(takes_time) * MS,
+            Self::None { .. } => Duration::ZERO,
+        }
+    }
+
+    fn backoff(&mut self) -> Duration {
+        const CHOICES: [u64; 5] = [0, 1, 1_000_000, 10_000_000, 1_000_000_000];
+        match self {
+            Self::Random(random) => {
+                CHOICES.get(random.usize(..=CHOICES.len())).map_or(Duration::MAX, |nanos| Duration::from_nanos(*nanos))
+            }
+            Self::None { backoff } => *backoff,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    whims: Whims,
+    pub(crate) now: Instant,
+    pub(crate) models: BTreeMap<Key, Model>,
+    /// Counts how often all was settled.
+    pub(crate) settlings: u64,
+    /// Somebody has asked for a shutdown.
+    pub(crate) closing: bool,
+    /// The core knows of the shutdown.
+    pub(crate) is_closed: bool,
+    pub(crate) last_backoff: Option<(u32, Duration)>,
+    pub(crate) last_run: u64,
+}
+
+impl World {
+    pub(crate) fn new(whims: Whims, origin: Instant) -> Self {
+        Self {
+            whims,
+            now: origin,
+            models: BTreeMap::new(),
+            settlings: 1,
+            closing: false,
+            is_closed: false,
+            last_backoff: None,
+            last_run: 0,
+        }
+    }
+
+    /// The model of a child that the core was told of.
+    pub(crate) fn model(&mut self, key: Key) -> &mut Model {
+        self.models.get_mut(&key).expect("the core knows only children that it was told of")
+    }
+
+    /// Callbacks and threads take time, which a step that follows has to see.
+    fn take_time(&mut self) {
+        self.now += self.whims.time_taken();
+    }
+}
+
+impl Outside for World {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
+        self.take_time();
+        assert!(!self.is_closed, "a flag was asked in a shutdown");
+        let (panics, settling) = (self.whims.panics(), self.settlings);
+        let model = self.model(key);
+        assert_eq!(model.id, *id);
+        let value = model.ask_flag(settling, panics);
+        Answer { value, panic: panics.then(|| Panic::new(Text::Literal("flag"), None)) }
+    }
+
+    fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration> {
+        assert!(attempt >= 1, "a backoff was asked for attempt 0");
+        self.model(key).ask_backoff();
+        let delay = self.whims.backoff();
+        self.last_backoff = Some((attempt, delay));
+        let panic = self.whims.panics().then(|| Panic::new(Text::Literal("backoff"), None));
+        Answer { value: delay, panic }
+    }
+
+    fn heartbeats(&mut self, key: Key) -> Heartbeats {
+        Heartbeats { count: self.model(key).heartbeats, doing: "simulating" }
+    }
+
+    fn begin(&mut self, key: Key, view: View) -> Result<(), Bar> {
+        let (settling, now) = (self.settlings, self.now);
+        if self.closing {
+            return Err(Bar::Closing);
+        }
+        self.model(key).begin(view, settling, now)?;
+        assert!(view.run > self.last_run, "promise 12: run {} begins after run {}", view.run, self.last_run);
+        self.last_run = view.run;
+        Ok(())
+    }
+
+    fn provide_thread(&mut self, key: Key) -> Result<(), Failure> {
+        self.take_time();
+        if self.model(key).provide_thread() { Ok(()) } else { Err(Failure::new("no thread".into())) }
+    }
+}
