@@ -299,10 +299,9 @@ impl Circuit {
         }
     }
 
-    /// Why a running child is not wanted, if so.
+    /// Why a running child is not wanted, if so. A shutdown has told it already.
     fn unwanted(&self) -> Option<StopCause> {
         match () {
-            () if self.closing => Some(StopCause::Shutdown),
             () if self.removing => Some(StopCause::Removed),
             () if self.restarting => Some(StopCause::Restarted),
             () if self.held => Some(StopCause::Held),
