@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use super::{trial::WITHIN, world::MS};
 use crate::{
     circuit::{Policy, Rules, View},
     clock::system_now,
+    event::EventKind,
     exit::{Exit, Failure},
     id::ChildId,
     key::Key,
     roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Roster},
 };
 
-const MS: Duration = Duration::from_millis(1);
 const A: Key = Key(0);
 const B: Key = Key(1);
 const C: Key = Key(2);
@@ -98,35 +99,39 @@ impl Scene {
     }
 
     fn settle(&mut self) {
-        loop {
-            self.roster.expire(self.script.now);
-            loop {
-                match self.roster.settle(&mut self.script) {
-                    Progress::Perform(Action::Report { report, .. }) => {
-                        let name = match report.kind {
-                            crate::EventKind::Started => "started",
-                            crate::EventKind::Stopped { .. } => "stopped",
-                            crate::EventKind::Healthy => "healthy",
-                            crate::EventKind::Overdue { .. } => "overdue",
-                            crate::EventKind::GaveUp => "gave up",
-                            crate::EventKind::Hung { .. } => "hung",
-                            crate::EventKind::Tripped { .. } => "tripped",
-                            crate::EventKind::CallbackPanicked { .. } => "panicked",
-                        };
-                        let millis = (self.script.now - self.origin).as_millis();
-                        self.told.push(format!("{millis} {} {name} {}", report.id, report.attempt_count));
-                    }
-                    Progress::Perform(Action::Stop { key }) => {
-                        self.told.push(format!("{} {key:?} told to stop", (self.script.now - self.origin).as_millis()));
-                    }
-                    Progress::Perform(_) | Progress::Again => {}
-                    Progress::Settled => break,
+        self.roster.expire(self.script.now);
+        for _ in 0..WITHIN {
+            match self.roster.settle(&mut self.script) {
+                Progress::Perform(action) => self.perform(action),
+                Progress::Again => {}
+                Progress::Settled if self.roster.is_in_round() => {
+                    self.roster.continue_round(self.script.now, &mut self.script);
+                    self.roster.expire(self.script.now);
                 }
+                Progress::Settled => return,
             }
-            if !self.roster.is_in_round() {
-                return;
+        }
+        panic!("the core does not come to rest");
+    }
+
+    fn perform(&mut self, action: Action) {
+        let millis = (self.script.now - self.origin).as_millis();
+        match action {
+            Action::Report { report, .. } => {
+                let name = match report.kind {
+                    EventKind::Started => "started",
+                    EventKind::Stopped { .. } => "stopped",
+                    EventKind::Healthy => "healthy",
+                    EventKind::Overdue { .. } => "overdue",
+                    EventKind::GaveUp => "gave up",
+                    EventKind::Hung { .. } => "hung",
+                    EventKind::Tripped { .. } => "tripped",
+                    EventKind::CallbackPanicked { .. } => "panicked",
+                };
+                self.told.push(format!("{millis} {} {name} {}", report.id, report.attempt_count));
             }
-            self.roster.continue_round(self.script.now, &mut self.script);
+            Action::Stop { key } => self.told.push(format!("{millis} {key:?} told to stop")),
+            _ => {}
         }
     }
 
@@ -139,6 +144,7 @@ impl Scene {
     fn at(&mut self, millis: u32) -> &mut Self {
         let target = self.origin + millis * MS;
         while let Some(deadline) = self.roster.next_deadline().filter(|deadline| *deadline <= target) {
+            assert!(deadline > self.script.now, "a timer that is due was left behind: the loop would spin");
             self.script.now = deadline;
             self.settle();
         }
