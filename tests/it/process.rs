@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Handle, Supervisor};
+use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Handle, Supervisor, capture_panic_locations};
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
@@ -276,21 +276,29 @@ fn supervisor_may_be_kept_in_a_thread_local() {
     println!("{DONE}");
 }
 
+/// An error whose drop panics, and is counted.
+#[derive(Debug)]
+struct Bomb;
+
+static BOMBS_DROPPED: AtomicU32 = AtomicU32::new(0);
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        BOMBS_DROPPED.fetch_add(1, Ordering::SeqCst);
+        panic!("cannot be dropped");
+    }
+}
+
 #[test]
 fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing() {
-    #[derive(Debug)]
-    struct Bomb;
-    impl fmt::Display for Bomb {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a bomb")
-        }
-    }
-    impl std::error::Error for Bomb {}
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("cannot be dropped");
-        }
-    }
     if !is_inside() {
         check_done("process::abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing");
         return;
@@ -311,6 +319,40 @@ fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing(
     // Now the child's thread alone holds what is left of the supervisor.
     drop(gate);
     eventually("the thread ends", || threads_named("deaf") == 0);
+    println!("{DONE}");
+}
+
+/// A panic that is caught as the thread-local variables go, whichever of them go first: by then there may be no place to keep
+/// where it happened.
+#[test]
+fn panic_that_is_caught_where_a_thread_is_ending_ends_nothing() {
+    thread_local! {
+        static EARLY: RefCell<Option<Handle>> = const { RefCell::new(None) };
+        static LATE: RefCell<Option<Handle>> = const { RefCell::new(None) };
+    }
+    if !is_inside() {
+        check_done("process::panic_that_is_caught_where_a_thread_is_ending_ends_nothing");
+        return;
+    }
+    capture_panic_locations();
+    // Of each supervisor, only a handle is left, and what it knows of a child goes with it.
+    let [one, two, three] = [(); 3].map(|()| {
+        let failing = ChildSpec::new("failing", |_| Err(Bomb.into()));
+        let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(failing).start().unwrap();
+        let handle = supervisor.handle().clone();
+        wait_status(&handle, "failing", ChildStatus::BackingOff);
+        let _ = shut_down(supervisor, DEADLINE);
+        handle
+    });
+    assert_eq!(BOMBS_DROPPED.load(Ordering::SeqCst), 0);
+    let owner = thread::spawn(move || {
+        EARLY.set(Some(one));
+        // The first place of a panic on this thread.
+        drop(two);
+        LATE.set(Some(three));
+    });
+    owner.join().unwrap();
+    assert_eq!(BOMBS_DROPPED.load(Ordering::SeqCst), 3);
     println!("{DONE}");
 }
 
