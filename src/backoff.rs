@@ -7,9 +7,9 @@ const ONE: u128 = 1 << 32;
 
 /// How long a child stays down after each failure in a row, before it is tried again.
 ///
-/// The delay depends on the *attempt*: 1 for the first failure since the child was last healthy, 2 for the second, and so
-/// on. It is asked for once per failure, on the supervisor thread. A delay of zero restarts at once; [`Duration::MAX`] (or
-/// anything beyond a century) means "never, until it is reset by hand".
+/// The delay depends on the *attempt*: 1 for the first failure since the child was last healthy, 2 for the second, and so on. It is
+/// asked for once for each failure that is retried, on the supervisor thread. A delay of zero restarts at once; [`Duration::MAX`]
+/// (or anything beyond a century) means "never, until it is reset by hand".
 ///
 /// | constructor | delay of attempt 1, 2, 3, … | jitter unless set |
 /// | --- | --- | --- |
@@ -21,8 +21,8 @@ const ONE: u128 = 1 << 32;
 /// Jitter only ever *shortens* a delay, so that no delay exceeds its maximum and children that failed together come back
 /// apart from one another at the cap as well. All arithmetic is in integers and saturates.
 ///
-/// A supervisor's own backoff is shared by all children that have none; one whose closure keeps state belongs to one child,
-/// by [`ChildSpec::backoff`](crate::ChildSpec::backoff).
+/// A supervisor's own backoff is shared by all children that have none: a closure that keeps state for one child is for that
+/// child's [`ChildSpec::backoff`](crate::ChildSpec::backoff).
 ///
 /// # Examples
 ///
@@ -79,8 +79,8 @@ impl Backoff {
 
     /// Creates a backoff from a closure that is given the attempt, 1 or more.
     ///
-    /// The closure runs on the supervisor thread and should be quick. If it panics, the supervisor's default schedule is
-    /// used for that failure, and the panic is reported as an event. Its answers are taken as they are, with no jitter
+    /// The closure runs on the supervisor thread and should be quick. If it panics, the delay of [`Backoff::default`] is used
+    /// for that failure, and the panic is reported as an event. Its answers are taken as they are, with no jitter
     /// unless [`jitter`](Backoff::jitter) asks for it.
     ///
     /// # Examples
@@ -128,7 +128,11 @@ impl Backoff {
 
     /// Returns the delays of the first `count` attempts without their jitter: the longest that each can be.
     ///
-    /// A closure given to [`from_fn`](Backoff::from_fn) is called for each of them.
+    /// A closure given to [`from_fn`](Backoff::from_fn) is called for each of them, on this thread.
+    ///
+    /// # Panics
+    ///
+    /// If that closure does.
     pub fn preview(&mut self, count: u32) -> Vec<Duration> {
         (1..=count).map(|attempt| self.curve.longest(attempt)).collect()
     }

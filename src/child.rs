@@ -49,9 +49,9 @@ pub enum RestartPolicy {
 /// | [`watchdog`](ChildSpec::watchdog) | none |
 /// | [`failure_threshold`](ChildSpec::failure_threshold) | 10 |
 ///
-/// A child keeps one thread, on which all its runs follow one another. What the closure captures, and the thread's
-/// thread-local variables, live on from run to run, also after a panic; what has to be new for every run is made inside
-/// the body. [`fresh_thread`](ChildSpec::fresh_thread) renews the thread.
+/// A child keeps one thread, on which all its runs follow one another, until it has finished or is given up. What the closure
+/// captures, and the thread's thread-local variables, live on from run to run, also after a panic; what has to be new for every run
+/// is made inside the body. [`fresh_thread`](ChildSpec::fresh_thread) renews the thread.
 ///
 /// # Examples
 ///
@@ -164,7 +164,7 @@ impl ChildSpec {
     /// Sets how many failures that callers report in a row, with no success between them and all about the same run, trip the
     /// child while it is closed; 10 unless set. While it is half-open, one does.
     ///
-    /// Zero is an error at the start. More than 4 194 304 is never reached.
+    /// Zero is an error at the start, or as the child is added. More than 4 194 304 is never reached.
     ///
     /// ```
     /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor, StopCause};
@@ -239,7 +239,8 @@ impl ChildSpec {
 
     /// Sets how long the child may take to stop. Then it is reported as overdue, and a shutdown no longer waits for it.
     ///
-    /// A shutdown gives every child this time anew, from its own beginning. [`Duration::MAX`] waits without end.
+    /// A shutdown gives every child this time anew, from its own beginning. With zero it is reported as soon as it is told, and no
+    /// shutdown waits for it; [`Duration::MAX`] waits without end.
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = Some(limit);
         self
@@ -336,8 +337,8 @@ impl ChildSpec {
     /// the supervisor thread aside. Where the whole process or machine stood still, the supervisor was late too, and what it
     /// did not see does not count. A child that does not stop when told is reported as overdue and blocks only itself.
     ///
-    /// Zero is an error at the start; [`Duration::MAX`] is no watch. The idea is that of hardware watchdogs, and of the
-    /// watchdog of systemd's services.
+    /// Zero is an error at the start, or as the child is added; [`Duration::MAX`] is no watch. The idea is that of hardware
+    /// watchdogs, and of the watchdog of systemd's services.
     ///
     /// # Examples
     ///

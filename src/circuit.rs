@@ -12,8 +12,9 @@ const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 
 /// What a child is doing, or why it is not running.
 ///
-/// The status is derived from what is known of the child; the first row that fits decides. *Wanted* means: its flag is on,
-/// it is not held, not being removed or restarted by hand, its supervisor is not shutting down, and it has neither been tripped by its callers nor found to hang.
+/// The status is derived from what is known of the child; the first row that fits decides. *Wanted* means: its flag is on, it is
+/// not held, not being removed or restarted by hand, its supervisor is not shutting down, and it has neither been tripped by its
+/// callers nor found to hang.
 ///
 /// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
 /// | --- | --- | --- | --- | --- | --- |
@@ -21,7 +22,7 @@ const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 /// | running | not wanted | | | tells it to stop | `running_disabled` |
 /// | running | up for less than `healthy_after` | `OnTrial` | half-open; closed if nothing has failed | waits for `healthy_after` | `running_in_startup` |
 /// | running | up for longer, or said to be healthy | `Healthy` | closed | forgives its failures, reports `Healthy` once | `running_past_startup` |
-/// | none | being removed | gone | | forgets it | |
+/// | none | being removed | `Finished`, and gone | open | forgets it | |
 /// | none | shutting down | `Off { Shutdown }` | open | nothing | |
 /// | none | the restart policy says no more | `Finished` | open | nothing, until restarted by hand | |
 /// | none | restarts used up | `GaveUp` | open | nothing, until reset by hand | |

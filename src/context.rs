@@ -274,13 +274,16 @@ impl ChildContext {
 
     /// Sets what is to be called when this run is told to stop: the way out of a blocking system call.
     ///
-    /// The callbacks of a run are called once, in the order in which they were set, on a short-lived thread named
-    /// `<id>:stop`, unless the body has left by itself and taken them back before their turn; a callback that is set when the stop was already asked for is called at once, on the caller's thread.
-    /// What it returns is dropped. At the end of a run nothing is called.
+    /// The callbacks of a run are called once, in the order in which they were set, on a short-lived thread named `<id>:stop`,
+    /// unless the body has left by itself and taken them back before their turn; a callback that is set when the stop was already
+    /// asked for is called at once, on the caller's thread. What it returns is dropped. At the end of a run nothing is called.
     ///
     /// Dropping the guard takes the callback back; if it is just being called on another thread, the drop waits for it. So
     /// what the callback uses may be let go after the guard. A callback that blocks keeps its own child from ending, which
-    /// is reported as overdue, and delays no other. A panic in it is contained and reported.
+    /// is reported as overdue, and delays no other. A panic in it is contained and reported, the first one of a run. If there is no
+    /// thread to be had for the callbacks, it is tried again every 100 ms.
+    ///
+    /// The guard must not be dropped under a lock that the callback takes: each would wait for the other.
     ///
     /// It is a way out and not a way to clean up: of a body that leaves first, it is not called. For that there is `Drop`.
     ///

@@ -178,7 +178,7 @@ pub struct AddError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddErrorReason {
-    /// Its id cannot be used; an id stays taken until the last run of a removed child has ended.
+    /// Its id or one of its settings cannot be used. An id stays taken until the last run of a removed child has ended.
     Invalid(Invalid),
     /// The supervisor shuts down or has ended.
     Ended,

@@ -44,10 +44,10 @@ pub struct Event {
     pub id: ChildId,
     /// The run that this is about. Run numbers rise over the life of a supervisor and are never used twice.
     pub run: u64,
-    /// The failures since the child was last healthy. A `Stopped` that is a failure does not count itself yet: the next
-    /// `Started` does.
+    /// The failures since the child was last healthy. A `Stopped` that is a failure does not count itself yet: what follows it, the
+    /// next `Started` or `GaveUp`, does.
     pub attempt_count: u32,
-    /// When it was noticed, on the monotonic clock.
+    /// When the sinks were told, on the monotonic clock: later than what happened if another callback was slow.
     pub at: Instant,
     /// What happened.
     pub kind: EventKind,
@@ -95,7 +95,7 @@ pub enum EventKind {
         cause: StopCause,
         /// How the body ended.
         exit: Exit,
-        /// How long it ran, from `Started` until the body had ended.
+        /// How long it ran, from when the sinks had been told of `Started` until the body had ended.
         uptime: Duration,
         /// After a failure, the backoff: how long after its end it is tried again. `None` if this was no failure, or there
         /// is no next time. The very long delay that a backoff may give means "not before it is reset by hand".
@@ -152,7 +152,7 @@ pub enum StopCause {
     /// It was removed, with [`Handle::remove`](crate::Handle::remove).
     Removed,
     /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure however it ended, unless it was
-    /// restarted by hand meanwhile or its supervisor shuts down.
+    /// restarted by hand or removed meanwhile, its supervisor shuts down, or it has but one run.
     Tripped,
     /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A failure however it ended, as
     /// after `Tripped`.

@@ -28,12 +28,12 @@ use crate::{
 /// | --- | --- | --- | --- | --- | --- |
 /// | **running** | told to stop, then held | nothing | failures forgiven; told to stop, then started¹ | failures forgiven; runs on | told to stop, then gone |
 /// | **stopping** | held after its end | not held after its end | failures forgiven; started after its end¹ | failures forgiven | gone after its end |
-/// | **backing off** | held; the backoff goes on | nothing | failures forgiven; started | failures forgiven; started | gone |
+/// | **backing off** | held; the backoff goes on | nothing | failures forgiven; started¹ | failures forgiven; started¹ | gone |
 /// | **off (flag)** | held | nothing | failures and backoff forgiven; stays off | failures and backoff forgiven; stays off | gone |
 /// | **off (operator)** | nothing | its flag and its backoff decide | failures and backoff forgiven; stays held | failures and backoff forgiven; stays held | gone |
 /// | **finished** | stays finished; held if restarted | not held if restarted | started¹ | failures forgiven; stays finished | gone |
 /// | **gave up** | stays given up; held if reset | not held if reset | failures forgiven; started¹ | failures forgiven; started¹ | gone |
-/// | **due** | held | nothing | started | started | gone |
+/// | **due** | held | nothing | started¹ | started¹ | gone |
 ///
 /// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child that has begun is gone at the end
 /// of its run, whatever it was told. While the supervisor shuts down, nothing starts.
@@ -134,7 +134,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, or if the supervisor shuts down.
+    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, if a setting is of no use, as at the start,
+    /// or if the supervisor shuts down.
     ///
     /// # Examples
     ///
@@ -269,12 +270,12 @@ impl Handle {
 
     /// Waits until the predicate holds for a child.
     ///
-    /// A command is carried out after it has returned; so a wait right behind one may find what was true before. To wait for
-    /// what comes of a [`restart`](Handle::restart), take the [`run_number`](ChildInfo::run_number) first and wait for a greater
-    /// one.
+    /// A command may be carried out only after it has returned; so a wait right behind one may find what was true before. To wait
+    /// for what comes of a [`restart`](Handle::restart), take the [`run_number`](ChildInfo::run_number) first and wait for a
+    /// greater one.
     ///
     /// The predicate is called on this thread, with no lock held: once at first, and then at all news of any child. States
-    /// that pass quickly may be missed.
+    /// that pass quickly may be missed. Its panics are the caller's.
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
 /// The name of a child, unique within its supervisor; a cheap clone.
 ///
-/// It compares with and dereferences to `str`. An id that is used with a supervisor is not empty and holds no NUL, of any
-/// length and in any script. It is the name of the child's thread as well, of which Linux shows the first 15 bytes. Its
+/// It compares with and dereferences to `str`. A supervisor takes ids of any length and in any script, if they are not empty
+/// and hold no NUL. It is the name of the child's thread as well, of which Linux shows the first 15 bytes. Its
 /// `Display` escapes control characters, so that an id from outside cannot break a line.
 ///
 /// ```

@@ -40,7 +40,7 @@
 //! [`add`](Handle::add) and [`remove`](Handle::remove) are for [operators](#operating-a-running-supervisor).
 //!
 //! There is no async runtime, no global registry, and no unsafe code. A supervisor with nothing to do wakes up for the poll of
-//! its flags only, and not at all without flags.
+//! its flags and to look for the heartbeats of watched children only; without either, not at all.
 //!
 //! # The circuit
 //!
@@ -59,7 +59,8 @@
 //!
 //! # Children
 //!
-//! A child keeps one warm thread, on which all its runs follow one another, never two at the same time. So what the closure
+//! A child keeps one warm thread, on which all its runs follow one another, never two at the same time, until it has finished or
+//! is given up. So what the closure
 //! captures lives on from run to run, after a panic as well, and so do thread-local variables. What has to be new for every
 //! run, a connection for example, is made inside the body. A body that panics half-way through a change of its captured state
 //! finds that state as it left it: the crate asserts unwind safety on its behalf.
@@ -115,7 +116,7 @@
 //! Callers have a say, too. Ten failures in a row ([`failure_threshold`](ChildSpec::failure_threshold)) that
 //! [`call`](Breaker::call) has seen or [`report_failure`](Breaker::report_failure) was told of open the breaker for everybody, and
 //! the child is restarted after its backoff, as after a failure of its own: a connection that no longer answers is made anew. A
-//! child on trial has one chance. [`wait_until_permitted`](Breaker::wait_until_permitted) waits for better times, and
+//! half-open breaker opens at the first. [`wait_until_permitted`](Breaker::wait_until_permitted) waits for better times, and
 //! [`permit`](Breaker::permit) is for calls that do not fit into a closure.
 //!
 //! ```
@@ -352,8 +353,9 @@
 //! - After `fork`, the new process has none of these threads. Fork before a supervisor is started, or `exec` right away.
 //! - On a small stack, a panic that prints its backtrace (`RUST_BACKTRACE=1`) may overflow the stack, which ends the process:
 //!   give a child no [`stack_size`](ChildSpec::stack_size) below 64 KiB.
-//! - `enabled`, `backoff` and the sinks run on the supervisor thread. One that is slow delays all supervision, and
-//!   [`start`](SupervisorBuilder::start), which does not return while one blocks, although never a shutdown.
+//! - `enabled`, `backoff` and the sinks run on the supervisor thread, and so does the `Drop` of an error that nobody else holds,
+//!   once another end of the child is told. One that is slow delays all supervision, and [`start`](SupervisorBuilder::start),
+//!   which does not return while one blocks, although never a shutdown.
 //! - The sinks that a nested supervisor inherits are called on its thread as well as on the outer one's, possibly at the same
 //!   time. The events of each supervisor are in order, those of different ones come as they come.
 //! - A [snapshot](Handle::snapshot) shows the children of one supervisor, not those of supervisors nested below it.
@@ -379,7 +381,7 @@
 //! Changed on purpose:
 //!
 //! - A timer restarts a child at the end of its backoff; there, the next poll does.
-//! - `backoff` is asked once for each failure and never for attempt 0; there, the first start asks for it too.
+//! - `backoff` is asked once for each failure that is retried and never for attempt 0; there, the first start asks for it too.
 //! - Switching a child off and on is no failure; there, it counts as an attempt.
 //! - A `backoff` or `enabled` that is not set has a default, and one that panics is contained; there, either takes the monitor
 //!   down, and all counts with it.

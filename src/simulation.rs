@@ -49,9 +49,9 @@ use crate::{
 /// has ended is had from `handle().wait_until_stopped(Duration::ZERO)`. From then on nothing happens any more, and time still
 /// passes.
 ///
-/// With the same builder, seed and calls, the [events](Simulation::events) are the same: from the seed, and from the id of a child
-/// that has a backoff of its own, come the seeds of all backoffs that were given [none](crate::Backoff::seed). Another version
-/// of Rust may bring other ones.
+/// With the same builder, seed and calls, the [events](Simulation::events) are the same: backoffs that have
+/// [none](crate::Backoff::seed) get a seed that is made of this one, and for a child's own backoff of the child's id as well.
+/// Another version of Rust may make others.
 ///
 /// What threads do to one another is not simulated: a callback takes no time (so one that asks for more each time, such as a sink
 /// that restarts a child whenever it starts, never lets time pass on), a stop callback is not called, and a supervisor
@@ -273,8 +273,8 @@ impl Simulation {
         }
     }
 
-    /// Lets all runs of this child from now on run for so long after they are told to stop, before they return `Ok`. One that
-    /// was told before keeps to what was said then.
+    /// Lets all runs of this child from now on run for so long after they are told to stop, before they return `Ok`. A run
+    /// that was told already is not affected.
     ///
     /// With [`Duration::MAX`] they never do; zero takes it back. The child need not be listed yet, and
     /// [`exit`](Simulation::exit) still ends it.

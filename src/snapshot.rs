@@ -177,7 +177,7 @@ pub struct Counts {
     pub stopping: usize,
     /// Down, until their backoff is over.
     pub backing_off: usize,
-    /// Off, by whose word it may be.
+    /// Off, whoever switched them off.
     pub off: usize,
     /// About to be started.
     pub due: usize,

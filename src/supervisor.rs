@@ -46,8 +46,8 @@ impl Supervisor {
 
     /// Asks all children to stop, waits for them together, and returns who did not.
     ///
-    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default, so this takes at most
-    /// the longest of them and a little. Afterwards no thread of the supervisor is alive except those that the report names,
+    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default, so this takes at most the
+    /// longest of them and up to half a second. Afterwards no thread of the supervisor is alive except those that the report names,
     /// and nothing restarts. A thread cannot be killed: a child that never stops stays, and ends with the process.
     ///
     /// If a callback holds the supervisor thread, the children are stopped without it, and the report names that callback. On
@@ -59,7 +59,7 @@ impl Supervisor {
 
     /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but gives no child more than `limit` to stop.
     ///
-    /// With zero, all are asked and this returns at once.
+    /// With zero, all are asked and this returns at once, or within half a second if a callback holds the supervisor thread.
     ///
     /// # Examples
     ///
@@ -126,7 +126,7 @@ impl Supervisor {
         report
     }
 
-    /// Waits for the supervisor thread to end, for as long as the children may take to stop and a little.
+    /// Waits for the supervisor thread to end, for as long as the children may take to stop, and [`SLACK`].
     fn await_end(&self, since: Instant, limit: Duration) -> Option<ShutdownReport> {
         let ended = || self.shared.end();
         // A child that is gone from the list may still have a thread, which has its time as well.

@@ -86,14 +86,15 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// Logs each event as one line through the [`log`] crate, under the target `circuit_breaker_supervisor`.
 ///
 /// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
-/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, with a hang
-/// `doing` and `silent_ms`, and with a callback's panic `callback`.
+/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, with an
+/// overdue child `stopping_for_ms`, with a trip `failures` and `last`, with a hang `doing` and `silent_ms`, and with a callback's
+/// panic `callback`.
 ///
 /// | event | level |
 /// | --- | --- |
 /// | started, healthy; stopped because it was asked to, or finished | info |
-/// | stopped by an error or a return, or after a hang; overdue | warn |
-/// | stopped by a panic or for want of a thread, hung, given up, a callback panicked | error |
+/// | stopped by an error or a return, or after a trip or a hang; overdue | warn |
+/// | stopped by a panic or for want of a thread, tripped, hung, given up, a callback panicked | error |
 ///
 /// # Examples
 ///
