@@ -459,14 +459,8 @@ impl fmt::Display for StartError {
     }
 }
 
-impl Error for StartError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            StartErrorReason::Invalid(invalid) => Some(invalid),
-            StartErrorReason::Thread(error) => Some(error),
-        }
-    }
-}
+/// Its text says the reason, which is therefore no source: whoever prints all sources would print it twice.
+impl Error for StartError {}
 
 #[cfg(test)]
 mod tests {

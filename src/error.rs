@@ -216,14 +216,8 @@ impl fmt::Display for AddError {
     }
 }
 
-impl Error for AddError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            AddErrorReason::Invalid(invalid) => Some(invalid),
-            AddErrorReason::Ended => None,
-        }
-    }
-}
+/// Its text says the reason, which is therefore no source: whoever prints all sources would print it twice.
+impl Error for AddError {}
 
 /// A nested supervisor ended because it gave up a [significant](ChildSpec::significant) child: what
 /// [`SupervisorBuilder::run`](crate::SupervisorBuilder::run) fails with.

@@ -36,5 +36,6 @@ mod storm;
 mod stress;
 mod stubborn;
 mod telemetry;
+mod texts;
 mod threads;
 mod watching;

@@ -1,0 +1,125 @@
+//! The texts that people read, in logs and in what their own program prints.
+
+use std::{error::Error, time::Duration};
+
+use circuit_breaker_supervisor::{CallError, ChildSpec, Exit, Invalid, RecvError, Simulation, Stopped, Supervisor};
+
+use crate::support::*;
+
+fn told(simulation: &Simulation) -> Vec<String> {
+    simulation.events().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_event_is_a_sentence_of_one_line() {
+    let orders = unused("orders").failure_threshold(2).watchdog(SECOND).stop_timeout(SECOND).max_restarts(1);
+    let breaker = orders.breaker();
+    let builder = Supervisor::builder().healthy_after(HOUR).backoff(constant(SECOND)).enabled(|_| true).child(orders);
+    let mut simulation = simulate(builder);
+    simulation.ignore_stop_for("orders", 2 * SECOND);
+    simulation.advance(1500 * MS);
+    breaker.report_failure("no answer");
+    breaker.report_failure("no\nanswer");
+    simulation.advance(3 * SECOND);
+    simulation.heartbeat("orders", "reading").unwrap();
+    simulation.mark_healthy("orders").unwrap();
+    simulation.advance(5050 * MS);
+    simulation.mark_healthy("orders").unwrap();
+    simulation.handle().restart("orders").unwrap();
+    simulation.advance(Duration::ZERO);
+    simulation.exit("orders", Exit::panicked("index out of bounds")).unwrap();
+    simulation.advance(90 * SECOND);
+    simulation.exit("orders", Exit::failed("the broker\nhung up")).unwrap();
+    simulation.advance(SECOND);
+    simulation.exit("orders", Exit::completed()).unwrap();
+    assert_eq!(
+        told(&simulation),
+        [
+            "child `orders` started (run 1)",
+            "child `orders` is told to stop: its callers reported 2 failures in a row, the last: no\\nanswer",
+            "child `orders` was asked to stop 1.0 s ago and still runs",
+            "child `orders` stopped after 3.5 s: its callers reported failures; tried again in 1.0 s",
+            "child `orders` started again (run 2, after 1 failure)",
+            "child `orders` is healthy",
+            "child `orders` hangs: silent for 1.0 s while reading; it is told to stop",
+            "child `orders` was asked to stop 1.0 s ago and still runs",
+            "child `orders` stopped after 3.0 s: it was silent for too long; tried again in 1.0 s",
+            "child `orders` started again (run 3, after 1 failure)",
+            "child `orders` is healthy",
+            "child `orders` stopped after 1.0 s: it is restarted by hand (it panicked: index out of bounds)",
+            "child `orders` started (run 4)",
+            "child `orders` failed after 1 min 30 s: the broker\\nhung up; tried again in 1.0 s",
+            "child `orders` started again (run 5, after 1 failure)",
+            "child `orders` returned after 0 µs",
+            "child `orders` is given up after 2 failures in a row, and stays down unless it is reset",
+        ]
+    );
+}
+
+#[test]
+fn panicking_callback_and_a_thread_that_was_not_to_be_had_are_told_in_words() {
+    let builder = Supervisor::builder().enabled(|_| -> bool { panic!("the switch is broken") }).child(unused("orders"));
+    let mut simulation = Simulation::new(builder, 1).unwrap();
+    simulation.fail_next_spawn("orders");
+    simulation.advance(Duration::ZERO);
+    let told = told(&simulation);
+    assert_eq!(told[0], "the `enabled` callback for child `orders` panicked: the switch is broken");
+    assert!(told[1].starts_with("child `orders` got no thread: ") && told[1].ends_with("; tried again in 100 ms"), "{told:?}");
+}
+
+/// What an error says, and that it says all of it: nothing is left for a source, which would be printed a second time.
+#[track_caller]
+fn says(error: &impl Error, text: &str) {
+    assert_eq!(error.to_string(), text);
+    assert!(error.source().is_none() && !format!("{error:?}").is_empty());
+}
+
+#[test]
+fn every_error_says_what_is_wrong_and_with_whom() {
+    says(&Stopped, "the child was asked to stop");
+    says(&RecvError::Stopped, "the child was asked to stop");
+    says(&RecvError::Disconnected, "receiving on an empty and disconnected channel");
+    for (invalid, text) in [
+        (Invalid::EmptyId, "the id of a child is empty"),
+        (Invalid::NulInId("a\0".into()), "the id \"a\\0\" holds a NUL"),
+        (Invalid::DuplicateId("a".into()), "the id \"a\" is taken"),
+        (Invalid::NulInName, "the supervisor's name holds a NUL"),
+        (Invalid::ZeroPollInterval, "`poll_interval` is zero"),
+        (Invalid::ZeroWatchdog("a".into()), "the `watchdog` of the child \"a\" is zero"),
+        (Invalid::ZeroFailureThreshold("a".into()), "the `failure_threshold` of the child \"a\" is zero"),
+    ] {
+        says(&invalid, text);
+    }
+    let unusable = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
+    says(&unusable, "cannot start the supervisor: `poll_interval` is zero");
+
+    let orders = unused("orders");
+    let breaker = orders.breaker();
+    let mut simulation = simulate(Supervisor::builder().child(orders).child(unused("idle")));
+    let handle = simulation.handle().clone();
+    says(&handle.add(ChildSpec::once("idle", |_| Ok(()))).unwrap_err(), "cannot add the child: the id \"idle\" is taken");
+    says(&handle.hold("nobody").unwrap_err(), "there is no child \"nobody\"");
+    says(&handle.wait_for("nobody", HOUR, |_| true).unwrap_err(), "there is no child \"nobody\"");
+    says(&handle.wait_for("idle", HOUR, |_| false).unwrap_err(), "timed out: `idle` is on trial, up for 0 µs (run 2)");
+    says(&handle.wait_until_stopped(HOUR).unwrap_err(), "timed out");
+    says(&simulation.exit("nobody", Exit::completed()).unwrap_err(), "there is no child \"nobody\"");
+    says(&breaker.call(|| Err::<(), _>("no answer\n")).unwrap_err(), "no answer\\n");
+
+    simulation.exit("orders", Exit::failed("no")).unwrap();
+    let rejected: CallError<Stopped> = breaker.call(|| Ok(())).unwrap_err();
+    let down = "`orders` is backing off: it failed after 0 µs: no; 1 failure; tried again in ";
+    assert!(rejected.to_string().starts_with(&format!("the call was rejected: {down}")), "{rejected}");
+
+    handle.request_shutdown();
+    simulation.advance(SECOND);
+    says(&handle.hold("idle").unwrap_err(), "the supervisor has ended");
+    says(&handle.add(unused("late")).unwrap_err(), "cannot add the child: the supervisor has ended");
+    says(
+        &handle.wait_for("idle", HOUR, |_| false).unwrap_err(),
+        "the supervisor has ended: `idle` is off (shutdown): its supervisor shuts down; it was stopped after 0 µs",
+    );
+    let text = format!("{simulation:?} {handle:?} {breaker:?} {rejected:?}");
+    for word in ["Simulation {", "Handle", "Breaker {", "Rejected {"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
