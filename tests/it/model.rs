@@ -19,10 +19,7 @@ use proptest::{
 };
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
-use crate::{
-    reference::{Delays, Ending, Id, MAX, Order, POLL, Policy, Reference, Shown, Spec, Told, Transition, What},
-    support::*,
-};
+use crate::{program::*, reference::Reference, support::*};
 
 const IDS: [Id; 4] = ["a", "b", "c", "d"];
 
