@@ -237,6 +237,7 @@ impl Trial {
     /// What holds whenever the core has nothing left to do.
     fn check(&mut self) {
         let World { now, closing, is_closed, .. } = self.world;
+        assert_eq!(self.roster.is_closing(), is_closed, "promise 11: whether it shuts down");
         if let Some(stops) = self.stops_in_close.take() {
             assert!(stops.iter().is_sorted_by(|one, next| one > next), "promise 11: stopped in reverse list order: {stops:?}");
         }
