@@ -358,7 +358,7 @@ fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: i
         shared.close_directory();
         let now = system_now();
         crew.seize(now);
-        ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now, now), stuck_in: None }
+        ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now, now), stuck_in: None, has_ended: true }
     });
     shared.ended(report);
     // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is.

@@ -281,7 +281,7 @@ impl ChildContext {
     /// Dropping the guard takes the callback back; if it is just being called on another thread, the drop waits for it. So
     /// what the callback uses may be let go after the guard. A callback that blocks keeps its own child from ending, which
     /// is reported as overdue, and delays no other. A panic in it is contained and reported, the first one of a run. If there is no
-    /// thread to be had for the callbacks, it is tried again every 100 ms.
+    /// thread to be had for the callbacks, it is tried again every 100 ms, until the supervisor has ended.
     ///
     /// The guard must not be dropped under a lock that the callback takes: each would wait for the other.
     ///

@@ -312,16 +312,17 @@ impl Crew {
         self.reap_all();
     }
 
-    /// Waits until the supervisor's own thread is gone too, and joins it.
-    pub(crate) fn join_supervisor(&self, deadline: Instant) {
+    /// Waits until the supervisor's own thread is gone too, and joins it. Returns whether it is.
+    pub(crate) fn join_supervisor(&self, deadline: Instant) -> bool {
         let mut roll = self.roll.lock();
         while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_none()) {
             if self.left.wait_until(&mut roll, deadline).timed_out() {
-                return;
+                return false;
             }
         }
         drop(roll);
         self.reap_all();
+        true
     }
 }
 

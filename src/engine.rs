@@ -191,7 +191,7 @@ impl<W: Workers> Engine<W> {
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
-            Message::Called { key, run, callback, panic } => self.roster.note_call_of(key, run, callback, panic, now),
+            Message::Called { key, run, callback, panic } => self.note_call(key, run, callback, panic),
             Message::ThreadGone(number) => self.desk.workers.thread_gone(number),
             Message::CheckNow => self.roster.begin_round(),
             Message::Add { key, spec } => {
@@ -215,6 +215,19 @@ impl<W: Workers> Engine<W> {
                 let closing = self.closing.get_or_insert(Closing { since: now, cap: None });
                 closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
             }
+        }
+    }
+
+    /// A callback was called on another thread. Of a child that has left the list nothing is told any more, but no panic is
+    /// passed over in silence.
+    fn note_call(&mut self, key: Key, run: u64, callback: Callback, panic: Option<Panic>) {
+        let now = self.now();
+        match panic {
+            Some(panic) if !self.desk.stations.contains_key(&key) => {
+                let log = || log::error!(target: TARGET, "the `{callback}` callback for a child that is gone panicked: {panic}");
+                let _ = self.desk.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
+            }
+            panic => self.roster.note_call_of(key, run, callback, panic, now),
         }
     }
 
@@ -324,8 +337,7 @@ impl<W: Workers> Engine<W> {
                 }
                 Message::ThreadGone(number) => self.desk.workers.thread_gone(number),
                 Message::Called { key, run, callback, panic } => {
-                    let now = self.now();
-                    self.roster.note_call_of(key, run, callback, panic, now);
+                    self.note_call(key, run, callback, panic);
                 }
                 Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
                 _ => {}
@@ -365,7 +377,7 @@ impl<W: Workers> Engine<W> {
                 Err(shared) => drop(unwind::discard(shared)),
             }
         });
-        ShutdownReport { cause: shared.cause(), unstopped, stuck_in: None }
+        ShutdownReport { cause: shared.cause(), unstopped, stuck_in: None, has_ended: true }
     }
 }
 
@@ -409,10 +421,11 @@ impl<W: Workers> Desk<W> {
                 }
                 Err(panic) => {
                     if faults.insert(key) {
-                        // The log may be what panicked.
-                        let _ = unwind::catch(|| {
+                        // The log may be what panicked, and it may block.
+                        let log = || {
                             log::error!(target: TARGET, "a telemetry sink panicked at `{}` of child `{}`: {panic}", event.name(), event.id);
-                        });
+                        };
+                        let _ = self.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
                     }
                 }
             }

@@ -222,7 +222,8 @@ pub enum Callback {
     OnStop,
     /// The `Display` of the error that a body returned.
     Display,
-    /// The `Drop` of a body, an error or a callback.
+    /// The `Drop` of a body, an error or a callback. That of a body whose child has left the list meanwhile is logged and not
+    /// reported.
     Drop,
     /// A telemetry sink. Its panics are logged and not reported: there is nobody left to report them to.
     Sink,

@@ -358,6 +358,9 @@
 //!   which does not return while one blocks, although never a shutdown.
 //! - The sinks that a nested supervisor inherits are called on its thread as well as on the outer one's, possibly at the same
 //!   time. The events of each supervisor are in order, those of different ones come as they come.
+//! - The last error of each child is kept, also after the end, for those who still have a handle. One that holds a [`Handle`] or a
+//!   [`ChildContext`] of the same supervisor keeps that handle in turn, and the memory of both is never freed: what a failed
+//!   [`send`](ChildContext::send) or [`add`](Handle::add) gives back may hold one.
 //! - A [snapshot](Handle::snapshot) shows the children of one supervisor, not those of supervisors nested below it.
 //! - A [watchdog](ChildSpec::watchdog) sees that a body is silent, not that it does no good: one that gives heartbeats in an
 //!   endless loop is not noticed.

@@ -29,11 +29,14 @@ impl Lineage {
 
     /// Supervises on this thread: for as long as `f` takes, it is the last one's.
     pub(crate) fn supervise<R>(&self, f: impl FnOnce() -> R) -> R {
-        let outer = LINEAGE.replace(self.clone());
+        // A simulation may be dropped where a thread is ending, and the thread-local variable be gone.
+        let outer = LINEAGE.try_with(|lineage| lineage.replace(self.clone()));
         let before = SUPERVISOR.replace(self.0.last().copied());
         let result = f();
         SUPERVISOR.set(before);
-        LINEAGE.set(outer);
+        if let Ok(outer) = outer {
+            LINEAGE.set(outer);
+        }
         result
     }
 }

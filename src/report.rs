@@ -37,12 +37,16 @@ pub struct ShutdownReport {
     pub unstopped: Vec<Unstopped>,
     /// The callback that holds the supervisor thread, if one does.
     pub stuck_in: Option<StuckIn>,
+    /// Whether the supervisor thread has ended. If not, it is stuck in that callback or in the destructor of a thread-local variable,
+    /// had more to do than there was time for, or is the thread that asks.
+    pub has_ended: bool,
 }
 
 impl ShutdownReport {
     /// Returns whether the supervisor ended because it was asked to, and all threads with it.
     pub fn is_clean(&self) -> bool {
-        matches!(self.cause, ShutdownCause::Requested) && self.unstopped.is_empty() && self.stuck_in.is_none()
+        let has_ended = self.has_ended && self.stuck_in.is_none();
+        matches!(self.cause, ShutdownCause::Requested) && self.unstopped.is_empty() && has_ended
     }
 }
 
@@ -120,6 +124,7 @@ impl fmt::Display for ShutdownReport {
             }
         }
         match &self.stuck_in {
+            None if !self.has_ended => f.write_str("; the supervisor thread has not ended"),
             None => Ok(()),
             Some(StuckIn { callback, id: Some(id) }) => {
                 write!(f, "; the supervisor thread is stuck in the `{callback}` callback for child `{id}`")

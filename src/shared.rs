@@ -50,7 +50,8 @@ pub(crate) struct Shared {
     inbox: Sender<Message>,
     directory: RwLock<Directory>,
     /// A shutdown was asked for: nothing starts any more.
-    closing: Mutex<bool>,
+    /// The least time that a shutdown which was asked for leaves to children.
+    closing: Mutex<Option<Duration>>,
     /// Why it shuts down, if nobody asked for it.
     given_up: Mutex<Option<ShutdownCause>>,
     /// The supervisor thread has taken notice of the shutdown.
@@ -92,7 +93,6 @@ struct Directory {
 pub(crate) struct Row {
     key: Key,
     id: ChildId,
-    stop_timeout: Duration,
     /// What callers see of it.
     cell: Arc<Cell>,
     state: Mutex<RowState>,
@@ -124,7 +124,7 @@ impl Shared {
             clock,
             inbox,
             directory: RwLock::default(),
-            closing: Mutex::new(false),
+            closing: Mutex::new(None),
             given_up: Mutex::new(None),
             acknowledged: AtomicBool::new(false),
             doing: Doing::default(),
@@ -155,7 +155,9 @@ impl Shared {
             return Err(AddError::new(AddErrorReason::Invalid(invalid), spec));
         }
         let mut directory = self.directory.write();
-        if directory.closed || *self.closing.lock() {
+        // Held until it is sent: behind the word of a shutdown, it might never be looked at.
+        let closing = self.closing.lock();
+        if directory.closed || closing.is_some() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
         let row = match directory.list(self, &spec) {
@@ -164,6 +166,7 @@ impl Shared {
         };
         // Under the lock, so that keys reach the supervisor in their order. A channel without bound does not block.
         let _ = self.tell(Message::Add { key: row.key, spec: Box::new(spec) });
+        drop(closing);
         Ok(())
     }
 
@@ -190,10 +193,16 @@ impl Shared {
         self.tell(Message::Order { key: row.key, order })
     }
 
-    /// Has the supervisor shut down. Once this has returned, nothing starts.
+    /// Has the supervisor shut down. Once this has returned, nothing starts. Asked for again, it is news only if it leaves less
+    /// time.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
-        *self.closing.lock() = true;
+        let mut closing = self.closing.lock();
+        if closing.is_some_and(|before| before <= limit) {
+            return;
+        }
+        *closing = Some(limit);
         let _ = self.tell(Message::Shutdown { limit });
+        drop(closing);
         self.watch.notify();
     }
 
@@ -215,7 +224,7 @@ impl Shared {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        *self.closing.lock()
+        self.closing.lock().is_some()
     }
 
     /// The supervisor thread says that it has noticed the shutdown.
@@ -273,7 +282,7 @@ impl Shared {
         let closing = self.closing.lock();
         let mut state = row.state.lock();
         match () {
-            () if *closing => return Err(Bar::Closing),
+            () if closing.is_some() => return Err(Bar::Closing),
             () if state.removing => return Err(Bar::Removing),
             () if state.held => return Err(Bar::Held),
             () => state.view = view,
@@ -298,16 +307,16 @@ impl Shared {
         Some(row)
     }
 
-    /// The longest that a child may take to stop.
-    pub(crate) fn longest_stop_timeout(&self) -> Duration {
-        self.directory.read().rows.values().map(|row| row.stop_timeout).max().unwrap_or_default()
-    }
-
     /// Which callback holds the supervisor thread at this moment.
     pub(crate) fn stuck_in(&self) -> Option<StuckIn> {
         let (callback, key) = self.doing.now()?;
         let id = self.directory.read().rows.get(&key).map(|row| row.id.clone());
         Some(StuckIn { callback, id })
+    }
+
+    /// The number of the call of user code that the supervisor thread is in at this moment.
+    pub(crate) fn call_in_progress(&self) -> Option<u64> {
+        self.doing.now().map(|_| self.doing.calls.load(Ordering::Relaxed))
     }
 
     // ── The end ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -320,7 +329,7 @@ impl Shared {
     /// The supervisor has ended. The first report stays.
     pub(crate) fn ended(&self, report: ShutdownReport) {
         self.close_directory();
-        *self.closing.lock() = true;
+        *self.closing.lock() = Some(Duration::ZERO);
         let mut end = self.end.lock();
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
@@ -366,11 +375,10 @@ impl Directory {
         let key = Key(self.next_key);
         self.next_key += 1;
         let rules = shared.defaults.rules(spec);
-        let stop_timeout = rules.stop_timeout;
         let now = shared.now();
         let view = Circuit::new(rules, now).view(now);
         let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
-        let row = Arc::new(Row { key, id: id.clone(), stop_timeout, cell: spec.cell.clone(), state: Mutex::new(state) });
+        let row = Arc::new(Row { key, id: id.clone(), cell: spec.cell.clone(), state: Mutex::new(state) });
         row.cell.place(shared.me.clone(), Arc::downgrade(&row));
         self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
@@ -439,6 +447,8 @@ pub(crate) struct Doing {
     /// 0 for none.
     callback: AtomicU8,
     key: AtomicU64,
+    /// Counts the calls.
+    calls: AtomicU64,
 }
 
 impl Doing {
@@ -452,6 +462,8 @@ impl Doing {
     pub(crate) fn call<R>(&self, callback: Callback, key: impl Into<Option<Key>>, f: impl FnOnce() -> R) -> R {
         let position = Self::CALLBACKS.iter().position(|known| *known == callback).map_or(0, |position| position + 1);
         self.key.store(key.into().map_or(Self::NOBODY, |key| key.0), Ordering::Relaxed);
+        // No other thread writes to it.
+        self.calls.store(self.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.callback.store(u8::try_from(position).unwrap_or(0), Ordering::Relaxed);
         let result = f();
         self.callback.store(0, Ordering::Relaxed);

@@ -15,8 +15,14 @@ use crate::{
 /// without it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How much longer than the children's stop timeouts a shutdown may take, where the supervisor thread is late or stuck.
+/// How often a shutdown looks at what the supervisor thread does.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// How much longer than the children's stop timeouts a shutdown waits for a callback that holds the supervisor thread.
 const SLACK: Duration = Duration::from_millis(250);
+
+/// How much longer it waits for a supervisor thread that has much to do, or is itself ending.
+const LATENESS: Duration = Duration::from_secs(5);
 
 /// Keeps its children alive until it is shut down, waited for, or dropped.
 ///
@@ -47,8 +53,9 @@ impl Supervisor {
     /// Asks all children to stop, waits for them together, and returns who did not.
     ///
     /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default, so this takes at most the
-    /// longest of them and up to half a second. Afterwards no thread of the supervisor is alive except those that the report names,
-    /// and nothing restarts. A thread cannot be killed: a child that never stops stays, and ends with the process.
+    /// longest of them and up to half a second, or five if the supervisor thread has that much to do. Afterwards no thread of the
+    /// supervisor is alive except those that the report names, and nothing restarts. A thread cannot be killed: a child that never
+    /// stops stays, and ends with the process.
     ///
     /// If a callback holds the supervisor thread, the children are stopped without it, and the report names that callback. On
     /// the supervisor's own thread or on a thread of one of its children, where waiting would be waiting for oneself, this only
@@ -116,37 +123,51 @@ impl Supervisor {
             return self.report_meanwhile(since);
         }
         stop_children(&self.shared, &self.crew, limit);
-        let report = self.await_end(since, limit).unwrap_or_else(|| {
-            let report = self.report_meanwhile(since);
-            // A supervisor thread that comes back finds its threads let go, and nothing left to do.
-            self.crew.dismiss();
-            report
-        });
-        self.crew.join_supervisor(system_now() + SLACK);
+        if let Some(mut report) = self.await_end(since, limit) {
+            // Destructors of thread-local variables that callbacks have made may run on it.
+            report.has_ended = self.crew.join_supervisor(system_now() + LATENESS);
+            return report;
+        }
+        let report = self.report_meanwhile(since);
+        // A supervisor thread that comes back finds its threads let go, and nothing left to do.
+        self.crew.dismiss();
         report
     }
 
-    /// Waits for the supervisor thread to end, for as long as the children may take to stop, and [`SLACK`].
+    /// Waits for the supervisor thread to end, for as long as the children whose threads are alive may take to stop. Then it may
+    /// still be late, but not be held by one call of user code. Such a call is noticed before, and the children stopped without it.
     fn await_end(&self, since: Instant, limit: Duration) -> Option<ShutdownReport> {
-        let ended = || self.shared.end();
-        // A child that is gone from the list may still have a thread, which has its time as well.
-        let of_threads = self.crew.longest_stop_timeout().unwrap_or_default();
-        let longest = self.shared.longest_stop_timeout().max(of_threads).min(limit);
-        if let Some(until) = deadline::after(since, longest.saturating_add(SLACK)) {
-            return self.shared.wait_for(Some(until), ended);
-        }
-        // A child may take for ever. The supervisor thread may not, once they are all gone.
-        while self.crew.longest_stop_timeout().is_some() {
-            if let Some(report) = self.shared.wait_for(deadline::after(system_now(), PATIENCE), ended) {
+        let (mut call, mut call_since, mut is_seized) = (None, since, false);
+        let mut late_since = None;
+        loop {
+            if let Some(report) = self.shared.wait_for(deadline::after(system_now(), LOOK), || self.shared.end()) {
                 return Some(report);
             }
+            let now = system_now();
+            let before = std::mem::replace(&mut call, self.shared.call_in_progress());
+            let is_held = call.is_some() && call == before;
+            if !is_held {
+                call_since = now;
+            } else if !std::mem::replace(&mut is_seized, true) {
+                self.shared.open_breakers_for_good();
+                self.crew.seize(now);
+            }
+            let longest = self.crew.longest_stop_timeout();
+            if longest.is_some_and(|timeout| !deadline::is_reached(deadline::after(since, timeout.min(limit)), now)) {
+                late_since = None;
+                continue;
+            }
+            let late_for = now - *late_since.get_or_insert(now);
+            if late_for >= LATENESS || late_for >= SLACK && now - call_since >= SLACK {
+                return None;
+            }
         }
-        self.shared.wait_for(deadline::after(system_now(), SLACK), ended)
     }
 
     fn report_meanwhile(&self, since: Instant) -> ShutdownReport {
         let unstopped = self.crew.unstopped(system_now(), since);
-        ShutdownReport { cause: self.shared.cause(), unstopped, stuck_in: self.shared.stuck_in() }
+        let (cause, stuck_in) = (self.shared.cause(), self.shared.stuck_in());
+        ShutdownReport { cause, unstopped, stuck_in, has_ended: self.shared.has_ended() }
     }
 }
 

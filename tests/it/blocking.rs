@@ -1,6 +1,7 @@
 //! User code that blocks the supervisor thread.
 
 use std::{
+    cell::RefCell,
     error::Error,
     fmt,
     sync::{
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use circuit_breaker_supervisor::{Backoff, Callback, ChildSpec, EventKind, Handle, ShutdownCause, Supervisor, WaitError};
+use circuit_breaker_supervisor::{Backoff, Callback, ChildSpec, EventKind, Handle, OffBy, ShutdownCause, Supervisor, WaitError};
 use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::*;
@@ -266,4 +267,108 @@ fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
     assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "doomed"), "{report}");
     assert_eq!(report.stuck_in.map(|stuck| stuck.callback), Some(Callback::Sink));
     drop(held);
+}
+
+/// A child that is down has nothing to stop, however long it might take; and the others have no more than their own time.
+#[test]
+fn shutdown_of_a_stuck_supervisor_waits_for_nobody_who_is_down() {
+    for patience in [HOUR, Duration::MAX] {
+        let (gate, bar) = gate();
+        let (entered, blocked) = bounded(1);
+        let (deaf, _deaf_gate, started) = stubborn("deaf");
+        let supervisor = Supervisor::builder()
+            .on_event(move |event| {
+                if event.id == "last" {
+                    let _ = entered.try_send(());
+                    bar.wait();
+                }
+            })
+            .child(idler("held").stop_timeout(patience))
+            .child(idler("obedient").stop_timeout(patience))
+            .child(deaf.stop_timeout(50 * MS))
+            .start()
+            .unwrap();
+        let handle = supervisor.handle().clone();
+        take(&started);
+        handle.hold("held").unwrap();
+        wait_off(&handle, "held", OffBy::Operator);
+        handle.add(idler("last")).unwrap();
+        take(&blocked);
+        let (sender, reports) = bounded(1);
+        thread::spawn(move || sender.send(supervisor.shutdown()));
+        let report = take(&reports);
+        assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+        assert!(report.stuck_in.is_some() && !report.has_ended && !report.is_clean(), "{report}");
+        drop(gate);
+        let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    }
+}
+
+#[test]
+fn child_that_is_down_is_not_named_where_the_shutdown_gets_stuck() {
+    let (gate, bar) = gate();
+    let (deaf, _deaf_gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            if matches!(event.kind, EventKind::Overdue { .. }) {
+                bar.wait();
+            }
+        })
+        .child(idler("held"))
+        .child(deaf.stop_timeout(Duration::ZERO))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    take(&started);
+    handle.hold("held").unwrap();
+    wait_off(&handle, "held", OffBy::Operator);
+    let report = supervisor.shutdown();
+    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+}
+
+/// What a sink has made on the supervisor thread, and blocks as it goes.
+#[test]
+fn supervisor_thread_that_does_not_end_makes_no_clean_report() {
+    struct Lingering(Bar);
+    impl Drop for Lingering {
+        fn drop(&mut self) {
+            self.0.wait();
+        }
+    }
+    thread_local! {
+        static MADE: RefCell<Option<Lingering>> = const { RefCell::new(None) };
+    }
+    let (gate, bar) = gate();
+    let supervisor = Supervisor::builder()
+        .name("lingering")
+        .on_event(move |_| {
+            MADE.with_borrow_mut(|made| {
+                made.get_or_insert_with(|| Lingering(bar.clone()));
+            });
+        })
+        .child(ChildSpec::once("child", |_| Ok(())))
+        .start()
+        .unwrap();
+    supervisor.handle().wait_until_gone("child", DEADLINE).unwrap();
+    let report = supervisor.shutdown();
+    assert_eq!(threads_named("lingering"), 1);
+    assert!(!report.has_ended && !report.is_clean(), "{report}");
+    assert_eq!(report.to_string(), "shut down as requested; all children stopped; the supervisor thread has not ended");
+    drop(gate);
+    eventually("the thread ends", || threads_named("lingering") == 0);
+}
+
+#[test]
+fn shutdown_that_is_requested_again_and_again_is_one() {
+    let children = (0..100).map(|number| idler(&number.to_string()));
+    let supervisor = Supervisor::builder().telemetry(()).children(children).start().unwrap();
+    let handle = supervisor.handle().clone();
+    for _ in 0..100_000 {
+        handle.request_shutdown();
+    }
+    let report = supervisor.shutdown_within(HOUR);
+    assert!(report.is_clean(), "{report}");
+    let _ = handle.wait_until_stopped(Duration::ZERO).unwrap();
 }

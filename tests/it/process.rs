@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Handle, Supervisor, capture_panic_locations};
+use circuit_breaker_supervisor::{
+    Callback, ChildSpec, ChildStatus, Handle, OffBy, Simulation, Supervisor, capture_panic_locations,
+};
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
@@ -273,6 +275,77 @@ fn supervisor_may_be_kept_in_a_thread_local() {
     owner.join().unwrap();
     let report = take(&handles).wait_until_stopped(Duration::ZERO).unwrap();
     assert!(report.is_clean(), "the destructor shut it down: {report}");
+    println!("{DONE}");
+}
+
+#[test]
+fn panic_in_the_drop_of_a_body_whose_child_is_gone_is_logged() {
+    if !is_inside() {
+        check_done("process::panic_in_the_drop_of_a_body_whose_child_is_gone_is_logged");
+        return;
+    }
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Error);
+    let bomb = OnDrop(|| panic!("no way to go"));
+    let child = ChildSpec::new("child", move |ctx| {
+        let _ = &bomb;
+        idle(ctx)
+    });
+    let supervisor = Supervisor::builder().telemetry(()).child(child).start().unwrap();
+    let handle = supervisor.handle();
+    handle.hold("child").unwrap();
+    wait_off(handle, "child", OffBy::Operator);
+    handle.remove("child").unwrap();
+    handle.wait_until_gone("child", DEADLINE).unwrap();
+    eventually("it is logged", || LOG.0.lock().iter().any(|line| line.contains("that is gone panicked: no way to go")));
+    println!("{DONE}");
+}
+
+#[test]
+fn simulation_may_be_kept_in_a_thread_local() {
+    thread_local! {
+        static KEPT: RefCell<Option<Simulation>> = const { RefCell::new(None) };
+    }
+    if !is_inside() {
+        check_done("process::simulation_may_be_kept_in_a_thread_local");
+        return;
+    }
+    let owner = thread::spawn(|| {
+        KEPT.with_borrow_mut(|kept| *kept = Some(simulate(Supervisor::builder().child(unused("child")))));
+    });
+    owner.join().unwrap();
+    println!("{DONE}");
+}
+
+#[test]
+fn log_that_blocks_is_a_sink_that_does() {
+    struct Blocking;
+    impl log::Log for Blocking {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if record.args().to_string().contains("sink panicked") {
+                wait_for_the_end();
+            }
+        }
+        fn flush(&self) {}
+    }
+    if !is_inside() {
+        check_done("process::log_that_blocks_is_a_sink_that_does");
+        return;
+    }
+    log::set_logger(&Blocking).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let (child, _strings) = puppet("child");
+    let supervisor = Supervisor::builder()
+        .on_event(|event| assert!(!word(event).starts_with("stop"), "no stops"))
+        .child(child)
+        .start()
+        .unwrap();
+    let report = supervisor.shutdown();
+    assert_eq!(report.stuck_in.as_ref().map(|stuck| stuck.callback), Some(Callback::Sink), "{report}");
+    assert!(!report.is_clean());
     println!("{DONE}");
 }
 

@@ -8,11 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildInfo, ChildResult, ChildSpec, OffBy, ShutdownReport, StopCause, Supervisor, SupervisorBuilder,
+    ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, OffBy, ShutdownReport, StopCause, Supervisor, SupervisorBuilder,
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -160,5 +161,31 @@ fn exit_races_with_a_shutdown() {
         race.chronicle.close(supervisor.handle());
         let report = supervisor.wait();
         race.check(report, StopCause::Shutdown);
+    }
+}
+
+/// What is added is either refused, or known to the supervisor when it ends.
+#[test]
+fn addition_races_a_shutdown() {
+    let mut dice = Dice(11);
+    for _ in rounds(RACES) {
+        let supervisor = Supervisor::builder().telemetry(()).start().unwrap();
+        let handle = supervisor.handle().clone();
+        thread::scope(|scope| {
+            let (ready, go) = bounded::<()>(0);
+            let handle = &handle;
+            scope.spawn(move || {
+                let _ = go.recv();
+                handle.request_shutdown();
+            });
+            drop(ready);
+            dice.dawdle();
+            let _ = handle.add(idler("late"));
+        });
+        let report = supervisor.shutdown();
+        assert!(report.is_clean(), "{report}");
+        if let Some(child) = handle.child("late") {
+            assert_eq!(child.status, ChildStatus::Off { by: OffBy::Shutdown }, "{child}");
+        }
     }
 }
