@@ -12,10 +12,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use circuit_breaker_supervisor::{Backoff, Callback, ChildSpec, EventKind, Handle, OffBy, ShutdownCause, Supervisor, WaitError};
-use crossbeam_channel::{bounded, unbounded};
+use circuit_breaker_supervisor::{
+    Backoff, Callback, ChildSpec, Event, EventKind, Handle, OffBy, ShutdownCause, Supervisor, WaitError,
+};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::support::*;
+
+/// A sink that holds the supervisor thread when it is told of the child `last`; whoever has the receiver hears of it.
+fn holding() -> (impl Fn(&Event) + Send + Sync + 'static, Gate, Receiver<()>) {
+    let (gate, bar) = gate();
+    let (entered, blocked) = bounded(1);
+    let hold = move |event: &Event| {
+        if event.id == "last" {
+            let _ = entered.try_send(());
+            bar.wait();
+        }
+    };
+    (hold, gate, blocked)
+}
 
 /// Everything but a wait answers while the supervisor thread is stuck; a wait ends in time.
 fn check_answers(handle: &Handle, id: &str) {
@@ -140,7 +155,7 @@ fn backoff_that_blocks_delays_neither_answers_nor_the_shutdown() {
 
 /// Blocks as it is dropped.
 #[derive(Debug)]
-struct Sticky(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
+struct Sticky(Sender<()>, Receiver<()>);
 
 impl fmt::Display for Sticky {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,20 +197,9 @@ fn error_whose_drop_blocks_delays_neither_answers_nor_the_shutdown() {
 
 #[test]
 fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
-    let (gate, bar) = gate();
+    let (hold, gate, blocked) = holding();
     let (deaf, deaf_gate, started) = stubborn("deaf");
-    let (entered, blocked) = bounded(1);
-    let supervisor = Supervisor::builder()
-        .stop_timeout(1000 * MS)
-        .on_event(move |event| {
-            if event.id == "last" {
-                let _ = entered.try_send(());
-                bar.wait();
-            }
-        })
-        .child(deaf)
-        .start()
-        .unwrap();
+    let supervisor = Supervisor::builder().stop_timeout(1000 * MS).on_event(hold).child(deaf).start().unwrap();
     let handle = supervisor.handle().clone();
     let ctx = take(&started);
     handle.add(idler("last")).unwrap();
@@ -214,17 +218,11 @@ fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
 
 #[test]
 fn stuck_supervisor_still_has_stop_callbacks_called() {
-    let (gate, bar) = gate();
-    let (entered, blocked) = bounded(1);
+    let (hold, gate, blocked) = holding();
     let (sender, ended) = unbounded();
     let supervisor = Supervisor::builder()
         .stop_timeout(DEADLINE)
-        .on_event(move |event| {
-            if event.id == "last" {
-                let _ = entered.try_send(());
-                bar.wait();
-            }
-        })
+        .on_event(hold)
         .child(ChildSpec::new("reader", move |ctx| {
             let (close, socket) = bounded::<()>(0);
             let _guard = ctx.on_stop(move || drop(close));
@@ -273,16 +271,10 @@ fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
 #[test]
 fn shutdown_of_a_stuck_supervisor_waits_for_nobody_who_is_down() {
     for patience in [HOUR, Duration::MAX] {
-        let (gate, bar) = gate();
-        let (entered, blocked) = bounded(1);
+        let (hold, gate, blocked) = holding();
         let (deaf, _deaf_gate, started) = stubborn("deaf");
         let supervisor = Supervisor::builder()
-            .on_event(move |event| {
-                if event.id == "last" {
-                    let _ = entered.try_send(());
-                    bar.wait();
-                }
-            })
+            .on_event(hold)
             .child(idler("held").stop_timeout(patience))
             .child(idler("obedient").stop_timeout(patience))
             .child(deaf.stop_timeout(50 * MS))
