@@ -66,7 +66,8 @@ impl Supervisor {
 
     /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but gives no child more than `limit` to stop.
     ///
-    /// With zero, all are asked and this returns at once, or within half a second if a callback holds the supervisor thread.
+    /// With zero, all are asked and this returns at once, or as late as [`shutdown`](Supervisor::shutdown) may if a callback holds
+    /// the supervisor thread or it has much to do.
     ///
     /// # Examples
     ///

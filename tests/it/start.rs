@@ -207,6 +207,7 @@ fn start_returns_though_slow_flags_fail_without_end() {
         .telemetry(())
         .poll_interval(MS)
         .enabled(|_| -> bool {
+            // A flag that is slow; nothing hopes that the time suffices. Were it faster, there would be pauses between rounds.
             thread::sleep(MS / 10);
             std::panic::resume_unwind(Box::new("no flags today"))
         })
