@@ -229,19 +229,25 @@ impl Breaker {
             return Err(WaitError::OnSupervisorThread);
         }
         let deadline = shared.map_or_else(|| Clock::System.wait_deadline(timeout), |shared| shared.wait_deadline(timeout));
-        let answer = self.cell.permitted.wait_for(deadline, || {
+        // Kept for as long as this waits: else nobody may be left who knows how the child went.
+        let mut listed = None;
+        let answer = self.cell.news.wait_for(deadline, || {
             if self.is_call_permitted() {
                 return Some(Ok(()));
             }
-            let (shared, row) = self.cell.place.get()?;
-            match (shared.upgrade(), row.upgrade()) {
-                (Some(shared), Some(row)) if row.is_gone() || shared.has_ended() => {
-                    let info = Box::new(row.info(shared.now()));
-                    Some(Err(if row.is_gone() { WaitError::Gone(info) } else { WaitError::Ended(info) }))
-                }
-                (Some(_), Some(_)) => None,
+            if listed.is_none() {
+                let (shared, row) = self.cell.place.get()?;
+                listed = shared.upgrade().zip(row.upgrade());
+            }
+            let Some((shared, row)) = &listed else {
                 // The supervisor has ended, and nobody keeps what was known of it.
-                _ => Some(Err(WaitError::UnknownId(self.cell.id.clone()))),
+                return Some(Err(WaitError::UnknownId(self.cell.id.clone())));
+            };
+            let info = || Box::new(row.info(shared.now()));
+            match () {
+                () if row.is_gone() => Some(Err(WaitError::Gone(info()))),
+                () if shared.has_ended() => Some(Err(WaitError::Ended(info()))),
+                () => None,
             }
         });
         answer.unwrap_or_else(|| Err(WaitError::TimedOut(self.cell.info().map(Box::new))))

@@ -32,7 +32,8 @@ pub(crate) struct Cell {
     threshold: AtomicU32,
     /// Where the child is listed. Weak, since the child's row has this cell.
     pub(crate) place: OnceLock<(Weak<Shared>, Weak<Row>)>,
-    pub(crate) permitted: Watch,
+    /// Tells of all news of the child: those who wait for another one are left asleep.
+    pub(crate) news: Watch,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Cell {
     pub(crate) fn new(id: ChildId) -> Arc<Self> {
         let word = AtomicU64::new(Word::new(0, Word::OPEN).0);
         let threshold = AtomicU32::new(Self::DEFAULT_THRESHOLD);
-        Arc::new(Self { id, word, threshold, place: OnceLock::new(), permitted: Watch::default() })
+        Arc::new(Self { id, word, threshold, place: OnceLock::new(), news: Watch::default() })
     }
 
     pub(crate) fn set_threshold(&self, threshold: u32) {
@@ -108,7 +109,7 @@ impl Cell {
         let _ = self.place.set((shared, row));
     }
 
-    /// Shows what the supervisor knows. What callers have tripped stays so until the supervisor has heard of it.
+    /// Shows what the supervisor knows; the news of it are told by whoever calls this. What callers have tripped stays so until the supervisor has heard of it.
     pub(crate) fn show(&self, view: &View) {
         let state = match view.circuit {
             CircuitState::Open => Word::OPEN,
@@ -116,7 +117,7 @@ impl Cell {
             CircuitState::Closed => Word::CLOSED,
         };
         let shown = Word::new(view.run, state);
-        let before = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let word = Word(word);
             let is_same_run = word.run() == shown.run();
             match state {
@@ -128,9 +129,6 @@ impl Cell {
                 _ => Some(shown.0),
             }
         });
-        if before.is_ok_and(|before| shown.is_permitted() && !Word(before).is_permitted()) {
-            self.permitted.notify();
-        }
     }
 
     /// The child is gone, or was stopped by others than the supervisor thread: open for ever, whatever that thread may still
@@ -138,7 +136,7 @@ impl Cell {
     pub(crate) fn open_for_good(&self) {
         // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into the midst of one.
         self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
-        self.permitted.notify();
+        self.news.notify();
     }
 
     #[inline]

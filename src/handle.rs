@@ -274,7 +274,8 @@ impl Handle {
     /// for what comes of a [`restart`](Handle::restart), take the [`run_number`](ChildInfo::run_number) first and wait for a
     /// greater one.
     ///
-    /// The predicate is called on this thread, with no lock held: once at first, and then at all news of any child. States
+    /// The predicate is called on this thread, with no lock held: once at first, then after each piece of
+    /// news of this child, and a last time when the limit is over: it delays the end of the wait by its own time at most. States
     /// that pass quickly may be missed. Its panics are the caller's.
     ///
     /// # Errors
@@ -306,7 +307,7 @@ impl Handle {
     ) -> Result<ChildInfo, WaitError> {
         self.check_thread()?;
         let row = self.shared.row(id).ok_or_else(|| WaitError::UnknownId(id.into()))?;
-        let answer = self.shared.wait_for(self.shared.wait_deadline(timeout), || {
+        let answer = row.wait_for(self.shared.wait_deadline(timeout), || {
             // Looked at before the child is: what ended afterwards is seen in the next round.
             let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
             let info = row.info(self.shared.now());

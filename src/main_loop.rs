@@ -16,10 +16,7 @@ use crate::{
     threads::Threads,
 };
 
-/// How many messages may follow one another before the ticker is looked at.
-const MESSAGES_PER_TICK: u32 = 64;
-
-/// How long the supervisor thread stays awake after it has let a child go.
+/// How long the supervisor thread stays awake after it has started a run.
 const PATIENCE: Duration = Duration::from_micros(100);
 
 pub(crate) struct MainLoop {
@@ -34,7 +31,9 @@ pub(crate) struct MainLoop {
     is_nested: bool,
     /// How long a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
-    messages_since_tick: u32,
+    /// The last thing was a tick, which does not come twice in a row while there is a message: flags that are slower than the
+    /// poll would leave no turn for anything else.
+    was_tick: bool,
 }
 
 enum Wake {
@@ -51,7 +50,7 @@ impl MainLoop {
         let ticker = polls.then(|| tick(parts.poll_interval));
         let engine = Engine::new(parts, Threads::new(crew.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
-        Self { engine, crew, inbox, ticker, started, is_nested, until: None, messages_since_tick: 0 }
+        Self { engine, crew, inbox, ticker, started, is_nested, until: None, was_tick: false }
     }
 
     /// Supervises until something ends it.
@@ -71,20 +70,22 @@ impl MainLoop {
             }
             match self.next() {
                 Wake::Message(message) => self.engine.handle(message),
-                Wake::Tick => self.engine.begin_round(),
+                Wake::Tick => {
+                    self.was_tick = true;
+                    self.engine.begin_round();
+                }
                 Wake::Timer => {}
             }
         }
     }
 
     /// Waits for the next thing to happen. In a round it does not wait: there is more to do.
+    ///
+    /// Whatever messages come, a tick is taken up after one of them at the latest, and timers are looked at after each.
     fn next(&mut self) -> Wake {
-        self.messages_since_tick += 1;
-        if self.messages_since_tick >= MESSAGES_PER_TICK {
-            self.messages_since_tick = 0;
-            if self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
-                return Wake::Tick;
-            }
+        let was_tick = std::mem::take(&mut self.was_tick);
+        if !was_tick && self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
+            return Wake::Tick;
         }
         if let Ok(message) = self.inbox.try_recv() {
             return Wake::Message(message);
@@ -92,14 +93,13 @@ impl MainLoop {
         if self.engine.is_in_round() {
             return Wake::Timer;
         }
-        self.messages_since_tick = 0;
+        let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
+        let deadline = deadlines.into_iter().fold(None, deadline::sooner);
         if self.engine.take_let_go() {
-            if let Some(message) = self.try_patiently() {
+            if let Some(message) = self.try_patiently(deadline) {
                 return Wake::Message(message);
             }
         }
-        let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
-        let deadline = deadlines.into_iter().fold(None, deadline::sooner);
         match (&self.ticker, deadline) {
             // One channel wakes whoever waits for it faster than a selection of one does.
             (None, None) => received(self.inbox.recv()),
@@ -119,10 +119,11 @@ impl MainLoop {
         }
     }
 
-    /// Tries the inbox for a while after a child was let go, which may crash at once. Being parked and woken again costs several
+    /// Tries the inbox for a while after a run was started, which may crash at once. Being parked and woken again costs several
     /// times what a restart does, and so it does on the other side, which would then have to wait for long, too.
-    fn try_patiently(&self) -> Option<Message> {
+    fn try_patiently(&self, deadline: Option<Instant>) -> Option<Message> {
         let until = self.engine.now() + PATIENCE;
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
         loop {
             for _ in 0..32 {
                 if let Ok(message) = self.inbox.try_recv() {

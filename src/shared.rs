@@ -57,6 +57,7 @@ pub(crate) struct Shared {
     /// The supervisor thread has taken notice of the shutdown.
     acknowledged: AtomicBool,
     pub(crate) doing: Doing,
+    /// Tells of the shutdown and the end. News of a child are told by the child's own.
     watch: Watch,
     end: Mutex<Option<ShutdownReport>>,
 }
@@ -273,7 +274,7 @@ impl Shared {
         row.cell.show(&view);
         let before = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
         drop(state);
-        self.watch.notify();
+        row.cell.news.notify();
         before
     }
 
@@ -290,7 +291,7 @@ impl Shared {
         row.cell.show(&view);
         drop(state);
         drop(closing);
-        self.watch.notify();
+        row.cell.news.notify();
         Ok(())
     }
 
@@ -301,9 +302,8 @@ impl Shared {
         directory.keys.remove(&row.id);
         let row = directory.rows.remove(&row.key)?;
         row.state.lock().gone = true;
-        row.cell.open_for_good();
         drop(directory);
-        self.watch.notify();
+        row.cell.open_for_good();
         Some(row)
     }
 
@@ -334,6 +334,7 @@ impl Shared {
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
         drop(unused);
+        // Those who wait for a child hear of it by the child's breaker.
         self.open_breakers_for_good();
         self.watch.notify();
     }
@@ -353,8 +354,7 @@ impl Shared {
         self.end.lock().is_some()
     }
 
-    /// Waits until `check` has an answer, asking again at all news; at the deadline it is asked for the last time. It is
-    /// called with no lock held.
+    /// Waits for news of the supervisor itself: its shutdown, and its end. Else as [`Watch::wait_for`].
     pub(crate) fn wait_for<T>(&self, deadline: Option<Instant>, check: impl FnMut() -> Option<T>) -> Option<T> {
         self.watch.wait_for(deadline, check)
     }
@@ -406,6 +406,12 @@ impl Row {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.state.lock().gone
+    }
+
+    /// Waits for news of this child: of what it does, of its going, and of the end of its supervisor. Else as
+    /// [`Watch::wait_for`].
+    pub(crate) fn wait_for<T>(&self, deadline: Option<Instant>, check: impl FnMut() -> Option<T>) -> Option<T> {
+        self.cell.news.wait_for(deadline, check)
     }
 }
 
