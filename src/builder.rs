@@ -277,12 +277,12 @@ impl SupervisorBuilder {
         let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
         let crew = Crew::new(shared.number);
         let its = (shared.clone(), crew.clone());
-        let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1, Duration::MAX));
+        let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1));
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
         crew.supervise_here(|| {
             supervise(&shared, &crew, inbox, || MainLoop::new(self.parts(&shared, cloned), crew.clone(), None).run());
             // Only after the supervisor has died of a fault of its own is there anybody to wait for.
-            crew.join_all();
+            crew.wait_for_children();
         });
         if let Some(report) = shared.end() {
             cause = report.cause;

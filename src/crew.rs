@@ -3,9 +3,9 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, btree_map},
-    io, mem,
-    sync::Arc,
-    thread::{self, JoinHandle},
+    io,
+    sync::{Arc, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     lineage::Lineage,
     report::Unstopped,
     sync::channel::bounded,
+    unwind,
     worker::{Phase, Post, Thread, drop_body, work},
 };
 
@@ -29,8 +30,8 @@ thread_local! {
 
 /// All threads of one supervisor.
 ///
-/// Whoever asks a thread to end waits for the word that it is gone, and joins it only then: a join before that word would wait
-/// for as long as the destructors of the thread's thread-local variables take.
+/// None of them is ever joined. A join has no limit, and lasts for as long as the destructors of pthread keys take, which C
+/// libraries set and which run after a thread has said that it is gone. Whoever waits for a thread waits for that word.
 pub(crate) struct Crew {
     lineage: Lineage,
     roll: Mutex<Roll>,
@@ -41,10 +42,11 @@ pub(crate) struct Crew {
 #[derive(Default)]
 struct Roll {
     next: u64,
-    threads: BTreeMap<ThreadNumber, Entry>,
+    /// Those that are alive.
+    threads: BTreeMap<ThreadNumber, Arc<Thread>>,
     /// How many threads of children are alive, for each stop timeout.
     alive: BTreeMap<Duration, usize>,
-    /// All threads are on their way out: it is told only when those have gone that may take the longest.
+    /// The supervisor thread waits for all of them, and hears when those have gone that may take the longest.
     is_closing: bool,
     /// Nothing is spawned any more.
     sealed: bool,
@@ -67,18 +69,12 @@ impl Roll {
                 alive.remove();
             }
         }
-        !self.is_closing || self.longest_stop_timeout() != longest
+        self.is_closing && self.longest_stop_timeout() != longest
     }
 
     fn longest_stop_timeout(&self) -> Option<Duration> {
         self.alive.last_key_value().map(|(timeout, _)| *timeout)
     }
-}
-
-struct Entry {
-    thread: Arc<Thread>,
-    join: Option<JoinHandle<()>>,
-    is_gone: bool,
 }
 
 struct Farewell {
@@ -89,6 +85,20 @@ struct Farewell {
 impl Drop for Farewell {
     fn drop(&mut self) {
         self.crew.is_gone(&self.thread);
+    }
+}
+
+/// Calls user code of which nobody knows how long it takes, such as a logger, on a thread of its own, and waits for it no longer
+/// than this. Without a thread it is not called.
+pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
+    let (sender, done) = mpsc::channel::<()>();
+    #[expect(clippy::disallowed_methods, reason = "it belongs to no supervisor")]
+    let spawned = thread::Builder::new().name("supervisor:log".into()).spawn(move || {
+        let _ = unwind::catch(f);
+        drop(sender);
+    });
+    if spawned.is_ok() {
+        let _ = done.recv_timeout(limit);
     }
 }
 
@@ -127,14 +137,14 @@ impl Crew {
             builder = builder.stack_size(bytes);
         }
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        let join = builder.spawn(move || {
+        builder.spawn(move || {
             FAREWELL.set(Some(Farewell { crew: crew.clone(), thread: its.clone() }));
             crew.lineage.adopt();
             main(&its);
             its.enter(Phase::Ending);
         })?;
         roll.is_alive(&thread);
-        roll.threads.insert(number, Entry { thread, join: Some(join), is_gone: false });
+        roll.threads.insert(number, thread);
         Ok(())
     }
 
@@ -209,7 +219,7 @@ impl Crew {
 
     /// The children that have a thread, the last first.
     fn posts(&self) -> Vec<Arc<Post>> {
-        let mut posts: Vec<_> = self.roll.lock().threads.values().filter_map(|entry| entry.thread.post.clone()).collect();
+        let mut posts: Vec<_> = self.roll.lock().threads.values().filter_map(|thread| thread.post.clone()).collect();
         posts.sort_by_key(|post| std::cmp::Reverse(post.link.key));
         posts.dedup_by_key(|post| post.link.key);
         posts
@@ -217,46 +227,16 @@ impl Crew {
 
     fn is_gone(&self, thread: &Thread) {
         let mut roll = self.roll.lock();
-        let detached = match roll.threads.get_mut(&thread.number) {
-            // Nobody joins one that was let go.
-            Some(entry) if entry.join.is_none() => roll.threads.remove(&thread.number),
-            Some(entry) => {
-                entry.is_gone = true;
-                None
-            }
-            None => None,
-        };
+        roll.threads.remove(&thread.number);
         let is_told = roll.is_gone(thread);
         drop(roll);
-        drop(detached);
         self.left.notify_all();
         if let Some(post) = thread.post.as_ref().filter(|_| is_told) {
-            let _ = post.link.handle.shared().tell(Message::ThreadGone(thread.number));
+            let _ = post.link.handle.shared().tell(Message::ThreadGone);
         }
     }
 
-    /// Joins a thread that has said that it is gone.
-    pub(crate) fn reap(&self, number: ThreadNumber) {
-        let entry = self.roll.lock().threads.remove(&number);
-        if let Some(join) = entry.and_then(|entry| entry.join) {
-            // No result: user code runs under a guard.
-            let _ = join.join();
-        }
-    }
-
-    /// Joins all threads that have said that they are gone.
-    fn reap_all(&self) {
-        let mut roll = self.roll.lock();
-        let (gone, left) = mem::take(&mut roll.threads).into_iter().partition(|(_, entry)| entry.is_gone);
-        roll.threads = left;
-        drop(roll);
-        let gone: BTreeMap<ThreadNumber, Entry> = gone;
-        for join in gone.into_values().filter_map(|entry| entry.join) {
-            let _ = join.join();
-        }
-    }
-
-    /// All threads are told to leave: who waits for their end needs not hear of each.
+    /// From now on the supervisor thread waits for all threads.
     pub(crate) fn close(&self) {
         self.roll.lock().is_closing = true;
     }
@@ -270,9 +250,9 @@ impl Crew {
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let roll = self.roll.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
-        for entry in roll.threads.values().filter(|entry| !entry.is_gone) {
-            let Some(post) = &entry.thread.post else { continue };
-            let phase = entry.thread.phase();
+        for thread in roll.threads.values() {
+            let Some(post) = &thread.post else { continue };
+            let phase = thread.phase();
             let told_at = post.told_at();
             let child = children.entry(post.link.key).or_insert_with(|| Unstopped {
                 id: post.link.id.clone(),
@@ -285,43 +265,33 @@ impl Crew {
         children.into_values().collect()
     }
 
-    /// Lets go of all threads, and spawns no more: those that are gone are joined, the others detached. These stay on the
-    /// roll until they are gone: whoever looks later, such as a supervisor thread that was stuck, names them too.
+    /// Tells all threads to leave, and spawns no more. Those that are alive stay on the roll until they are gone: whoever looks
+    /// later, such as a supervisor thread that was stuck, names them too.
     pub(crate) fn dismiss(&self) {
         self.roll.lock().sealed = true;
-        self.reap_all();
         // A run that ends only now finds nobody to tell its thread what to do next.
         for post in self.posts() {
             post.seal();
             post.leave(false);
         }
-        let mut roll = self.roll.lock();
-        let alive = roll.threads.values_mut().filter(|entry| !entry.is_gone && entry.thread.post.is_some());
-        let detached: Vec<_> = alive.filter_map(|entry| entry.join.take()).collect();
-        drop(roll);
-        drop(detached);
     }
 
-    /// Waits until the threads of all children are gone, and joins them.
-    pub(crate) fn join_all(&self) {
+    /// Waits until the threads of all children are gone, however long that takes.
+    pub(crate) fn wait_for_children(&self) {
         let mut roll = self.roll.lock();
         while !roll.alive.is_empty() {
             self.left.wait(&mut roll);
         }
-        drop(roll);
-        self.reap_all();
     }
 
-    /// Waits until the supervisor's own thread is gone too, and joins it. Returns whether it is.
-    pub(crate) fn join_supervisor(&self, deadline: Instant) -> bool {
+    /// Waits until the supervisor's own thread is gone too. Returns whether it is.
+    pub(crate) fn wait_for_supervisor(&self, deadline: Instant) -> bool {
         let mut roll = self.roll.lock();
-        while roll.threads.values().any(|entry| !entry.is_gone && entry.thread.post.is_none()) {
+        while roll.threads.values().any(|thread| thread.post.is_none()) {
             if self.left.wait_until(&mut roll, deadline).timed_out() {
                 return false;
             }
         }
-        drop(roll);
-        self.reap_all();
         true
     }
 }
@@ -397,7 +367,7 @@ mod tests {
         assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
         crew.dismiss();
         assert!(dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()), "the body is dropped");
-        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::ThreadGone(_))));
+        crew.wait_for_children();
         assert!(!post.go(2, 0), "nothing runs any more");
     }
 

@@ -18,7 +18,7 @@ use crate::{
     exit::{Exit, Failure, Panic},
     handle::Handle,
     id::ChildId,
-    inbox::{Message, Order, RunEnd, ThreadNumber},
+    inbox::{Message, Order, RunEnd},
     key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
     roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Report, Roster},
@@ -63,8 +63,6 @@ pub(crate) trait Workers {
     fn heartbeats(&self, post: &Self::Post) -> Heartbeats;
     /// A shutdown begins: all are to end.
     fn close(&mut self);
-    /// A thread has nothing left to do but to be joined.
-    fn thread_gone(&mut self, number: ThreadNumber);
     /// The children that are not gone, in list order. All were told to stop `since`, if not before.
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped>;
     /// Lets go of all.
@@ -192,7 +190,7 @@ impl<W: Workers> Engine<W> {
             Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
             Message::Called { key, run, callback, panic } => self.note_call(key, run, callback, panic),
-            Message::ThreadGone(number) => self.desk.workers.thread_gone(number),
+            Message::ThreadGone => {}
             Message::CheckNow => self.roster.begin_round(),
             Message::Add { key, spec } => {
                 match self.desk.shared.row_of(key) {
@@ -335,7 +333,6 @@ impl<W: Workers> Engine<W> {
                     has_run_ended = true;
                     self.run_ended(end);
                 }
-                Message::ThreadGone(number) => self.desk.workers.thread_gone(number),
                 Message::Called { key, run, callback, panic } => {
                     self.note_call(key, run, callback, panic);
                 }

@@ -44,8 +44,8 @@ pub(crate) enum Message {
         callback: Callback,
         panic: Option<Panic>,
     },
-    /// A thread has nothing left to do but to be joined.
-    ThreadGone(ThreadNumber),
+    /// In a shutdown: the threads are gone that might have taken the longest.
+    ThreadGone,
     CheckNow,
     Add {
         key: Key,

@@ -28,7 +28,6 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-#[must_use = "it names the children that did not stop"]
 pub struct ShutdownReport {
     /// Why the supervisor ended.
     pub cause: ShutdownCause,

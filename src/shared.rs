@@ -26,10 +26,7 @@ use crate::{
     report::{ShutdownCause, ShutdownReport, StuckIn},
     roster::Bar,
     snapshot::ChildInfo,
-    sync::{
-        Mutex, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, OnceLock, RwLock, atomic::Ordering},
     unwind,
     watch::Watch,
 };
@@ -54,8 +51,8 @@ pub(crate) struct Shared {
     closing: Mutex<Option<Duration>>,
     /// Why it shuts down, if nobody asked for it.
     given_up: Mutex<Option<ShutdownCause>>,
-    /// The supervisor thread has taken notice of the shutdown.
-    acknowledged: AtomicBool,
+    /// When the supervisor thread took notice of the shutdown.
+    acknowledged: OnceLock<Instant>,
     pub(crate) doing: Doing,
     /// Tells of the shutdown and the end. News of a child are told by the child's own.
     watch: Watch,
@@ -127,7 +124,7 @@ impl Shared {
             directory: RwLock::default(),
             closing: Mutex::new(None),
             given_up: Mutex::new(None),
-            acknowledged: AtomicBool::new(false),
+            acknowledged: OnceLock::new(),
             doing: Doing::default(),
             watch: Watch::default(),
             end: Mutex::new(None),
@@ -230,13 +227,13 @@ impl Shared {
 
     /// The supervisor thread says that it has noticed the shutdown.
     pub(crate) fn acknowledge(&self) {
-        self.acknowledged.store(true, Ordering::Release);
+        let _ = self.acknowledged.set(self.now());
         self.watch.notify();
     }
 
-    /// Whether the supervisor thread has noticed the shutdown, or ended.
-    pub(crate) fn is_acknowledged(&self) -> bool {
-        self.acknowledged.load(Ordering::Acquire) || self.has_ended()
+    /// When the supervisor thread noticed the shutdown, if it has.
+    pub(crate) fn acknowledged_at(&self) -> Option<Instant> {
+        self.acknowledged.get().copied()
     }
 
     /// A child's whole id: with those of the children in whose supervisors it is.

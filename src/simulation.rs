@@ -21,7 +21,7 @@ use crate::{
     exit::{Exit, Failure},
     handle::Handle,
     id::ChildId,
-    inbox::{Message, RunEnd, ThreadNumber},
+    inbox::{Message, RunEnd},
     key::Key,
     lineage::Lineage,
     report::{Unstopped, UnstoppedPhase},
@@ -558,8 +558,6 @@ impl Workers for Script {
     }
 
     fn close(&mut self) {}
-
-    fn thread_gone(&mut self, _number: ThreadNumber) {}
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let unstopped = |child: &Scripted| {

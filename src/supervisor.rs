@@ -7,21 +7,29 @@ use std::{
 };
 
 use crate::{
-    builder::SupervisorBuilder, clock::system_now, crew::Crew, deadline, handle::Handle, lineage, report::ShutdownReport,
-    shared::Shared, telemetry::TARGET, unwind,
+    builder::SupervisorBuilder,
+    clock::system_now,
+    crew::{Crew, within_limit},
+    deadline,
+    handle::Handle,
+    lineage,
+    report::ShutdownReport,
+    shared::Shared,
+    telemetry::TARGET,
 };
 
-/// How long the supervisor thread may take to notice a shutdown before it counts as stuck, and its children are stopped
-/// without it.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the supervisor thread may be in one call of user code, or take to notice a shutdown, before it counts as stuck and
+/// its children are stopped without it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a shutdown looks at what the supervisor thread does.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How much longer than the children's stop timeouts a shutdown waits for a callback that holds the supervisor thread.
+/// How much longer than the children may take a shutdown waits for a supervisor thread that is stuck, or whose limit is over: it
+/// may just have been about to end.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// How much longer it waits for a supervisor thread that has much to do, or is itself ending.
+/// How much longer it waits for a supervisor thread that is at work.
 const LATENESS: Duration = Duration::from_secs(5);
 
 /// Keeps its children alive until it is shut down, waited for, or dropped.
@@ -52,22 +60,27 @@ impl Supervisor {
 
     /// Asks all children to stop, waits for them together, and returns who did not.
     ///
-    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default, so this takes at most the
-    /// longest of them and up to half a second, or five if the supervisor thread has that much to do. Afterwards no thread of the
-    /// supervisor is alive except those that the report names, and nothing restarts. A thread cannot be killed: a child that never
-    /// stops stays, and ends with the process.
+    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default: this waits for every
+    /// thread that is alive until then, and not for the timeouts of children that are down. Afterwards no thread of a child is
+    /// alive except those that the report names, and nothing restarts. A thread cannot be killed: a child that never stops
+    /// stays, and ends with the process. A report that is not [clean](ShutdownReport::is_clean) is logged as well.
     ///
-    /// If a callback holds the supervisor thread, the children are stopped without it, and the report names that callback. On
-    /// the supervisor's own thread or on a thread of one of its children, where waiting would be waiting for oneself, this only
-    /// asks, and the report names those that run.
+    /// When all children have stopped or had their time, the supervisor thread may still have events to tell, and is waited
+    /// for as long as it is at work, up to 5 s. It is *stuck* if one call of a callback has lasted for 1 s, or if it has not
+    /// noticed the shutdown for so long. Then the children are stopped from this thread, in no order and with their stop
+    /// timeouts from then on, and the report names the callback.
+    ///
+    /// On the supervisor's own thread or on a thread of one of its children, where waiting would be waiting for oneself, this
+    /// only asks, and the report names those that run.
     pub fn shutdown(mut self) -> ShutdownReport {
         self.end(Duration::MAX)
     }
 
-    /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but gives no child more than `limit` to stop.
+    /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but within `limit`, which is for all of it: when it is over, no
+    /// child is waited for any longer, and one that has not been asked to stop yet is asked at once.
     ///
-    /// With zero, all are asked and this returns at once, or as late as [`shutdown`](Supervisor::shutdown) may if a callback holds
-    /// the supervisor thread or it has much to do.
+    /// With zero, all are asked, and those that do not stop at once are named. A supervisor thread that is still at work or
+    /// stuck when the limit is over makes this up to 1 s longer.
     ///
     /// # Examples
     ///
@@ -118,48 +131,63 @@ impl Supervisor {
 
     fn end(&mut self, limit: Duration) -> ShutdownReport {
         self.is_done = true;
-        let since = system_now();
+        let asked_at = system_now();
+        self.shared.request_shutdown(limit);
         if lineage::is_within(self.shared.number) {
-            self.shared.request_shutdown(limit);
-            return self.report_meanwhile(since);
+            return self.report_meanwhile(asked_at);
         }
-        stop_children(&self.shared, &self.crew, limit);
-        if let Some(mut report) = self.await_end(since, limit) {
-            // Destructors of thread-local variables that callbacks have made may run on it.
-            report.has_ended = self.crew.join_supervisor(system_now() + LATENESS);
-            return report;
+        let report = match self.await_end(asked_at, limit) {
+            Some(mut report) => {
+                // Destructors of thread-local variables that callbacks have made may run on it.
+                report.has_ended = self.crew.wait_for_supervisor(system_now() + PATIENCE);
+                report
+            }
+            None => {
+                let report = self.report_meanwhile(asked_at);
+                // A supervisor thread that comes back finds that its threads were told to leave, and nothing left to do.
+                self.crew.dismiss();
+                report
+            }
+        };
+        if !report.is_clean() {
+            // The caller may not look at the report.
+            let line = format!("{}: {report}", self.shared.name);
+            within_limit(SLACK, move || log::warn!(target: TARGET, "{line}"));
         }
-        let report = self.report_meanwhile(since);
-        // A supervisor thread that comes back finds its threads let go, and nothing left to do.
-        self.crew.dismiss();
         report
     }
 
-    /// Waits for the supervisor thread to end, for as long as the children whose threads are alive may take to stop. Then it may
-    /// still be late, but not be held by one call of user code. Such a call is noticed before, and the children stopped without it.
-    fn await_end(&self, since: Instant, limit: Duration) -> Option<ShutdownReport> {
-        let (mut call, mut call_since, mut is_seized) = (None, since, false);
-        let mut late_since = None;
+    /// Waits for the supervisor thread to end: until every thread of a child is gone or has had its time, and then a little for
+    /// the supervisor thread itself. One that is stuck is noticed before, and the children are stopped without it.
+    fn await_end(&self, asked_at: Instant, limit: Duration) -> Option<ShutdownReport> {
+        let limit_at = deadline::after(asked_at, limit);
+        let mut watch = StuckWatch::new(&self.shared, asked_at);
+        let (mut taken_over_at, mut late_since) = (None, None);
         loop {
             if let Some(report) = self.shared.wait_for(deadline::after(system_now(), LOOK), || self.shared.end()) {
                 return Some(report);
             }
             let now = system_now();
-            let before = std::mem::replace(&mut call, self.shared.call_in_progress());
-            let is_held = call.is_some() && call == before;
-            if !is_held {
-                call_since = now;
-            } else if !std::mem::replace(&mut is_seized, true) {
-                self.shared.open_breakers_for_good();
-                self.crew.seize(now);
+            let is_stuck = watch.is_stuck(now);
+            let noticed_at = self.shared.acknowledged_at();
+            // Whoever was not asked yet when the limit is over is asked at once.
+            let is_limit_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
+            if taken_over_at.is_none() && (is_stuck || is_limit_over && noticed_at.is_none()) {
+                taken_over_at = Some(now);
+                take_over(&self.shared, &self.crew);
             }
+            // Since when the children know of it; those that were to hear of it from a stuck thread do so since it was noticed.
+            let since = noticed_at.or(taken_over_at).unwrap_or(now);
             let longest = self.crew.longest_stop_timeout();
-            if longest.is_some_and(|timeout| !deadline::is_reached(deadline::after(since, timeout.min(limit)), now)) {
+            let until = longest.map(|timeout| deadline::sooner(deadline::after(since, timeout), limit_at));
+            if until.is_some_and(|until| !deadline::is_reached(until, now)) {
                 late_since = None;
                 continue;
             }
             let late_for = now - *late_since.get_or_insert(now);
-            if late_for >= LATENESS || late_for >= SLACK && now - call_since >= SLACK {
+            let is_hopeless = is_stuck || taken_over_at.is_some();
+            let is_limit_long_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, PATIENCE)), now);
+            if late_for >= LATENESS || late_for >= SLACK && is_hopeless || is_limit_long_over {
                 return None;
             }
         }
@@ -172,15 +200,43 @@ impl Supervisor {
     }
 }
 
-/// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or without it.
-pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>, limit: Duration) {
-    let until = deadline::after(system_now(), PATIENCE);
-    shared.request_shutdown(limit);
-    if shared.wait_for(until, || shared.is_acknowledged().then_some(())).is_none() {
-        // That thread cannot show that they stop.
-        shared.open_breakers_for_good();
-        crew.seize(system_now());
+/// Looks again and again whether a supervisor thread is stuck: in one call of user code, or without having noticed a shutdown.
+struct StuckWatch<'a> {
+    shared: &'a Shared,
+    asked_at: Instant,
+    /// The call that was in progress at the last look, and the look at which it was seen first.
+    call: Option<(u64, Instant)>,
+}
+
+impl<'a> StuckWatch<'a> {
+    fn new(shared: &'a Shared, asked_at: Instant) -> Self {
+        Self { shared, asked_at, call: None }
     }
+
+    fn is_stuck(&mut self, now: Instant) -> bool {
+        let before = self.call;
+        self.call = self.shared.call_in_progress().map(|call| match before {
+            Some((same, since)) if same == call => (call, since),
+            _ => (call, now),
+        });
+        let is_held = self.call.is_some_and(|(_, since)| now - since >= PATIENCE);
+        is_held || self.shared.acknowledged_at().is_none() && now - self.asked_at >= PATIENCE
+    }
+}
+
+/// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or without it.
+pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>) {
+    shared.request_shutdown(Duration::MAX);
+    let until = deadline::after(system_now(), PATIENCE);
+    if shared.wait_for(until, || shared.acknowledged_at().map(drop).or(shared.end().map(drop))).is_none() {
+        take_over(shared, crew);
+    }
+}
+
+/// Stops the children without the supervisor thread, which is stuck and cannot show that they stop.
+fn take_over(shared: &Shared, crew: &Arc<Crew>) {
+    shared.open_breakers_for_good();
+    crew.seize(system_now());
 }
 
 impl Drop for Supervisor {
@@ -188,11 +244,7 @@ impl Drop for Supervisor {
         if self.is_done {
             return;
         }
-        let within = lineage::is_within(self.shared.number);
-        let report = self.end(Duration::MAX);
-        if !within && !report.is_clean() {
-            let _ = unwind::catch(|| log::warn!(target: TARGET, "{}: {report}", self.shared.name));
-        }
+        self.end(Duration::MAX);
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    child::Job, clock::system_now, context::Link, crew::Crew, deadline, engine::Workers, exit::Failure, inbox::ThreadNumber,
-    report::Unstopped, roster::Heartbeats, worker::Post,
+    child::Job, clock::system_now, context::Link, crew::Crew, deadline, engine::Workers, exit::Failure, report::Unstopped,
+    roster::Heartbeats, worker::Post,
 };
 
 /// How long what found no thread waits before it is tried again.
@@ -98,10 +98,6 @@ impl Workers for Threads {
 
     fn close(&mut self) {
         self.crew.close();
-    }
-
-    fn thread_gone(&mut self, number: ThreadNumber) {
-        self.crew.reap(number);
     }
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {

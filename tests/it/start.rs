@@ -140,12 +140,13 @@ fn threads_bear_the_names_of_their_children_and_supervisor() {
         .name("ingest")
         .on_event(move |event| drop(supervisors.send((word(event), current()))))
         .child(ChildSpec::new("db", move |ctx| {
-            let _ = names.send((String::from("body"), current()));
-            let (called, names) = (unbounded(), names.clone());
+            let (called, its) = (unbounded(), names.clone());
             let _guard = ctx.on_stop(move || {
-                let _ = names.send((String::from("callback"), current()));
+                let _ = its.send((String::from("callback"), current()));
                 called.0.send(())
             });
+            // Only now: one that is set after the stop is called on this thread.
+            let _ = names.send((String::from("body"), current()));
             // Until the callback has been called: a run that ends sooner takes it back.
             called.1.recv()?;
             Ok(())
