@@ -204,7 +204,7 @@ impl SupervisorBuilder {
         warn_of_abort();
         let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
         let (shared, inbox) = self.share(&name, None, Clock::System);
-        let crew = Crew::new(shared.number);
+        let crew = Crew::new(&shared);
         let (started, first_round) = bounded(1);
         // A spawn that fails drops the closure that it was given; so the builder waits outside of it.
         let slot = Arc::new(Mutex::new(Some(self)));
@@ -275,7 +275,7 @@ impl SupervisorBuilder {
         }
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
         let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
-        let crew = Crew::new(shared.number);
+        let crew = Crew::new(&shared);
         let its = (shared.clone(), crew.clone());
         let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1));
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
@@ -473,7 +473,7 @@ mod tests {
     fn supervisor_that_dies_says_so_to_everybody() {
         let builder = SupervisorBuilder::new().child(ChildSpec::new("left", |_| Ok(())));
         let (shared, inbox) = builder.share("fragile", None, Clock::System);
-        let crew = Crew::new(shared.number);
+        let crew = Crew::new(&shared);
         let handle = Handle::new(shared.clone());
         handle.add(ChildSpec::new("waiting", |_| Ok(()))).unwrap();
         supervise(&shared, &crew, inbox, || panic!("a fault of the crate's own"));

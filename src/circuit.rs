@@ -166,7 +166,7 @@ pub(crate) struct View {
     pub(crate) status: ChildStatus,
     pub(crate) circuit: CircuitState,
     pub(crate) attempt_count: u32,
-    /// The present or last run; 0 before the first.
+    /// The present or last run, counted from 1 over the starts of this child; 0 before the first.
     pub(crate) run: u64,
     /// Since when it runs.
     pub(crate) since: Option<Instant>,
@@ -366,17 +366,21 @@ impl Circuit {
         self.flag = on;
     }
 
-    pub(crate) fn begin(&mut self, run: u64, now: Instant) {
-        debug_assert!(self.run.is_none() && run > self.last_run, "one run at a time, with rising numbers");
-        self.run = Some(Run { since: now, healthy: false, told: None, overdue: false, watch: None });
-        self.last_run = run;
+    /// There is a thread that waits for the start signal.
+    pub(crate) fn got_thread(&mut self) {
         self.retired = false;
     }
 
+    pub(crate) fn begin(&mut self, now: Instant) {
+        debug_assert!(self.run.is_none(), "one run at a time");
+        self.run = Some(Run { since: now, healthy: false, told: None, overdue: false, watch: None });
+        self.last_run += 1;
+    }
+
     /// Takes back a `begin` that nobody was told of.
-    pub(crate) fn unbegin(&mut self, last_run: u64) {
+    pub(crate) fn unbegin(&mut self) {
         self.run = None;
-        self.last_run = last_run;
+        self.last_run -= 1;
     }
 
     /// The word to go is being given, later than `begin` by the time that a thread and the sinks took.
@@ -480,9 +484,9 @@ impl Circuit {
         ended
     }
 
-    /// There was no thread for the run that has just begun: a failure, whatever the restart policy, of a body that never ran.
+    /// There was no thread for the next run: a failure, whatever the restart policy, of a run that nobody saw begin.
     pub(crate) fn end_without_thread(&mut self, now: Instant, backoff: impl FnOnce(u32) -> Duration) -> Ended {
-        self.run = None;
+        self.last_run += 1;
         let mut ended = Ended {
             newly_healthy: false,
             cause: StopCause::NotSpawned,

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
@@ -17,7 +18,8 @@ use crate::{
     key::Key,
     lineage::Lineage,
     report::Unstopped,
-    sync::channel::bounded,
+    shared::Shared,
+    sync::{atomic::Ordering, channel::bounded},
     unwind,
     worker::{Phase, Post, Thread, drop_body, work},
 };
@@ -34,6 +36,8 @@ thread_local! {
 /// libraries set and which run after a thread has said that it is gone. Whoever waits for a thread waits for that word.
 pub(crate) struct Crew {
     lineage: Lineage,
+    /// The supervisor thread's.
+    inbox: Sender<Message>,
     roll: Mutex<Roll>,
     /// A thread has gone.
     left: Condvar,
@@ -54,16 +58,16 @@ struct Roll {
 
 impl Roll {
     fn is_alive(&mut self, thread: &Thread) {
-        if let Some(post) = &thread.post {
-            *self.alive.entry(post.stop_timeout).or_default() += 1;
+        if let Some(child) = &thread.child {
+            *self.alive.entry(child.stop_timeout).or_default() += 1;
         }
     }
 
     /// Returns whether the supervisor thread has to know.
     fn is_gone(&mut self, thread: &Thread) -> bool {
-        let Some(post) = &thread.post else { return false };
+        let Some(child) = &thread.child else { return false };
         let longest = self.longest_stop_timeout();
-        if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(post.stop_timeout) {
+        if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(child.stop_timeout) {
             *alive.get_mut() -= 1;
             if *alive.get() == 0 {
                 alive.remove();
@@ -103,10 +107,10 @@ pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
 }
 
 impl Crew {
-    /// The threads of the supervisor of this number, which itself works for those of `outer`.
-    pub(crate) fn new(number: u64) -> Arc<Self> {
-        let lineage = Lineage::of(number);
-        Arc::new(Self { lineage, roll: Mutex::default(), left: Condvar::new() })
+    /// The threads of this supervisor, which itself works for those that this thread works for.
+    pub(crate) fn new(shared: &Shared) -> Arc<Self> {
+        let (lineage, inbox) = (Lineage::of(shared.number), shared.inbox().clone());
+        Arc::new(Self { lineage, inbox, roll: Mutex::default(), left: Condvar::new() })
     }
 
     /// Supervises on this thread, which is that of an outer supervisor's child.
@@ -130,7 +134,7 @@ impl Crew {
         }
         let number = ThreadNumber(roll.next);
         roll.next += 1;
-        let thread = Arc::new(Thread::new(number, post));
+        let thread = Arc::new(Thread::new(number, post.as_ref()));
         let (crew, its) = (self.clone(), thread.clone());
         let mut builder = thread::Builder::new().name(name);
         if let Some(bytes) = stack_size {
@@ -219,7 +223,8 @@ impl Crew {
 
     /// The children that have a thread, the last first.
     fn posts(&self) -> Vec<Arc<Post>> {
-        let mut posts: Vec<_> = self.roll.lock().threads.values().filter_map(|thread| thread.post.clone()).collect();
+        let mut posts: Vec<_> =
+            self.roll.lock().threads.values().filter_map(|thread| thread.child.as_ref()?.post.upgrade()).collect();
         posts.sort_by_key(|post| std::cmp::Reverse(post.link.key));
         posts.dedup_by_key(|post| post.link.key);
         posts
@@ -231,8 +236,9 @@ impl Crew {
         let is_told = roll.is_gone(thread);
         drop(roll);
         self.left.notify_all();
-        if let Some(post) = thread.post.as_ref().filter(|_| is_told) {
-            let _ = post.link.handle.shared().tell(Message::ThreadGone);
+        if is_told {
+            // A supervisor that has ended does not listen.
+            let _ = self.inbox.send(Message::ThreadGone);
         }
     }
 
@@ -251,12 +257,13 @@ impl Crew {
         let roll = self.roll.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
         for thread in roll.threads.values() {
-            let Some(post) = &thread.post else { continue };
+            let Some(served) = &thread.child else { continue };
             let phase = thread.phase();
-            let told_at = post.told_at();
-            let child = children.entry(post.link.key).or_insert_with(|| Unstopped {
-                id: post.link.id.clone(),
-                run: post.last_run(),
+            let post = served.post.upgrade();
+            let told_at = post.as_ref().and_then(|post| post.told_at());
+            let child = children.entry(served.key).or_insert_with(|| Unstopped {
+                id: served.id.clone(),
+                run: post.map_or_else(|| served.last_run.load(Ordering::Relaxed), |post| post.last_run()),
                 stopping_for: now.saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
                 phase,
             });
@@ -287,7 +294,7 @@ impl Crew {
     /// Waits until the supervisor's own thread is gone too. Returns whether it is.
     pub(crate) fn wait_for_supervisor(&self, deadline: Instant) -> bool {
         let mut roll = self.roll.lock();
-        while roll.threads.values().any(|thread| thread.post.is_none()) {
+        while roll.threads.values().any(|thread| thread.child.is_none()) {
             if self.left.wait_until(&mut roll, deadline).timed_out() {
                 return false;
             }
@@ -309,7 +316,7 @@ mod tests {
         context::{ChildContext, Link},
         handle::Handle,
         id::ChildId,
-        shared::{Defaults, Shared},
+        shared::Defaults,
         worker::Word,
     };
 
@@ -320,7 +327,7 @@ mod tests {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
         let shared = Shared::new("test".into(), None, defaults, Clock::System, sender);
-        let crew = Crew::new(shared.number);
+        let crew = Crew::new(&shared);
         let (id, handle) = (ChildId::from("child"), Handle::new(shared));
         let link = Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() };
         let mut body = body;

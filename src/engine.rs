@@ -21,7 +21,7 @@ use crate::{
     inbox::{Message, Order, RunEnd},
     key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
-    roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Report, Roster},
+    roster::{Action, Answer, Heartbeats, Outside, Progress, Report, Roster, StartDenied},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -463,10 +463,10 @@ impl<W: Workers> Outside for Desk<W> {
         station.map_or(Heartbeats { count: 0, doing: "" }, |station| self.workers.heartbeats(&station.post))
     }
 
-    fn begin(&mut self, key: Key, view: View) -> Result<(), Bar> {
+    fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied> {
         match self.stations.get(&key) {
             Some(station) => self.shared.publish_begin(&station.row, view),
-            None => Err(Bar::Removing),
+            None => Err(StartDenied),
         }
     }
 

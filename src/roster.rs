@@ -32,14 +32,10 @@ pub(crate) struct Heartbeats {
     pub(crate) doing: &'static str,
 }
 
-/// Why a start was forbidden after all: an order that was given while it was being prepared, and whose message is still to
-/// come.
+/// A start was forbidden after all, by an order or a shutdown that was asked for while it was being prepared. The message that
+/// says so is on its way, and what follows from it is done when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bar {
-    Held,
-    Removing,
-    Closing,
-}
+pub(crate) struct StartDenied;
 
 /// What the core asks of the outside. All of it is total: whatever user code does, there is an answer.
 pub(crate) trait Outside {
@@ -50,10 +46,10 @@ pub(crate) trait Outside {
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration>;
     /// Looks how many heartbeats the present run has given, and what it said with the last.
     fn heartbeats(&mut self, key: Key) -> Heartbeats;
-    /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has been given, no run begins.
-    fn begin(&mut self, key: Key, view: View) -> Result<(), Bar>;
     /// Sees to it that there is a thread for the child.
     fn provide_thread(&mut self, key: Key) -> Result<(), Failure>;
+    /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has been given, no run begins.
+    fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied>;
 }
 
 /// What the core tells the outside to do, in this order.
@@ -135,7 +131,6 @@ pub(crate) struct Roster {
     round: Option<Round>,
     /// A first round has come to its end.
     has_had_round: bool,
-    next_run: u64,
     closing: bool,
     /// Runs that have not lapsed: what a shutdown still waits for.
     awaited: usize,
@@ -172,9 +167,8 @@ impl Child {
 #[cfg_attr(test, derive(Clone))]
 enum Step {
     Act(Action),
-    /// These two begin a span of time, and so wait for the instant at which they are taken up.
+    /// The run is up from the instant at which this is taken up, after the sinks were told of its start.
     Go(Key),
-    NotSpawned(Key, Failure),
 }
 
 /// A pass over all children in list order that asks each flag.
@@ -197,7 +191,6 @@ impl Roster {
             unsettled: VecDeque::new(),
             round: None,
             has_had_round: false,
-            next_run: 1,
             closing: false,
             awaited: 0,
         }
@@ -273,6 +266,7 @@ impl Roster {
         let mut asked = None;
         let completed = exit.is_completed();
         let ended = child.circuit.end(at, completed, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+        self.awaited -= usize::from(!ended.was_lapsed);
         self.tell_end(key, ended, exit, asked, at);
         Ok(())
     }
@@ -370,10 +364,6 @@ impl Roster {
         match self.actions.pop_front() {
             Some(Step::Act(action)) => Progress::Perform(action),
             Some(Step::Go(key)) => Progress::Perform(self.go(key, outside.now())),
-            Some(Step::NotSpawned(key, failure)) => {
-                self.not_spawned(key, failure, outside.now(), outside);
-                Progress::Again
-            }
             None => match self.unsettled.pop_front() {
                 Some((key, asked)) => {
                     self.decide(key, outside.now(), asked, outside);
@@ -452,13 +442,7 @@ impl Roster {
                     self.unsettled.push_front((key, true));
                     return;
                 }
-                Decision::Start => {
-                    self.start(key, now, outside);
-                    if self.children.get(&key).is_some_and(|child| child.circuit.is_running()) {
-                        // It is looked at again as it is given the word to go, or found to have no thread.
-                        return;
-                    }
-                }
+                Decision::Start => return self.start(key, now, outside),
                 Decision::TellToStop(cause) => {
                     child.circuit.told_to_stop(cause, now);
                     self.publish(key, None, now);
@@ -493,17 +477,20 @@ impl Roster {
                     self.children.remove(&key);
                     return;
                 }
-                Decision::Sleep(deadline) => {
-                    let answers = child.answers();
-                    if std::mem::replace(&mut child.answers, answers) != answers {
-                        self.asked.set(key, answers);
-                    }
-                    self.publish(key, None, now);
-                    self.wake_at(key, deadline);
-                    return;
-                }
+                Decision::Sleep(deadline) => return self.rest(key, deadline, now),
             }
         }
+    }
+
+    /// There is nothing to do for the child before this instant, or before something happens to it.
+    fn rest(&mut self, key: Key, deadline: Option<Instant>, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let answers = child.answers();
+        if std::mem::replace(&mut child.answers, answers) != answers {
+            self.asked.set(key, answers);
+        }
+        self.publish(key, None, now);
+        self.wake_at(key, deadline);
     }
 
     /// The child itself comes first: what is reported of it may take time.
@@ -513,37 +500,30 @@ impl Roster {
         self.report(key, kind, now);
     }
 
+    /// Starts a run, or finds that there is no thread for it: the child is looked at again in either case. One whose start is
+    /// denied stays due, and is looked at when the message comes that says why.
     fn start(&mut self, key: Key, now: Instant, outside: &mut impl Outside) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let last_run = child.circuit.last_run();
-        child.circuit.begin(self.next_run, now);
-        let view = child.circuit.view(now);
-        if let Err(bar) = outside.begin(key, view) {
-            child.circuit.unbegin(last_run);
-            match bar {
-                Bar::Held => child.circuit.hold(),
-                Bar::Removing => child.circuit.remove(),
-                Bar::Closing => {
-                    // Its message is on the way, and brings the limit.
-                    child.circuit.close(now, Duration::MAX);
-                }
-            }
-            return;
+        // Before anybody sees the run: callers are let through to whoever is seen running.
+        if let Err(failure) = outside.provide_thread(key) {
+            return self.not_spawned(key, failure, outside);
         }
-        self.next_run += 1;
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.circuit.got_thread();
+        child.circuit.begin(now);
+        let view = child.circuit.view(now);
+        if let Err(StartDenied) = outside.begin(key, view) {
+            child.circuit.unbegin();
+            return self.rest(key, None, now);
+        }
         self.awaited += 1;
         child.shown = Some(view);
-        match outside.provide_thread(key) {
-            Ok(()) => {
-                self.report(key, EventKind::Started, now);
-                self.actions.push_back(Step::Go(key));
-            }
-            Err(failure) => self.actions.push_back(Step::NotSpawned(key, failure)),
-        }
+        self.report(key, EventKind::Started, now);
+        self.actions.push_back(Step::Go(key));
     }
 
-    fn not_spawned(&mut self, key: Key, failure: Failure, now: Instant, outside: &mut impl Outside) {
-        let child = self.children.get_mut(&key).expect("a child that begins is listed until it has ended");
+    fn not_spawned(&mut self, key: Key, failure: Failure, outside: &mut impl Outside) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let now = outside.now();
         let mut asked = None;
         let ended = child.circuit.end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
         self.tell_end(key, ended, Exit::Failed(failure), asked, now);
@@ -559,8 +539,7 @@ impl Roster {
 
     /// Publishes and reports the end of a run.
     fn tell_end(&mut self, key: Key, ended: Ended, exit: Exit, asked: Option<Option<Panic>>, now: Instant) {
-        let Ended { newly_healthy, cause, uptime, attempt_count, retry_in, gave_up, was_lapsed } = ended;
-        self.awaited -= usize::from(!was_lapsed);
+        let Ended { newly_healthy, cause, uptime, attempt_count, retry_in, gave_up, was_lapsed: _ } = ended;
         let Some(child) = self.children.get_mut(&key) else { return };
         let (id, run) = (child.id.clone(), child.circuit.last_run());
         let given_up = (gave_up && child.circuit.rules.significant).then(|| exit.clone());
@@ -661,8 +640,7 @@ fn ask_backoff(outside: &mut impl Outside, key: Key, attempt: u32, asked: &mut O
 impl Roster {
     /// Whatever decides what it does next, once all is settled. Run numbers are left out: that they rise is all they do.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let Self { children, asked, deadlines, actions, unsettled, round, has_had_round: _, next_run: _, closing, awaited } =
-            self;
+        let Self { children, asked, deadlines, actions, unsettled, round, has_had_round: _, closing, awaited } = self;
         assert!(actions.is_empty() && unsettled.is_empty() && round.is_none() && deadlines.len() <= children.len());
         let children: Vec<_> = children
             .iter()

@@ -24,7 +24,7 @@ use crate::{
     inbox::{Message, Order},
     key::Key,
     report::{ShutdownCause, ShutdownReport, StuckIn},
-    roster::Bar,
+    roster::StartDenied,
     snapshot::ChildInfo,
     sync::{Mutex, OnceLock, RwLock, atomic::Ordering},
     unwind,
@@ -142,6 +142,10 @@ impl Shared {
     }
 
     // ── Telling the supervisor ──────────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn inbox(&self) -> &Sender<Message> {
+        &self.inbox
+    }
 
     pub(crate) fn tell(&self, message: Message) -> Result<(), CommandError> {
         self.inbox.send(message).map_err(|_| CommandError::Ended)
@@ -276,15 +280,13 @@ impl Shared {
     }
 
     /// Shows that a run begins, unless an order forbids it.
-    pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), Bar> {
+    pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), StartDenied> {
         let closing = self.closing.lock();
         let mut state = row.state.lock();
-        match () {
-            () if closing.is_some() => return Err(Bar::Closing),
-            () if state.removing => return Err(Bar::Removing),
-            () if state.held => return Err(Bar::Held),
-            () => state.view = view,
+        if closing.is_some() || state.removing || state.held {
+            return Err(StartDenied);
         }
+        state.view = view;
         row.cell.show(&view);
         drop(state);
         drop(closing);

@@ -1,7 +1,7 @@
 //! The life of a child's thread, and what it shares with its supervisor: the body, and the word to go.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,9 @@ use crate::{
     context::{ChildContext, Link},
     event::Callback,
     exit::{ChildResult, Exit, Failure, Panic},
+    id::ChildId,
     inbox::{Message, RunEnd, ThreadNumber},
+    key::Key,
     report::UnstoppedPhase,
     sync::{
         Mutex,
@@ -25,8 +27,21 @@ use crate::{
 pub(crate) struct Thread {
     pub(crate) number: ThreadNumber,
     /// The child whose thread it is; the supervisor's own has none.
-    pub(crate) post: Option<Arc<Post>>,
+    pub(crate) child: Option<Served>,
     phase: AtomicU8,
+}
+
+/// The child whom a thread serves.
+///
+/// Nothing of it leads to a user's value for longer than the thread's work lasts: a thread that has said that it is gone drops
+/// none.
+pub(crate) struct Served {
+    pub(crate) key: Key,
+    pub(crate) id: ChildId,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) post: Weak<Post>,
+    /// The last run when its work was over.
+    pub(crate) last_run: AtomicU64,
 }
 
 /// How far a thread has come, in the order of a life.
@@ -40,8 +55,15 @@ pub(crate) enum Phase {
 }
 
 impl Thread {
-    pub(crate) fn new(number: ThreadNumber, post: Option<Arc<Post>>) -> Self {
-        Self { number, post, phase: AtomicU8::new(Phase::Waiting as u8) }
+    pub(crate) fn new(number: ThreadNumber, post: Option<&Arc<Post>>) -> Self {
+        let child = post.map(|post| Served {
+            key: post.link.key,
+            id: post.link.id.clone(),
+            stop_timeout: post.stop_timeout,
+            post: Arc::downgrade(post),
+            last_run: AtomicU64::new(0),
+        });
+        Self { number, child, phase: AtomicU8::new(Phase::Waiting as u8) }
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -201,6 +223,13 @@ impl Drop for Post {
 
 /// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that went, and waits again.
 pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
+    serve(thread, post, words);
+    if let Some(child) = &thread.child {
+        child.last_run.store(post.last_run(), Ordering::Relaxed);
+    }
+}
+
+fn serve(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
     while let Ok(word) = words.recv() {
         match word {
             Word::Run(context) => {

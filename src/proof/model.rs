@@ -9,7 +9,7 @@ use crate::{
     event::{Callback, EventKind, StopCause},
     id::ChildId,
     inbox::Order,
-    roster::Bar,
+    roster::StartDenied,
 };
 
 /// A child, seen from outside.
@@ -40,6 +40,8 @@ pub(crate) struct Model {
     /// The word of these has arrived.
     is_owed_health: bool,
     is_owed_trip: bool,
+    /// The settling in which a thread was found for it last.
+    thread_in: u64,
     began: Option<u64>,
     started: Option<u64>,
     pub(crate) body: Option<Body>,
@@ -102,6 +104,7 @@ impl Model {
             arrived_removing: false,
             is_owed_health: false,
             is_owed_trip: false,
+            thread_in: 0,
             began: None,
             started: None,
             body: None,
@@ -144,12 +147,8 @@ impl Model {
         self.backoffs_asked += 1;
     }
 
-    pub(crate) fn begin(&mut self, view: View, settling: u64, now: Instant) -> Result<(), Bar> {
-        if self.removing {
-            return Err(Bar::Removing);
-        } else if self.held {
-            return Err(Bar::Held);
-        }
+    /// Whether it gets a thread, for a run that is about to begin.
+    pub(crate) fn provide_thread(&mut self, settling: u64, now: Instant) -> bool {
         assert!(self.began.is_none() && self.body.is_none(), "promise 1: {} begins while it runs", self.id);
         assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
         assert_eq!(self.asked_in, settling, "promise 6: the flag is asked right before every start");
@@ -158,19 +157,25 @@ impl Model {
             let due = not_before.is_some_and(|at| at <= now);
             assert!(due, "promise 3: {} begins at {now:?}, before {not_before:?}", self.id);
         }
+        assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
+        self.thread_in = settling;
+        !self.fails_to_spawn
+    }
+
+    /// Whether a run may be seen to begin.
+    pub(crate) fn begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
+        if self.removing || self.held {
+            return Err(StartDenied);
+        }
+        assert_eq!(self.thread_in, settling, "promise 2: nobody sees a run begin for which there may be no thread");
+        assert!(!self.fails_to_spawn, "promise 2: a run is seen to begin that has no thread");
         assert_eq!(view.attempt_count, self.failures, "promise 4");
+        assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
         self.last_run = view.run;
         self.began = Some(view.run);
         self.runs += 1;
         self.view = Some(view);
         Ok(())
-    }
-
-    /// Whether it gets a thread.
-    pub(crate) fn provide_thread(&self) -> bool {
-        assert!(self.began.is_some());
-        assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
-        !self.fails_to_spawn
     }
 
     // ── What arrives at the core ────────────────────────────────────────────────────────────────────────────────────────
@@ -197,7 +202,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn ordered(&mut self, order: Order, closing: bool) {
+    pub(crate) fn ordered(&mut self, order: Order) {
         match order {
             Order::Hold => self.arrived_held = true,
             Order::Release => self.arrived_held = false,
@@ -207,8 +212,7 @@ impl Model {
                 self.not_before = None;
                 // A finished child is not started by a reset.
                 let finished = self.view.is_some_and(|view| view.status == ChildStatus::Finished);
-                let stays = order == Order::Reset && (finished || closing);
-                self.done &= stays;
+                self.done &= order == Order::Reset && finished;
                 if order == Order::Restart {
                     self.restarting = self.started.is_some();
                 }
@@ -264,6 +268,8 @@ impl Model {
 
     pub(crate) fn show(&mut self, view: View) {
         assert!(self.listed);
+        let is_told = self.began == Some(view.run) || self.started == Some(view.run);
+        assert!(!view.status.is_running() || is_told, "promise 2: {} is seen running before its start is told", self.id);
         self.view = Some(view);
     }
 
@@ -316,7 +322,9 @@ impl Model {
                 self.began = None;
             }
             EventKind::Stopped { cause: StopCause::NotSpawned, retry_in, .. } => {
-                assert_eq!(self.began.take(), Some(run), "promise 2: a start that failed has no Started");
+                assert!(self.began.is_none() && self.started.is_none(), "promise 2: a start that failed has no Started");
+                assert_eq!(run, self.last_run + 1, "promise 12: starts that failed are counted, too");
+                (self.last_run, self.runs) = (run, self.runs + 1);
                 assert_eq!(attempt_count, self.failures, "promise 4");
                 assert!(!view.status.is_running(), "promise 2");
                 self.not_spawned(retry_in, now);

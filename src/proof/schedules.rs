@@ -152,7 +152,8 @@ impl Schedule {
     /// The end of a run that is not the present one, or of a child that nobody knows.
     fn stale_exit(&mut self) {
         let key = Key(self.random.u64(..self.trial.world.models.len() as u64 + 2));
-        let run = self.random.u64(..self.trial.world.last_run + 2);
+        let last_run = self.trial.world.models.get(&key).map_or(0, |model| model.last_run);
+        let run = self.random.u64(..last_run + 2);
         let body = self.trial.world.models.get(&key).and_then(|model| model.body);
         if body.is_none_or(|body| body.run != run) {
             let at = self.trial.world.now;

@@ -10,7 +10,7 @@ use crate::{
     exit::{Exit, Failure},
     id::ChildId,
     key::Key,
-    roster::{Action, Answer, Bar, Heartbeats, Outside, Progress, Roster},
+    roster::{Action, Answer, Heartbeats, Outside, Progress, Roster, StartDenied},
 };
 
 const A: Key = Key(0);
@@ -54,7 +54,7 @@ impl Outside for Script {
         Heartbeats { count: self.heartbeats, doing: "working" }
     }
 
-    fn begin(&mut self, _key: Key, _view: View) -> Result<(), Bar> {
+    fn begin(&mut self, _key: Key, _view: View) -> Result<(), StartDenied> {
         Ok(())
     }
 
@@ -221,9 +221,9 @@ fn each_child_has_its_own_deadline() {
     scene.script.delay = |_| 80 * MS;
     scene.exits(A, 1, failed());
     scene.script.delay = |_| 40 * MS;
-    scene.exits(B, 2, failed());
+    scene.exits(B, 1, failed());
     scene.script.delay = |_| 20 * MS;
-    scene.exits(C, 3, failed());
+    scene.exits(C, 1, failed());
     scene.told.clear();
     scene.at(100).tells(&["20 c started 1", "40 b started 1", "80 a started 1"]);
 }
@@ -351,7 +351,7 @@ fn every_stop_timeout_counts_by_itself() {
         "300 b overdue 0",
     ]);
     assert!(!scene.roster.is_over(), "c has time left");
-    scene.exits(C, 3, failed());
+    scene.exits(C, 1, failed());
     scene.tells(&["1000 c stopped 0"]);
     assert!(scene.roster.is_over(), "nobody else has");
 }

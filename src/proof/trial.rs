@@ -138,11 +138,10 @@ impl Trial {
                 self.roster.close(now, limit);
             }
             Message::Order { key, order } => {
-                let closing = self.world.closing;
                 let model = self.world.model(key);
                 let listed = model.listed;
                 if listed {
-                    model.ordered(order, closing);
+                    model.ordered(order);
                 }
                 self.act(listed, "an order to a child that is gone", |roster| match order {
                     Order::Hold => roster.hold(key),

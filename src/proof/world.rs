@@ -11,7 +11,7 @@ use crate::{
     exit::{Failure, Panic, Text},
     id::ChildId,
     key::Key,
-    roster::{Answer, Bar, Heartbeats, Outside},
+    roster::{Answer, Heartbeats, Outside, StartDenied},
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -70,21 +70,11 @@ pub(crate) struct World {
     /// The core knows of the shutdown.
     pub(crate) is_closed: bool,
     pub(crate) last_backoff: Option<(u32, Duration)>,
-    pub(crate) last_run: u64,
 }
 
 impl World {
     pub(crate) fn new(whims: Whims, origin: Instant) -> Self {
-        Self {
-            whims,
-            now: origin,
-            models: BTreeMap::new(),
-            settlings: 1,
-            closing: false,
-            is_closed: false,
-            last_backoff: None,
-            last_run: 0,
-        }
+        Self { whims, now: origin, models: BTreeMap::new(), settlings: 1, closing: false, is_closed: false, last_backoff: None }
     }
 
     /// The model of a child that the core was told of.
@@ -126,19 +116,17 @@ impl Outside for World {
         Heartbeats { count: self.model(key).heartbeats, doing: "simulating" }
     }
 
-    fn begin(&mut self, key: Key, view: View) -> Result<(), Bar> {
-        let (settling, now) = (self.settlings, self.now);
-        if self.closing {
-            return Err(Bar::Closing);
-        }
-        self.model(key).begin(view, settling, now)?;
-        assert!(view.run > self.last_run, "promise 12: run {} begins after run {}", view.run, self.last_run);
-        self.last_run = view.run;
-        Ok(())
-    }
-
     fn provide_thread(&mut self, key: Key) -> Result<(), Failure> {
         self.take_time();
-        if self.model(key).provide_thread() { Ok(()) } else { Err(Failure::new("no thread".into())) }
+        let (settling, now) = (self.settlings, self.now);
+        if self.model(key).provide_thread(settling, now) { Ok(()) } else { Err(Failure::new("no thread".into())) }
+    }
+
+    fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied> {
+        if self.closing {
+            return Err(StartDenied);
+        }
+        let settling = self.settlings;
+        self.model(key).begin(view, settling)
     }
 }

@@ -82,8 +82,8 @@ fn memory_and_threads_stay_flat_over_supervisors() {
         }
         assert!(supervisor.shutdown().is_clean());
     };
-    (0..20).for_each(|_| cycle());
     let threads = thread_count();
+    (0..20).for_each(|_| cycle());
     let before = resident();
     (0..200).for_each(|_| cycle());
     let after = resident();

@@ -25,6 +25,7 @@ use crate::support::*;
 struct Known {
     /// The present run: when it was reported as started, and what was told of it.
     run: Option<(u64, Instant)>,
+    last_run: u64,
     healthy: bool,
     overdue: bool,
     attempt_count: u32,
@@ -33,7 +34,7 @@ struct Known {
 }
 
 /// Checks what holds for the events of any supervisor: they are numbered without a gap, their time does not run backwards,
-/// run numbers rise, each `Started` is followed by one `Stopped` of the same run before the next, counts follow from failures,
+/// each child's starts are counted from 1, each `Started` is followed by one `Stopped` of the same run before the next, counts follow from failures,
 /// and no backoff is cut short. With `by_hand`, resets and restarts may have cleared counts and backoffs.
 ///
 /// The report, if the supervisor has ended, names all runs without a `Stopped`.
@@ -46,7 +47,6 @@ pub(crate) fn check_trace(events: &[Event], report: Option<&ShutdownReport>, by_
 #[track_caller]
 fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand: impl Fn(&str) -> bool) {
     let mut children: HashMap<&str, Known> = HashMap::new();
-    let mut last_run = 0;
     let mut last_at = None;
     for (position, event) in events.iter().enumerate() {
         assert_eq!(event.seq, position as u64, "numbered without a gap: {event}");
@@ -58,22 +58,26 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
         match &event.kind {
             EventKind::Started => {
                 assert!(child.run.is_none(), "one run at a time: {event}");
-                assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
+                check_run(child, event);
                 assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
                 if !by_hand {
                     assert!(child.not_before <= Some(event.at), "the backoff is kept: {event}");
                 }
-                last_run = event.run;
-                *child = Known { run: Some((event.run, event.at)), attempt_count: event.attempt_count, ..Known::default() };
+                *child = Known {
+                    run: Some((event.run, event.at)),
+                    last_run: event.run,
+                    attempt_count: event.attempt_count,
+                    ..Known::default()
+                };
             }
             EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
                 assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
                 child.attempt_count = event.attempt_count;
                 let since = if *cause == StopCause::NotSpawned {
                     assert!(child.run.is_none(), "it was not running: {event}");
-                    assert!(event.run > last_run, "run numbers rise: {event}, after run {last_run}");
+                    check_run(child, event);
                     assert!(retry_in.is_none_or(|delay| delay >= 100 * MS), "it waits for threads: {event}");
-                    last_run = event.run;
+                    child.last_run = event.run;
                     event.at
                 } else {
                     let (run, since) = child.run.take().unwrap_or_else(|| panic!("a stop without a start: {event}"));
@@ -120,6 +124,13 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
     }
 }
 
+/// A start is the next one of its child, or the first one of a child that was added under the id of one that is gone.
+#[track_caller]
+fn check_run(child: &Known, event: &Event) {
+    let is_next = event.run == child.last_run + 1;
+    assert!(is_next || event.run == 1, "starts are counted: {event}, after run {}", child.last_run);
+}
+
 // ── What is seen ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// All that happened to one supervisor in one order: what it told, and what bodies and operators saw. It is a sink.
@@ -149,8 +160,12 @@ enum Entry {
         id: String,
         last: u64,
     },
-    /// The child may start again: a command for it is about to be given.
-    Admitted {
+    /// The child may start again: it is about to be released.
+    Released {
+        id: String,
+    },
+    /// A child is about to be added under the id of one that is gone, if there was one.
+    Added {
         id: String,
     },
     /// The owner is about to end the supervisor. One who loses patience forbids runs that were told of already.
@@ -234,14 +249,14 @@ impl Chronicle {
     }
 
     pub(crate) fn release(&self, handle: &Handle, id: &str) {
-        self.note(Entry::Admitted { id: id.to_owned() });
+        self.note(Entry::Released { id: id.to_owned() });
         let _ = handle.release(id);
     }
 
     pub(crate) fn add(&self, handle: &Handle, spec: ChildSpec) {
         // What is held or removed stays so if its id is taken.
         if handle.child(spec.id()).is_none() {
-            self.note(Entry::Admitted { id: spec.id().to_string() });
+            self.note(Entry::Added { id: spec.id().to_string() });
             let _ = handle.add(spec);
         }
     }
@@ -343,7 +358,8 @@ fn check_order(entries: &[Entry]) {
                 assert!(!bodies.insert(*body, true).unwrap_or(false), "a body is dropped twice:{}", context());
             }
             Entry::Barred { id, last } => children.entry(id).or_default().last = Some(*last),
-            Entry::Admitted { id } => children.entry(id).or_default().last = None,
+            Entry::Released { id } => children.entry(id).or_default().last = None,
+            Entry::Added { id } => drop(children.insert(id, Seen::default())),
             Entry::Ending => is_ending = true,
             Entry::Closed { last } => closed = closed.or(Some(last)),
         }
@@ -365,7 +381,8 @@ impl fmt::Display for Entry {
             Self::Left(run) => write!(f, "{}: run {} leaves", run.id, run.run),
             Self::Dropped { body } => write!(f, "body {body} is dropped"),
             Self::Barred { id, last } => write!(f, "{id}: held or removed, run {last} was the last"),
-            Self::Admitted { id } => write!(f, "{id}: released or added"),
+            Self::Released { id } => write!(f, "{id}: is released"),
+            Self::Added { id } => write!(f, "{id}: is added"),
             Self::Ending => f.write_str("the supervisor is about to be ended"),
             Self::Closed { .. } => f.write_str("the shutdown is asked for"),
         }

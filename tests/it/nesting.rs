@@ -11,10 +11,7 @@ use circuit_breaker_supervisor::{
 };
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::support::{
-    DEADLINE, Gate, HOUR, MS, Recorder, check_trace, constant, gate, idle, idler, puppet, stubborn, take, threads_named,
-    wait_off, wait_status,
-};
+use crate::support::*;
 
 /// A body that supervises idlers of these ids.
 fn branch(ids: &'static [&'static str]) -> impl FnMut(&ChildContext) -> ChildResult + Send + 'static {
@@ -57,7 +54,7 @@ fn nested_supervisor_ends_before_the_child_that_runs_it() {
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["leaf", "root"]);
     let stories: Vec<String> = recorder.whole_story();
     assert_eq!(stories, ["root: start 0", "root/leaf: start 0", "root/leaf: stop shutdown 0", "root: stop shutdown 0"]);
-    assert_eq!(threads_named("root/leaf"), 0);
+    eventually("the leaf's thread is gone", || threads_named("root/leaf") == 0);
 }
 
 // NE-05
@@ -96,7 +93,7 @@ fn crash_of_an_inner_child_stays_inside() {
         .start()
         .unwrap();
     strings.next_run();
-    strings.act(crate::support::Act::Panic("inside"));
+    strings.act(Act::Panic("inside"));
     assert_eq!(strings.next_run().1, 1);
     let outer = supervisor.handle().child("outer").unwrap();
     assert_eq!((outer.attempt_count, outer.status), (0, ChildStatus::OnTrial));
@@ -145,8 +142,9 @@ fn hundred_nested_supervisors_leave_nothing_behind() {
     recorder.wait_until(|events| events.len() == 200);
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(recorder.events().len(), 400);
-    assert!((0..100).all(|number| threads_named(&format!("hundred{number}")) == 0));
-    assert!((0..100).all(|number| threads_named(&format!("hundred{number}/x")) == 0));
+    let is_gone = |name: String| threads_named(&name) == 0;
+    eventually("the threads of all branches are gone", || (0..100).all(|n| is_gone(format!("hundred{n}"))));
+    eventually("and all below them", || (0..100).all(|n| is_gone(format!("hundred{n}/x"))));
 }
 
 // NE-08

@@ -44,11 +44,9 @@ pub(crate) struct Child {
     retry_at: Option<Duration>,
     is_flag_on: bool,
     is_held: bool,
-    /// Whether the last word to it, of which the supervisor may be yet to learn, was to hold or to remove it: no run begins then.
+    /// Whether the last order to it, which the supervisor may be yet to carry out, was to hold or to remove it: no run begins then.
     is_to_stay_down: bool,
     is_to_go: bool,
-    /// Has come upon the shutdown as it was to start.
-    is_closed: bool,
     is_removed: bool,
     /// Restarted by hand while it stops: no failure of that run counts.
     is_restarted: bool,
@@ -113,7 +111,6 @@ impl Child {
             is_held: false,
             is_to_stay_down: false,
             is_to_go: false,
-            is_closed: false,
             is_removed: false,
             is_restarted: false,
             is_finished: false,
@@ -131,7 +128,7 @@ impl Child {
             Some(run) if run.told.is_some() => ChildStatus::Stopping,
             Some(run) if run.is_healthy => ChildStatus::Healthy,
             Some(_) => ChildStatus::OnTrial,
-            None if closes.is_some() || self.is_closed => ChildStatus::Off { by: OffBy::Shutdown },
+            None if closes.is_some() => ChildStatus::Off { by: OffBy::Shutdown },
             None if self.is_finished => ChildStatus::Finished,
             None if self.has_given_up => ChildStatus::GaveUp,
             None if self.is_held => ChildStatus::Off { by: OffBy::Operator },
@@ -502,16 +499,6 @@ impl Reference {
         let failing = self.failing_spawns.get_mut(id).filter(|left| **left > 0);
         let now = self.now;
         let Some(child) = self.children.iter_mut().find(|child| child.spec.id == id && child.is_flag_on) else { return };
-        // A word that keeps it down is known as it is about to start, before its turn.
-        if self.is_closing {
-            child.is_closed = true;
-            return;
-        }
-        if child.is_to_stay_down {
-            (child.is_held, child.is_removed) = (!child.is_to_go, child.is_to_go);
-            return self.see_to(id);
-        }
-        child.retry_at = None;
         if !child.has_thread {
             if let Some(left) = failing {
                 *left -= 1;
@@ -519,6 +506,11 @@ impl Reference {
             }
             child.has_thread = true;
         }
+        // An order that keeps it down is known before its turn comes: the child stays due until then.
+        if self.is_closing || child.is_to_stay_down {
+            return;
+        }
+        child.retry_at = None;
         self.runs += 1;
         child.run = Some(Run {
             number: self.runs,

@@ -100,7 +100,7 @@ fn every_error_says_what_is_wrong_and_with_whom() {
     says(&handle.add(ChildSpec::once("idle", |_| Ok(()))).unwrap_err(), "cannot add the child: the id \"idle\" is taken");
     says(&handle.hold("nobody").unwrap_err(), "there is no child \"nobody\"");
     says(&handle.wait_for("nobody", HOUR, |_| true).unwrap_err(), "there is no child \"nobody\"");
-    says(&handle.wait_for("idle", HOUR, |_| false).unwrap_err(), "timed out: `idle` is on trial, up for 0 µs (run 2)");
+    says(&handle.wait_for("idle", HOUR, |_| false).unwrap_err(), "timed out: `idle` is on trial, up for 0 µs (run 1)");
     says(&handle.wait_until_stopped(HOUR).unwrap_err(), "timed out");
     says(&simulation.exit("nobody", Exit::completed()).unwrap_err(), "there is no child \"nobody\"");
     says(&breaker.call(|| Err::<(), _>("no answer\n")).unwrap_err(), "no answer\\n");
