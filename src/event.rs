@@ -220,7 +220,7 @@ pub enum Callback {
     Backoff,
     /// An [`on_stop`](crate::ChildContext::on_stop) callback.
     OnStop,
-    /// The `Display` of the error that a body returned.
+    /// The `Display` or the `source` of the error that a body returned, or of one of its sources.
     Display,
     /// The `Drop` of a body, an error or a callback. That of a body whose child has left the list meanwhile is logged and not
     /// reported.

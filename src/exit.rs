@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::chain::text_of;
+
 /// What a child's body returns.
 ///
 /// The error type is fixed, so that `?` works on any error in a body without annotations and a body that is an endless
@@ -76,7 +78,7 @@ impl Exit {
         }
     }
 
-    /// Returns the whole text of the error or the panic.
+    /// Returns the text of the panic, or that of the error and its sources, as [`Failure`] says.
     pub fn message(&self) -> Option<&str> {
         match self {
             Self::Completed => None,
@@ -98,8 +100,38 @@ impl fmt::Display for Exit {
 
 /// The error that a body returned, and its text.
 ///
-/// The text was made once, on the child's own thread. Everything that this crate prints uses that text, so that an error
-/// whose `Display` is slow or panics is asked a single time.
+/// The text is that of the error and of all its [sources](Error::source), joined by `: `, as in `error connecting to server:
+/// Connection refused`. A source whose text the error before it ends with is left out. The text has at most 64 KiB, is of the
+/// first 16 errors of the chain, and ends with `…` if that is not all.
+///
+/// It is made once, on the child's own thread. Everything that this crate prints uses that text, so that an error whose
+/// `Display` is slow or panics is asked a single time. A panic in a `Display` or a `source` is reported as
+/// [`Callback::Display`](crate::Callback::Display), and the text holds what was told before it.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::Exit;
+/// use std::{error::Error, fmt, io};
+///
+/// #[derive(Debug)]
+/// struct Connecting(io::Error);
+///
+/// impl fmt::Display for Connecting {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         f.write_str("error connecting to server")
+///     }
+/// }
+///
+/// impl Error for Connecting {
+///     fn source(&self) -> Option<&(dyn Error + 'static)> {
+///         Some(&self.0)
+///     }
+/// }
+///
+/// let exit = Exit::failed(Connecting(io::ErrorKind::ConnectionRefused.into()));
+/// assert_eq!(exit.message(), Some("error connecting to server: connection refused"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Failure {
     told: Arc<ToldError>,
@@ -113,14 +145,16 @@ struct ToldError {
 
 impl Failure {
     pub(crate) fn new(error: Box<dyn Error + Send + Sync>) -> Self {
-        Self::with_message(error.to_string(), error)
+        Self::catching(error).0
     }
 
-    pub(crate) fn with_message(message: String, error: Box<dyn Error + Send + Sync>) -> Self {
-        Self { told: Arc::new(ToldError { message, error }) }
+    /// Returns the panic of a `Display` or a `source` too.
+    pub(crate) fn catching(error: Box<dyn Error + Send + Sync>) -> (Self, Option<Panic>) {
+        let (message, panic) = text_of(&*error);
+        (Self { told: Arc::new(ToldError { message, error }) }, panic)
     }
 
-    /// Returns the error's text.
+    /// Returns the text of the error and its sources.
     pub fn message(&self) -> &str {
         &self.told.message
     }
@@ -257,12 +291,15 @@ mod tests {
 
     // BI-11
     #[test]
-    fn hostile_messages_are_shown_as_one_short_line_and_kept_whole() {
+    fn hostile_messages_are_shown_as_one_short_line_and_kept_up_to_64_kib() {
         let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
         let exit = Exit::failed(text.as_str());
         let line = exit.to_string();
         assert!(line.starts_with("failed: first\\nsecond\\u{0}xxx"), "{line}");
         assert!(line.chars().count() < 330 && !line.contains('\n'));
-        assert_eq!(exit.message(), Some(text.as_str()));
+        let kept = exit.message().unwrap();
+        assert_eq!((kept.len(), kept.strip_suffix('…').is_some_and(|start| text.starts_with(start))), (64 * 1024, true));
+        let panicked = Exit::panicked(&text);
+        assert_eq!(panicked.message(), Some(text.as_str()), "a panic has its text already, and nothing is made of it");
     }
 }

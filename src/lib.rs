@@ -498,6 +498,7 @@ mod backoff;
 mod breaker;
 mod builder;
 mod cell;
+mod chain;
 mod child;
 mod circuit;
 mod clock;

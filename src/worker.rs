@@ -295,17 +295,15 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     !is_last && !post.fresh_thread
 }
 
-/// Makes data of what came out of a body. Returns the panics of the error's `Display` and of a payload's `Drop` too.
+/// Makes data of what came out of a body. Returns two panics too: that of an error's `Display` or `source`, and that of a
+/// payload's `Drop`.
 fn reduce(outcome: Result<ChildResult, (Panic, Option<Panic>)>) -> (Exit, Option<Panic>, Option<Panic>) {
     match outcome {
         Ok(Ok(())) => (Exit::Completed, None, None),
-        Ok(Err(error)) => match unwind::catch(|| error.to_string()) {
-            Ok(message) => (Exit::Failed(Failure::with_message(message, error)), None, None),
-            Err(panic) => {
-                let message = "an error whose `Display` panicked".to_owned();
-                (Exit::Failed(Failure::with_message(message, error)), Some(panic), None)
-            }
-        },
+        Ok(Err(error)) => {
+            let (failure, display_panic) = Failure::catching(error);
+            (Exit::Failed(failure), display_panic, None)
+        }
         Err((panic, drop_panic)) => (Exit::Panicked(panic), None, drop_panic),
     }
 }

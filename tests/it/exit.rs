@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt, io,
     panic::{panic_any, resume_unwind},
     time::Duration,
 };
@@ -227,7 +227,7 @@ impl Error for Jam {}
 
 // EX-22, BI-11
 #[test]
-fn error_reaches_the_event_and_the_handle_whole() {
+fn error_reaches_the_event_and_the_handle_and_its_text_is_cut_after_64_kib() {
     let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
     let its = text.clone();
     let (supervisor, recorder) = start(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
@@ -240,14 +240,61 @@ fn error_reaches_the_event_and_the_handle_whole() {
     let Exit::Failed(failure) = stop_of(&stops[0]).exit else { panic!("an error") };
     assert_eq!(failure.message(), "jam 3");
     assert_eq!(failure.error().downcast_ref::<Jam>(), Some(&Jam(3)));
-    assert_eq!(stop_of(&stops[1]).exit.message(), Some(text.as_str()));
+    let told = stop_of(&stops[1]).exit;
+    let message = told.message().unwrap();
+    assert_eq!(message.len(), 64 * 1024);
+    assert!(message.strip_suffix('…').is_some_and(|start| text.starts_with(start)));
     let line = stops[1].to_string();
     assert!(line.len() < 1000 && !line.contains(['\n', '\0']), "{line}");
     let child = supervisor.handle().child("child").unwrap();
-    assert_eq!(child.last_stop.as_ref().unwrap().exit.message(), Some(text.as_str()));
+    assert_eq!(child.last_stop.as_ref().unwrap().exit.message(), Some(message));
+    let Exit::Failed(failure) = &told else { panic!("an error") };
+    assert_eq!(failure.error().to_string(), text, "the error itself is whole");
     for shown in [child.to_string(), supervisor.handle().snapshot().to_string()] {
         assert!(shown.len() < 2000 && shown.lines().count() <= 3 && !shown.contains('\0'), "{shown}");
     }
+}
+
+/// An error that says what failed, and leaves it to its source to say why.
+#[derive(Debug)]
+struct Connecting(io::Error);
+
+impl fmt::Display for Connecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("error connecting to server")
+    }
+}
+
+impl Error for Connecting {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn sources_of_an_error_are_told_wherever_the_error_is() {
+    let client = ChildSpec::new("client", |_| {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused by peer");
+        Err(Connecting(refused).into())
+    });
+    let breaker = client.breaker();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(HOUR)).child(client).start().unwrap();
+    let handle = supervisor.handle();
+    let child = handle.wait_for("client", DEADLINE, |child| child.last_stop.is_some()).unwrap();
+    let text = "error connecting to server: Connection refused by peer";
+    let exit = child.last_stop.as_ref().unwrap().exit.clone();
+    assert_eq!(exit.message(), Some(text));
+    let Exit::Failed(failure) = &exit else { panic!("an error") };
+    let source = failure.error().source().unwrap().downcast_ref::<io::Error>().unwrap();
+    assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused, "the sources themselves are still there");
+    let event = recorder.wait_for("client", "stop", 1);
+    let rejected = breaker.permit().unwrap_err();
+    for shown in [child.to_string(), event.to_string(), handle.snapshot().to_string(), rejected.to_string(), exit.to_string()] {
+        assert!(shown.contains(text), "{shown}");
+    }
+    let last = rejected.last_exit().unwrap();
+    assert_eq!(last.message(), Some(text));
 }
 
 // EX-21

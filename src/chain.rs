@@ -1,0 +1,331 @@
+//! The text of an error and of all its sources, of bounded length.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+};
+
+use crate::{exit::Panic, unwind};
+
+/// How many errors of a chain are asked for their texts. A chain may be a circle.
+const MOST_ERRORS: usize = 16;
+
+/// How many bytes the whole text has at most. A `Display` may be endless.
+const LONGEST: usize = 64 * 1024;
+
+const SEPARATOR: &str = ": ";
+
+const ELLIPSIS: &str = "…";
+
+/// Joins the texts of an error and of its sources by `: `.
+///
+/// A source whose text the error before it ends with is left out: that error has said it already. What is left out because a
+/// bound is reached is an `…` in the end. A panic in a `Display` or a `source` ends the text, which says so, and is returned.
+pub(crate) fn text_of(error: &(dyn Error + 'static)) -> (String, Option<Panic>) {
+    let mut text = ChainText::default();
+    match unwind::catch(|| text.follow(error)) {
+        Ok(()) => {
+            text.cut_to(LONGEST);
+            (text.finish(), None)
+        }
+        Err(panic) => {
+            text.note_panic();
+            (text.finish(), Some(panic))
+        }
+    }
+}
+
+#[derive(Default)]
+struct ChainText {
+    text: String,
+    /// Where the text of the present error begins.
+    start: usize,
+    /// The present error had more to say than there is room for.
+    is_full: bool,
+    /// The present error has shown itself, and is being asked for its source.
+    is_shown: bool,
+}
+
+impl ChainText {
+    fn follow(&mut self, error: &(dyn Error + 'static)) {
+        let mut next = Some(error);
+        for _ in 0..MOST_ERRORS {
+            let Some(error) = next else { return };
+            self.show(error);
+            if self.is_full || self.text.len() > LONGEST {
+                return;
+            }
+            next = error.source();
+        }
+        if next.is_some() {
+            self.text.push_str(SEPARATOR);
+            self.text.push_str(ELLIPSIS);
+        }
+    }
+
+    fn show(&mut self, error: &(dyn Error + 'static)) {
+        let (end, before) = (self.text.len(), self.start);
+        if end > 0 {
+            self.text.push_str(SEPARATOR);
+        }
+        self.start = self.text.len();
+        self.is_shown = false;
+        // An error that this sink has told to end returns an error, and so may one that fails for a reason of its own: what it
+        // has written stays.
+        let _ = write!(self, "{error}");
+        self.is_shown = true;
+        // What was cut is not known to its end.
+        if !self.is_full && self.text[before..end].ends_with(&self.text[self.start..]) {
+            let length = self.text.len() - self.start;
+            self.text.truncate(end);
+            self.start = end - length;
+        }
+    }
+
+    /// Says what panicked: the present error, which may have written a part of its text.
+    fn note_panic(&mut self) {
+        let culprit = if self.is_shown { "source" } else { "Display" };
+        let is_silent = self.text.len() == self.start && (!self.is_shown || self.text.is_empty());
+        let note =
+            if is_silent { format!("an error whose `{culprit}` panicked") } else { format!(" (its `{culprit}` panicked)") };
+        self.cut_to(LONGEST - note.len());
+        self.text.push_str(&note);
+    }
+
+    fn cut_to(&mut self, length: usize) {
+        if self.is_full || self.text.len() > length {
+            let mut end = self.text.len().min(length - ELLIPSIS.len());
+            while !self.text.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.text.truncate(end);
+            self.text.push_str(ELLIPSIS);
+        }
+    }
+
+    /// The text may be kept for long, and room that it does not need is given back.
+    fn finish(mut self) -> String {
+        self.text.shrink_to_fit();
+        self.text
+    }
+}
+
+/// Takes the text of the present error, up to the bound of the whole: so a source that is as long can still be compared with
+/// the text before it.
+impl fmt::Write for ChainText {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let room = self.start + LONGEST - self.text.len();
+        if part.len() <= room && !self.is_full {
+            self.text.push_str(part);
+            return Ok(());
+        }
+        if !self.is_full {
+            let mut end = room;
+            while !part.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.text.push_str(&part[..end]);
+            self.is_full = true;
+        }
+        Err(fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::*;
+
+    type Show = Box<dyn Fn(&mut fmt::Formatter<'_>) -> fmt::Result>;
+
+    /// An error that shows itself as a test wants it to.
+    struct Link {
+        show: Show,
+        source: Source,
+    }
+
+    enum Source {
+        None,
+        Link(Box<Link>),
+        Itself,
+        Panics,
+    }
+
+    impl fmt::Debug for Link {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Link")
+        }
+    }
+
+    impl fmt::Display for Link {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            (self.show)(f)
+        }
+    }
+
+    impl Error for Link {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            match &self.source {
+                Source::None => None,
+                Source::Link(link) => Some(&**link),
+                Source::Itself => Some(self),
+                Source::Panics => panic!("no source"),
+            }
+        }
+    }
+
+    fn showing(show: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result + 'static, source: Source) -> Link {
+        Link { show: Box::new(show), source }
+    }
+
+    fn link(text: &str, source: Source) -> Link {
+        let text = text.to_owned();
+        showing(move |f| f.write_str(&text), source)
+    }
+
+    /// A chain of errors with these texts, the outermost first, and this at its end.
+    fn chain<'a>(texts: impl IntoIterator<Item = &'a str, IntoIter: DoubleEndedIterator>, end: Source) -> Link {
+        let Source::Link(outermost) =
+            texts.into_iter().rev().fold(end, |source, text| Source::Link(Box::new(link(text, source))))
+        else {
+            panic!("a chain has a link")
+        };
+        *outermost
+    }
+
+    /// The text of an error in which nothing panics.
+    #[track_caller]
+    fn told(error: &Link) -> String {
+        let (text, panic) = text_of(error);
+        assert_eq!(panic, None);
+        assert!(text.len() <= LONGEST);
+        text
+    }
+
+    #[test]
+    fn texts_of_all_sources_are_joined() {
+        assert_eq!(told(&link("alone", Source::None)), "alone");
+        assert_eq!(
+            told(&chain(["cannot send", "no connection", "refused"], Source::None)),
+            "cannot send: no connection: refused"
+        );
+    }
+
+    #[test]
+    fn source_that_the_error_before_it_ends_with_is_left_out() {
+        for (texts, text) in [
+            (&["no connection: refused", "refused"][..], "no connection: refused"),
+            (&["a: b: c", "b: c", "c"], "a: b: c"),
+            (&["same", "same", "same"], "same"),
+            (&["a: b", "b", "c"], "a: b: c"),
+            (&["refused by peer", "refused"], "refused by peer: refused"),
+            // Compared is the text before, and not all that was told.
+            (&["a", "b", "a: b"], "a: b: a: b"),
+            (&["a", "b", "a", "b"], "a: b: a: b"),
+            (&["transparent", "", "cause"], "transparent: cause"),
+            (&["", "cause"], "cause"),
+            (&["", ""], ""),
+        ] {
+            assert_eq!(told(&chain(texts.iter().copied(), Source::None)), text, "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn sixteen_errors_are_told() {
+        let texts: Vec<_> = (1..=17).map(|number| number.to_string()).collect();
+        let of = |count: usize| told(&chain(texts[..count].iter().map(String::as_str), Source::None));
+        assert_eq!(of(16), texts[..16].join(": "));
+        assert_eq!(of(17), texts[..16].join(": ") + ": …");
+    }
+
+    #[test]
+    fn circle_of_errors_is_followed_for_sixteen() {
+        assert_eq!(told(&link("round", Source::Itself)), "round: …");
+        assert_eq!(told(&chain(["once", "round"], Source::Itself)), "once: round: …");
+    }
+
+    #[test]
+    fn text_is_cut_after_64_kib_between_two_characters() {
+        let longest = "x".repeat(LONGEST);
+        assert_eq!(told(&link(&longest, Source::None)), longest);
+        assert_eq!(told(&link(&format!("{longest}x"), Source::None)), longest[3..].to_owned() + "…");
+        // At each place of a character of four bytes, in one error and in the source of a short one.
+        for shift in 0..4 {
+            let text = "x".repeat(shift) + &"🦀".repeat(LONGEST / 4);
+            for cut in [told(&link(&text, Source::Itself)), told(&chain([".", &text], Source::None))] {
+                let (kept, rest) = cut.split_at(cut.len() - "…".len());
+                assert_eq!((rest, cut.len() > LONGEST - 4), ("…", true), "{shift}");
+                assert!(format!(".: {text}").contains(kept) || text.starts_with(kept));
+            }
+        }
+        // Many small parts, and many errors.
+        let parts = showing(|f| (0..LONGEST).try_for_each(|_| f.write_str("äb")), Source::None);
+        assert_eq!(told(&parts), "äb".repeat(LONGEST / 3 - 1) + "…");
+        let half = ["a", "b", "c"].map(|text| text.repeat(LONGEST / 2));
+        let text = told(&chain(half.iter().map(String::as_str), Source::None));
+        assert!(text.starts_with(&format!("{}: bb", half[0])) && text.ends_with("b…") && text.len() == LONGEST);
+    }
+
+    #[test]
+    fn long_source_is_left_out_as_a_short_one_is() {
+        let tail = "x".repeat(LONGEST - 3);
+        assert_eq!(told(&chain([&*format!("a: {tail}"), &tail], Source::None)), format!("a: {tail}"));
+    }
+
+    #[test]
+    fn endless_texts_end() {
+        let endless = || {
+            showing(
+                |f| loop {
+                    f.write_str("on and ")?
+                },
+                Source::None,
+            )
+        };
+        let text = told(&endless());
+        assert!(text.starts_with("on and on and ") && text.ends_with('…'));
+        let text = told(&link("it goes", Source::Link(Box::new(endless()))));
+        assert!(text.starts_with("it goes: on and on and ") && text.ends_with('…'));
+    }
+
+    #[test]
+    fn error_of_a_display_that_has_room_is_no_matter() {
+        let failing = showing(|f| f.write_str("half").and(Err(fmt::Error)), Source::Link(Box::new(link("cause", Source::None))));
+        assert_eq!(told(&failing), "half: cause");
+    }
+
+    #[test]
+    fn what_was_told_before_a_panic_is_kept() {
+        let silent = || showing(|_| panic!("cannot be shown"), Source::None);
+        let halfway = || showing(|f| f.write_str("half").map(|()| panic!("cannot be shown")), Source::None);
+        let below = |outer: &str, inner| link(outer, Source::Link(Box::new(inner)));
+        for (error, text, message) in [
+            (silent(), "an error whose `Display` panicked", "cannot be shown"),
+            (halfway(), "half (its `Display` panicked)", "cannot be shown"),
+            (below("no connection", silent()), "no connection: an error whose `Display` panicked", "cannot be shown"),
+            (below("no connection", halfway()), "no connection: half (its `Display` panicked)", "cannot be shown"),
+            (link("no connection", Source::Panics), "no connection (its `source` panicked)", "no source"),
+            (chain(["a: b", "b"], Source::Panics), "a: b (its `source` panicked)", "no source"),
+            (chain(["no connection", ""], Source::Panics), "no connection (its `source` panicked)", "no source"),
+            (link("", Source::Panics), "an error whose `source` panicked", "no source"),
+            (showing(|_| panic_any(7), Source::None), "an error whose `Display` panicked", "unknown panic"),
+        ] {
+            let (told, panic) = text_of(&error);
+            assert_eq!((&*told, panic.unwrap().message()), (text, message));
+        }
+    }
+
+    #[test]
+    fn panic_of_a_long_text_is_noted_within_the_bound() {
+        let note = "… (its `Display` panicked)";
+        for count in [LONGEST - 1, LONGEST, LONGEST + 1] {
+            // Such a `Display` takes it for granted that it can be written.
+            let error =
+                showing(move |f| f.write_str(&"x".repeat(count)).map(|()| panic!("no")).map_err(|_| panic!("no")), Source::None);
+            let (text, panic) = text_of(&error);
+            assert!(panic.is_some());
+            assert_eq!(text, "x".repeat(LONGEST - note.len()) + note);
+        }
+    }
+}
