@@ -61,6 +61,29 @@ use crate::{
 /// assert!(supervisor.shutdown().is_clean());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// It is unwind-safe: a body that is to survive the panic of one order catches it, and goes on to the next.
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildContext, ChildResult};
+/// use crossbeam_channel::Receiver;
+/// use std::panic::catch_unwind;
+///
+/// fn body(ctx: &ChildContext, orders: &Receiver<String>) -> ChildResult {
+///     loop {
+///         let order = ctx.recv(orders)?;
+///         if catch_unwind(|| handle(ctx, &order)).is_err() {
+///             println!("skipped {order}");
+///         }
+///     }
+/// }
+///
+/// fn handle(ctx: &ChildContext, order: &str) {
+///     // …
+/// #   let _ = (ctx, order);
+/// }
+/// # let _ = body;
+/// ```
 #[derive(Clone)]
 pub struct ChildContext {
     run: Arc<Run>,

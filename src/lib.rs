@@ -63,7 +63,8 @@
 //! is given up. So what the closure
 //! captures lives on from run to run, after a panic as well, and so do thread-local variables. What has to be new for every
 //! run, a connection for example, is made inside the body. A body that panics half-way through a change of its captured state
-//! finds that state as it left it: the crate asserts unwind safety on its behalf.
+//! finds that state as it left it: the crate asserts unwind safety on its behalf. A body that is to survive the panic of a single
+//! step catches it: the context and all other handles of this crate are [unwind-safe](ChildContext#examples).
 //!
 //! - [`ChildSpec::fresh_thread`] gives every run a new thread, for bodies that change theirs: affinity, priority, a C library's
 //!   state.
@@ -528,6 +529,7 @@ mod sync;
 mod telemetry;
 mod threads;
 mod unwind;
+mod unwind_safety;
 mod watch;
 mod worker;
 

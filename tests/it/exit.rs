@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fmt, io,
-    panic::{panic_any, resume_unwind},
+    panic::{catch_unwind, panic_any, resume_unwind},
     time::Duration,
 };
 
@@ -182,6 +182,34 @@ fn what_a_body_captured_lives_on_from_run_to_run() {
         }
     }));
     assert_eq!([(); 4].map(|()| take(&counts)), [1, 2, 3, 4]);
+}
+
+#[test]
+fn body_that_catches_the_panic_of_a_step_goes_on_with_its_context() {
+    let (sender, steps) = unbounded();
+    let (supervisor, recorder) = start(ChildSpec::new("child", move |ctx| {
+        let breaker = ctx.supervisor().breaker("child").unwrap();
+        let guard = ctx.on_stop(|| ());
+        for number in 0..3 {
+            let step = catch_unwind(|| {
+                let _ = breaker.call::<(), WaitError>(|| {
+                    ctx.supervisor().wait_for("child", DEADLINE, |_| panic!("step {number}"))?;
+                    Ok(())
+                });
+            });
+            let _ = sender.send(step.is_err());
+        }
+        drop(guard);
+        ctx.mark_healthy();
+        idle(ctx)
+    }));
+    assert_eq!([(); 3].map(|()| take(&steps)), [true; 3]);
+    // Three calls have failed, which trips nothing by default, and the run is the first.
+    let child = wait_status(supervisor.handle(), "child", ChildStatus::Healthy);
+    assert_eq!((child.run_number, child.attempt_count), (1, 0));
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    check_trace(&recorder.events(), Some(&report), false);
 }
 
 // EX-17, TH-01, TH-17

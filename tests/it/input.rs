@@ -1,10 +1,14 @@
 //! Bad and odd configuration.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    panic::{RefUnwindSafe, UnwindSafe},
+    time::Duration,
+};
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, ChildContext, ChildId, ChildSpec, Event, Handle, Invalid, SendError, ShutdownReport, Snapshot, StartError,
-    StartErrorReason, Supervisor, SupervisorBuilder,
+    AddErrorReason, Breaker, ChildContext, ChildId, ChildSpec, Event, Handle, Invalid, Permit, Rejected, SendError,
+    ShutdownReport, Snapshot, StartError, StartErrorReason, StopGuard, Supervisor, SupervisorBuilder,
 };
 use crossbeam_channel::unbounded;
 
@@ -176,6 +180,23 @@ fn types_can_be_sent_and_shared_as_promised() {
     error::<circuit_breaker_supervisor::RecvError>();
     // A message that is not `Sync` makes an error that is.
     error::<SendError<std::cell::Cell<u8>>>();
+}
+
+#[test]
+fn types_can_be_used_in_what_is_caught_when_it_panics() {
+    fn safe<T: UnwindSafe + RefUnwindSafe>() {}
+    safe::<Supervisor>();
+    safe::<Handle>();
+    safe::<ChildContext>();
+    safe::<StopGuard<'_>>();
+    safe::<Breaker>();
+    safe::<Permit>();
+    safe::<Rejected>();
+    safe::<Event>();
+    safe::<Snapshot>();
+    safe::<ShutdownReport>();
+    safe::<circuit_breaker_supervisor::WaitError>();
+    safe::<circuit_breaker_supervisor::CommandError>();
 }
 
 #[test]
