@@ -22,11 +22,30 @@ impl Hasher for KeyHasher {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // By 2⁶⁴ over the golden ratio: keys that follow one another come to lie far apart in all bits.
+        // By 2⁶⁴ over the golden ratio: keys that follow one another come to lie far apart in the high bits.
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        // A product's low bits know only the low bits of the key, which keys of one stride have in common. A table takes its places
+        // from the low bits.
+        self.0 ^ self.0 >> 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, hash::BuildHasher};
+
+    use super::*;
+
+    // A table of 10 000 looks for its places by the low 14 bits.
+    #[test]
+    fn low_bits_spread_keys_of_any_stride() {
+        for stride in [1, 4096, 1 << 20] {
+            let hasher = BuildHasherDefault::<KeyHasher>::default();
+            let places: HashSet<_> = (0..10_000).map(|number| hasher.hash_one(Key(number * stride)) & 0x3fff).collect();
+            assert!(places.len() > 6_000, "stride {stride}: {} places", places.len());
+        }
     }
 }
