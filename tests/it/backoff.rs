@@ -167,7 +167,7 @@ fn child_that_gets_no_thread_fails_and_is_tried_again() {
     let began = Instant::now();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(idler("huge").stack_size(1 << 46).backoff(backoff))
+        .child(idler("huge").stack_size(IMPOSSIBLE_STACK).backoff(backoff))
         .child(idler("other"))
         .start()
         .unwrap();

@@ -35,7 +35,7 @@ fn added_child_that_gets_no_thread_is_kept_and_tried_again() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).start().unwrap();
     let handle = supervisor.handle();
-    handle.add(idler("huge").stack_size(1 << 46)).unwrap();
+    handle.add(idler("huge").stack_size(IMPOSSIBLE_STACK)).unwrap();
     recorder.wait_for("huge", "stop not_spawned 1", 1);
     assert_eq!(wait_status(handle, "huge", ChildStatus::BackingOff).attempt_count, 2);
 }

@@ -166,7 +166,7 @@ fn start_returns_though_a_child_gets_no_thread() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(idler("huge").stack_size(1 << 46).backoff(constant(HOUR)))
+        .child(idler("huge").stack_size(IMPOSSIBLE_STACK).backoff(constant(HOUR)))
         .child(idler("small"))
         .start()
         .unwrap();

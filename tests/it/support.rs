@@ -29,6 +29,14 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than any test.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
+/// The size of a stack that no system can provide, so that no thread can be spawned.
+///
+/// It must be more than the address space that a process has, and not only more than the memory: a system may promise what it
+/// does not have, and an emulator's host would have to keep that promise. Where pointers are wider than 32 bits, a quarter of what
+/// they reach is already so much, and musl takes nothing greater for a size. With 32 bits a process may have all of 4 GiB, but
+/// never three quarters of it in one piece.
+pub(crate) const IMPOSSIBLE_STACK: usize = if usize::BITS > 32 { usize::MAX / 4 } else { usize::MAX / 4 * 3 };
+
 // ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Receives what is bound to come.

@@ -46,7 +46,7 @@ fn each_way_to_end_can_be_told_apart() {
         .enabled(move |id| id != "child" || its.load(Ordering::SeqCst))
         .backoff(constant(Duration::ZERO))
         .child(child)
-        .child(idler("huge").stack_size(1 << 46).backoff(constant(HOUR)))
+        .child(idler("huge").stack_size(IMPOSSIBLE_STACK).backoff(constant(HOUR)))
         .start()
         .unwrap();
     let handle = supervisor.handle();

@@ -78,7 +78,7 @@ fn fresh_thread_that_cannot_be_had_is_a_failed_start() {
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
-        .child(idler("child").fresh_thread(true).stack_size(1 << 46))
+        .child(idler("child").fresh_thread(true).stack_size(IMPOSSIBLE_STACK))
         .start()
         .unwrap();
     recorder.wait_for("child", "stop not_spawned", 2);
@@ -108,7 +108,7 @@ fn nothing_that_a_child_captured_is_left_after_the_shutdown() {
         .children(["running", "crashing", "off", "held", "removed"].map(spec))
         .child(spec("finished").restart(RestartPolicy::Transient))
         .child(spec("given up").max_restarts(0))
-        .child(spec("huge").stack_size(1 << 46))
+        .child(spec("huge").stack_size(IMPOSSIBLE_STACK))
         .child(spec("fresh").fresh_thread(true))
         .start()
         .unwrap();
