@@ -114,7 +114,8 @@ impl Breaker {
 
     /// Returns whether the child may be called now: whether the breaker is closed or half-open.
     ///
-    /// It costs one relaxed atomic load: no lock, no clock, no allocation.
+    /// It costs one relaxed atomic load: no lock, no clock, no allocation. On a machine without 64-bit atomics it costs a short
+    /// lock instead.
     #[inline]
     pub fn is_call_permitted(&self) -> bool {
         self.cell.word().is_permitted()

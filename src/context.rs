@@ -384,8 +384,8 @@ impl ChildContext {
     /// The text is for the end of a sentence, "silent for 40 s while …": `"reading the port"`.
     ///
     /// Without a watchdog it does nothing. With one it costs an atomic load and an atomic addition, some nanoseconds, and no
-    /// look at the clock; where the text is another one than before, an uncontended lock besides. So it may stand in a hot
-    /// loop. Clones of the context, on helper threads, beat for the same run.
+    /// look at the clock; where the text is another one than before, or the machine has no 64-bit atomics, an uncontended lock
+    /// besides. So it may stand in a hot loop. Clones of the context, on helper threads, beat for the same run.
     pub fn heartbeat(&self, doing: &'static str) {
         if self.run.link.is_watched && self.run.heart.beat(doing) {
             self.tell(Message::FirstHeartbeat { key: self.run.link.key, run: self.run.number });

@@ -352,6 +352,9 @@
 //!   waits for that thread and that thread for the end of the run, for ever. Clones of the context are for
 //!   [`std::thread::spawn`].
 //! - After `fork`, the new process has none of these threads. Fork before a supervisor is started, or `exec` right away.
+//! - Some machines have no 64-bit atomics, such as those of ARMv5TE, 32-bit MIPS, PowerPC and RISC-V, and Xtensa. There a number
+//!   behind a lock takes their place, and what is said to cost an atomic load costs a short lock: asking and reporting to a
+//!   [`Breaker`], and [heartbeats](ChildContext::heartbeat).
 //! - On a small stack, a panic that prints its backtrace (`RUST_BACKTRACE=1`) may overflow the stack, which ends the process:
 //!   give a child no [`stack_size`](ChildSpec::stack_size) below 64 KiB.
 //! - `enabled`, `backoff` and the sinks run on the supervisor thread, and so does the `Drop` of an error that nobody else holds,
@@ -515,6 +518,8 @@ mod id;
 mod inbox;
 mod key;
 mod lineage;
+#[cfg(any(test, lock_based_atomics, not(target_has_atomic = "64")))]
+mod locked;
 mod main_loop;
 #[cfg(test)]
 mod proof;

@@ -3,14 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU8, AtomicU64},
-    },
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
+use parking_lot::Mutex as StaticMutex;
 
 use crate::{
     breaker::Breaker,
@@ -26,7 +24,10 @@ use crate::{
     report::{ShutdownCause, ShutdownReport, StuckIn},
     roster::StartDenied,
     snapshot::ChildInfo,
-    sync::{Mutex, OnceLock, RwLock, atomic::Ordering},
+    sync::{
+        Mutex, OnceLock, RwLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
     unwind,
     watch::Watch,
 };
@@ -112,11 +113,17 @@ impl Shared {
         clock: Clock,
         inbox: Sender<Message>,
     ) -> Arc<Self> {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        // Behind a real lock in a model too: loom has none for a static, and nobody waits while holding it.
+        static NEXT: StaticMutex<u64> = StaticMutex::new(0);
+        let number = {
+            let mut next = NEXT.lock();
+            *next += 1;
+            *next
+        };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             name,
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number,
             prefix,
             defaults,
             clock,

@@ -12,11 +12,23 @@ pub(crate) use self::modelled::*;
 #[cfg(not(all(test, loom)))]
 mod real {
     pub(crate) use std::{
-        sync::{OnceLock, atomic},
+        sync::OnceLock,
         thread::{ThreadId, current},
     };
 
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+
+    /// The standard library's, of which those of 64 bits are not on every machine. `--cfg lock_based_atomics` does without them
+    /// where they are, for the tests.
+    pub(crate) mod atomic {
+        pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+
+        #[cfg(all(target_has_atomic = "64", not(lock_based_atomics)))]
+        pub(crate) use std::sync::atomic::AtomicU64;
+
+        #[cfg(any(not(target_has_atomic = "64"), lock_based_atomics))]
+        pub(crate) use crate::locked::AtomicU64;
+    }
 
     /// That by which a child's thread hears the word to go.
     pub(crate) mod channel {

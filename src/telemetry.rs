@@ -28,10 +28,10 @@ use crate::event::{Event, EventKind, StopCause};
 ///
 /// ```
 /// use circuit_breaker_supervisor::{Event, EventKind, Supervisor, TelemetrySink};
-/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// #[derive(Default)]
-/// struct Restarts(AtomicU64);
+/// struct Restarts(AtomicUsize);
 ///
 /// impl TelemetrySink for Restarts {
 ///     fn record(&self, event: &Event) {
