@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{deadline, event::StopCause};
+use crate::{
+    deadline,
+    event::{Order, StopCause},
+};
 
 /// The least delay after a start that got no thread: retrying at once would only keep the machine short of threads.
 const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
@@ -516,30 +519,25 @@ impl Circuit {
 
     // ── What it is told by hand ─────────────────────────────────────────────────────────────────────────────────────
 
-    pub(crate) fn hold(&mut self) {
-        self.held = true;
-    }
-
-    pub(crate) fn release(&mut self) {
-        self.held = false;
-    }
-
-    pub(crate) fn remove(&mut self) {
-        self.removing = true;
-    }
-
-    /// A running child is to be stopped and started again; one that is down has its history cleared.
-    pub(crate) fn restart(&mut self, now: Instant) {
-        self.clear_history(now);
-        self.restarting = self.is_running();
-    }
-
-    /// The failures are forgiven, a backoff ends, a given-up child is to be tried again; a finished one stays finished.
-    pub(crate) fn reset(&mut self, now: Instant) {
-        let rest = self.rest;
-        self.clear_history(now);
-        if rest == Rest::Finished {
-            self.rest = rest;
+    pub(crate) fn order(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::Add => {}
+            Order::Hold => self.held = true,
+            Order::Release => self.held = false,
+            Order::Remove => self.removing = true,
+            // A running child is to be stopped and started again; one that is down has its history cleared.
+            Order::Restart => {
+                self.clear_history(now);
+                self.restarting = self.is_running();
+            }
+            // The failures are forgiven, a backoff ends, a given-up child is to be tried again; a finished one stays finished.
+            Order::Reset => {
+                let rest = self.rest;
+                self.clear_history(now);
+                if rest == Rest::Finished {
+                    self.rest = rest;
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use crate::{
     error::{RecvError, SendError, Stopped},
     event::Callback,
+    exit::Panic,
     handle::Handle,
     id::ChildId,
     inbox::Message,
@@ -20,7 +21,7 @@ use crate::{
     stop::StopSignal,
     sync::{
         Mutex, OnceLock, ThreadId,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
         current,
     },
     telemetry::TelemetrySink,
@@ -108,8 +109,19 @@ struct Run {
     thread: OnceLock<ThreadId>,
     /// It has said that it is healthy: once is enough.
     marked_healthy: AtomicBool,
+    /// What became of its stop callbacks so far, as [`Callbacks`] has it.
+    callbacks: AtomicU8,
     heart: Heart,
     signal: StopSignal,
+}
+
+/// What became of the stop callbacks of a run.
+struct Callbacks;
+
+impl Callbacks {
+    const NONE: u8 = 0;
+    const SUCCEEDED: u8 = 1;
+    const PANICKED: u8 = 2;
 }
 
 /// The heartbeats of a run, and what it said with the last one.
@@ -144,6 +156,7 @@ impl Run {
             attempt_count,
             thread: OnceLock::new(),
             marked_healthy: AtomicBool::new(false),
+            callbacks: AtomicU8::new(Callbacks::NONE),
             heart: Heart::default(),
             signal: StopSignal::new(),
         }
@@ -441,9 +454,26 @@ impl ChildContext {
         &self.run.signal
     }
 
-    /// Tells the supervisor that stop callbacks were called.
-    pub(crate) fn callback_returned(&self, panic: Option<crate::exit::Panic>) {
-        self.tell(Message::Called { key: self.run.link.key, run: self.run.number, callback: Callback::OnStop, panic });
+    /// Notes that stop callbacks were called. The supervisor is told of the first panic at once, for the run may never end; that
+    /// all went well it learns from the end of the run.
+    pub(crate) fn callback_returned(&self, panic: Option<Panic>) {
+        let callbacks = &self.run.callbacks;
+        match panic {
+            None if callbacks.load(Ordering::Relaxed) == Callbacks::NONE => {
+                let _ = callbacks.compare_exchange(Callbacks::NONE, Callbacks::SUCCEEDED, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            None => {}
+            Some(panic) if callbacks.swap(Callbacks::PANICKED, Ordering::Relaxed) != Callbacks::PANICKED => {
+                let (key, run, callback) = (self.run.link.key, self.run.number, Callback::OnStop);
+                self.tell(Message::CallbackPanicked { key, run, callback, panic });
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Whether stop callbacks were called, and none of them panicked.
+    pub(crate) fn callbacks_succeeded(&self) -> bool {
+        self.run.callbacks.load(Ordering::Relaxed) == Callbacks::SUCCEEDED
     }
 
     fn tell(&self, message: Message) {

@@ -14,11 +14,11 @@ use crate::{
     circuit::View,
     context::Link,
     deadline,
-    event::{Callback, Event, LastStop},
+    event::{Callback, Event, LastStop, Order},
     exit::{Exit, Failure, Panic},
     handle::Handle,
     id::ChildId,
-    inbox::{Message, Order, RunEnd},
+    inbox::{Message, RunEnd},
     key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
     roster::{Action, Answer, Heartbeats, Outside, Progress, Report, Roster, StartDenied},
@@ -189,25 +189,27 @@ impl<W: Workers> Engine<W> {
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
             Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
-            Message::Called { key, run, callback, panic } => self.note_call(key, run, callback, panic),
+            Message::CallbackPanicked { key, run, callback, panic } => self.note_panic(key, run, callback, panic),
             Message::ThreadGone => {}
-            Message::CheckNow => self.roster.begin_round(),
+            Message::CheckNow => {
+                self.desk.shared.check_is_taken_up();
+                self.roster.begin_round();
+            }
             Message::Add { key, spec } => {
                 match self.desk.shared.row_of(key) {
                     Some(row) => self.list(row, *spec, now),
                     None => debug_assert!(false, "a listed child keeps its row until the engine forgets it"),
                 }
-                self.roster.unsettle(key);
+                self.roster.order(key, Order::Add, now);
             }
-            Message::Order { key, order } => match order {
-                Order::Hold => self.roster.hold(key),
-                Order::Release => self.roster.release(key),
-                Order::Remove => self.roster.remove(key),
-                Order::Restart => self.roster.restart(key, now),
-                Order::Reset => self.roster.reset(key, now),
-            },
-            Message::Shutdown { limit } => {
-                self.desk.shared.acknowledge();
+            Message::Order { key } => {
+                // Those of a child that is gone are gone with it.
+                if let Some(order) = self.desk.stations.get(&key).and_then(|station| station.row.take_order()) {
+                    self.roster.order(key, order, now);
+                }
+            }
+            Message::Shutdown => {
+                let limit = self.desk.shared.acknowledge();
                 self.desk.workers.close();
                 self.roster.close(now, limit);
                 let closing = self.closing.get_or_insert(Closing { since: now, cap: None });
@@ -216,21 +218,20 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    /// A callback was called on another thread. Of a child that has left the list nothing is told any more, but no panic is
-    /// passed over in silence.
-    fn note_call(&mut self, key: Key, run: u64, callback: Callback, panic: Option<Panic>) {
-        let now = self.now();
-        match panic {
-            Some(panic) if !self.desk.stations.contains_key(&key) => {
-                let log = || log::error!(target: TARGET, "the `{callback}` callback for a child that is gone panicked: {panic}");
-                let _ = self.desk.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
-            }
-            panic => self.roster.note_call_of(key, run, callback, panic, now),
+    /// A callback panicked on another thread. Of a child that has left the list nothing is told any more, but no panic is passed
+    /// over in silence.
+    fn note_panic(&mut self, key: Key, run: u64, callback: Callback, panic: Panic) {
+        if self.desk.stations.contains_key(&key) {
+            let now = self.now();
+            self.roster.note_call_of(key, run, callback, Some(panic), now);
+        } else {
+            let log = || log::error!(target: TARGET, "the `{callback}` callback for a child that is gone panicked: {panic}");
+            let _ = self.desk.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
         }
     }
 
     fn run_ended(&mut self, end: RunEnd) {
-        let RunEnd { key, run, exit, at, display_panic, drop_panic } = end;
+        let RunEnd { key, run, exit, at, display_panic, drop_panic, callbacks_succeeded } = end;
         let (failed, panicked) = (matches!(exit, Exit::Failed(_)), exit.is_panicked());
         if let Some(station) = self.desk.stations.get(&key) {
             self.desk.workers.run_is_over(&station.post);
@@ -243,6 +244,9 @@ impl<W: Workers> Engine<W> {
                 }
                 if panicked || drop_panic.is_some() {
                     self.roster.note_call(key, Callback::Drop, drop_panic, now);
+                }
+                if callbacks_succeeded {
+                    self.roster.note_call(key, Callback::OnStop, None, now);
                 }
             }
             Err(stale) => {
@@ -274,7 +278,8 @@ impl<W: Workers> Engine<W> {
                 if stations.get(&key).is_some_and(|station| !workers.go(&station.post, run, attempt_count)) {
                     // Somebody who found this thread stuck has taken over and ended the threads; the body never ran.
                     let at = shared.now();
-                    let end = RunEnd { key, run, exit: Exit::Completed, at, display_panic: None, drop_panic: None };
+                    let (exit, callbacks_succeeded) = (Exit::Completed, false);
+                    let end = RunEnd { key, run, exit, at, display_panic: None, drop_panic: None, callbacks_succeeded };
                     let _ = shared.tell(Message::Exit(end));
                 }
             }
@@ -333,11 +338,15 @@ impl<W: Workers> Engine<W> {
                     has_run_ended = true;
                     self.run_ended(end);
                 }
-                Message::Called { key, run, callback, panic } => {
-                    self.note_call(key, run, callback, panic);
-                }
+                Message::CallbackPanicked { key, run, callback, panic } => self.note_panic(key, run, callback, panic),
                 Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
-                _ => {}
+                Message::MarkedHealthy { .. }
+                | Message::Trip { .. }
+                | Message::FirstHeartbeat { .. }
+                | Message::ThreadGone
+                | Message::CheckNow
+                | Message::Order { .. }
+                | Message::Shutdown => {}
             }
             self.settle();
         }

@@ -65,6 +65,7 @@ impl Event {
     /// | `Tripped` | `circuit_breaker_supervisor.child.tripped` |
     /// | `Hung` | `circuit_breaker_supervisor.child.hung` |
     /// | `GaveUp` | `circuit_breaker_supervisor.child.gave_up` |
+    /// | `Ordered` | `circuit_breaker_supervisor.child.order` |
     /// | `CallbackPanicked` | `circuit_breaker_supervisor.callback.panic` |
     pub fn name(&self) -> &'static str {
         match self.kind {
@@ -75,6 +76,7 @@ impl Event {
             EventKind::Tripped { .. } => "circuit_breaker_supervisor.child.tripped",
             EventKind::Hung { .. } => "circuit_breaker_supervisor.child.hung",
             EventKind::GaveUp => "circuit_breaker_supervisor.child.gave_up",
+            EventKind::Ordered { .. } => "circuit_breaker_supervisor.child.order",
             EventKind::CallbackPanicked { .. } => "circuit_breaker_supervisor.callback.panic",
         }
     }
@@ -127,6 +129,14 @@ pub enum EventKind {
     },
     /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down until reset by hand.
     GaveUp,
+    /// An operator's order was carried out, by a [`Handle`](crate::Handle). Told once for each, also where it changed nothing: it
+    /// is the audit trail. An order that repeats one which is still pending is one with it; and what the end of the supervisor
+    /// overtakes is not told.
+    #[non_exhaustive]
+    Ordered {
+        /// What was ordered.
+        order: Order,
+    },
     /// User code panicked outside of a body. Told once per callback and child, until that callback succeeds again.
     #[non_exhaustive]
     CallbackPanicked {
@@ -135,6 +145,46 @@ pub enum EventKind {
         /// What is known of it.
         panic: Panic,
     },
+}
+
+/// What an operator asks of one child, by the method of [`Handle`](crate::Handle) that has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// The child is listed, and started if its flag is on.
+    Add,
+    /// It is stopped and kept down.
+    Hold,
+    /// It is held no longer.
+    Release,
+    /// Its failures are forgiven.
+    Reset,
+    /// It is stopped and started again, and its failures are forgiven.
+    Restart,
+    /// It is stopped, and gone from the list.
+    Remove,
+}
+
+impl Order {
+    /// Whether this order takes the place of one that is yet to be carried out.
+    pub(crate) fn replaces(self, pending: Self) -> bool {
+        let is_switch = |order| matches!(order, Self::Hold | Self::Release);
+        self == pending || is_switch(self) && is_switch(pending)
+    }
+}
+
+/// Shows the stable word that the `order` key of a log line carries: `add`, `hold`, and so on.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "add",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Reset => "reset",
+            Self::Restart => "restart",
+            Self::Remove => "remove",
+        })
+    }
 }
 
 /// Why a run ended: the first reason to stop it, or that it ended by itself.
@@ -276,6 +326,17 @@ impl fmt::Display for Event {
                 write!(f, "child `{id}` is given up after {}, and stays down unless it is reset", Failures(*attempt_count))
             }
             EventKind::Healthy => write!(f, "child `{id}` is healthy"),
+            EventKind::Ordered { order } => {
+                let what = match order {
+                    Order::Add => "was added",
+                    Order::Hold => "is held, and stays down until it is released",
+                    Order::Release => "is released",
+                    Order::Reset => "is reset: its failures are forgiven",
+                    Order::Restart => "is restarted by hand",
+                    Order::Remove => "is removed",
+                };
+                write!(f, "child `{id}` {what}")
+            }
             EventKind::Overdue { stopping_for } => {
                 write!(f, "child `{id}` was asked to stop {} ago and still runs", Span(*stopping_for))
             }

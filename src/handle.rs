@@ -6,7 +6,7 @@ use crate::{
     breaker::Breaker,
     child::ChildSpec,
     error::{AddError, CommandError, WaitError},
-    inbox::{Message, Order},
+    event::Order,
     lineage,
     report::ShutdownReport,
     shared::Shared,
@@ -19,7 +19,11 @@ use crate::{
 ///
 /// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without waiting for the supervisor
 /// thread, unless its name says `wait`. Commands are checked at once, on the caller's thread, and carried out by the supervisor
-/// in the order in which they were given.
+/// in the order in which they were given, each with an event, [`Ordered`](crate::EventKind::Ordered).
+///
+/// Repeated wishes are one wish: while a command is yet to be carried out, giving it to the same child once more moves it to the
+/// end of that child's commands. `hold` and `release` take the place of one another, so a `hold` that is followed by a `release`
+/// soon enough stops nothing.
 ///
 /// What a command does depends on what the child is doing; what it returns depends on whether there is a child of that id and
 /// nothing else.
@@ -101,10 +105,7 @@ impl Handle {
     ///
     /// [`CommandError::Ended`] if the supervisor has ended.
     pub fn check_now(&self) -> Result<(), CommandError> {
-        if self.shared.has_ended() {
-            return Err(CommandError::Ended);
-        }
-        self.shared.tell(Message::CheckNow)
+        self.shared.check_now()
     }
 
     /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown) does, and returns.

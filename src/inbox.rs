@@ -1,9 +1,10 @@
-//! What reaches the supervisor thread, all of it through one channel, so that what one thread did in an order is seen in it.
+//! Messages to the supervisor thread.
+//!
+//! All of them go through one channel, so that what one thread did in an order is seen in that order. The channel has no bound,
+//! and a sender never waits; so nothing may be sent without bound. Each kind of message is sent at most once for each run or for
+//! each child, or is not sent again while one is under way, whatever bodies, callers and operators do in a loop.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     child::ChildSpec,
@@ -36,29 +37,29 @@ pub(crate) enum Message {
         key: Key,
         run: u64,
     },
-    /// A callback was called on another thread.
-    Called {
+    /// A callback panicked on another thread. One run sends this once for its stop callbacks, and one child once for the drop of
+    /// its body.
+    CallbackPanicked {
         key: Key,
         /// The run that it was called for, which may have ended since.
         run: u64,
         callback: Callback,
-        panic: Option<Panic>,
+        panic: Panic,
     },
     /// In a shutdown: the threads are gone that might have taken the longest.
     ThreadGone,
+    /// All flags are to be asked. It is not sent again before it is taken up.
     CheckNow,
     Add {
         key: Key,
         spec: Box<ChildSpec>,
     },
+    /// The child's next pending order is to be carried out: there is one such message for each.
     Order {
         key: Key,
-        order: Order,
     },
-    /// Shut down; each child has its own stop timeout, but at most `limit`.
-    Shutdown {
-        limit: Duration,
-    },
+    /// A shutdown was asked for, with a limit that is shorter than the one before. It is not sent again before it is taken up.
+    Shutdown,
 }
 
 /// The end of one run.
@@ -73,14 +74,6 @@ pub(crate) struct RunEnd {
     pub(crate) display_panic: Option<Panic>,
     /// A payload, a left-behind callback or the body panicked as it was dropped.
     pub(crate) drop_panic: Option<Panic>,
-}
-
-/// What an operator wants of one child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    Hold,
-    Release,
-    Remove,
-    Restart,
-    Reset,
+    /// Stop callbacks were called, and none of them panicked.
+    pub(crate) callbacks_succeeded: bool,
 }

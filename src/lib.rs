@@ -546,7 +546,7 @@ pub use crate::{
     circuit::{ChildStatus, CircuitState, OffBy},
     context::{ChildContext, StopGuard},
     error::{AddError, AddErrorReason, ChildGaveUp, CommandError, Invalid, RecvError, SendError, Stopped, WaitError},
-    event::{Callback, Event, EventKind, LastStop, StopCause},
+    event::{Callback, Event, EventKind, LastStop, Order, StopCause},
     exit::{ChildResult, Exit, Failure, Panic},
     handle::Handle,
     id::ChildId,

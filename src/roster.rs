@@ -9,7 +9,7 @@ use std::{
 use crate::{
     asked::{Answers, Asked},
     circuit::{Circuit, Decision, Ended, Rules, View},
-    event::{Callback, EventKind, LastStop, StopCause},
+    event::{Callback, EventKind, LastStop, Order, StopCause},
     exit::{Exit, Failure, Panic},
     id::ChildId,
     key::Key,
@@ -198,7 +198,8 @@ impl Roster {
 
     // ── What happens ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Lists a new child; keys have to rise. It is considered at the next [`settle`](Roster::settle), unless only listed.
+    /// Lists a new child; keys have to rise. Nothing is done about it before a round comes to it, or something happens to it, such
+    /// as the order by which it was added.
     pub(crate) fn insert(&mut self, key: Key, id: ChildId, rules: Rules, now: Instant) {
         let mut circuit = Circuit::new(rules, now);
         if self.closing {
@@ -208,13 +209,6 @@ impl Roster {
         let child = Child { id, circuit, shown: None, answers: Answers::Unknown, wake: None, faults: Vec::new() };
         let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
-    }
-
-    /// Considers the child at the next turn.
-    pub(crate) fn unsettle(&mut self, key: Key) {
-        if self.children.contains_key(&key) {
-            self.unsettled.push_back((key, false));
-        }
     }
 
     /// Starts a round over all flags; one that is under way is followed by another, since it may have passed what changed.
@@ -326,34 +320,20 @@ impl Roster {
 
     // ── What is told by hand ────────────────────────────────────────────────────────────────────────────────────────
 
-    pub(crate) fn hold(&mut self, key: Key) {
-        self.command(key, Circuit::hold);
-    }
-
-    pub(crate) fn release(&mut self, key: Key) {
-        self.command(key, Circuit::release);
-    }
-
-    pub(crate) fn remove(&mut self, key: Key) {
-        self.command(key, Circuit::remove);
-        if self.children.get(&key).is_some_and(|child| child.circuit.is_running()) {
+    /// Carries out an order.
+    pub(crate) fn order(&mut self, key: Key, order: Order, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.circuit.order(order, now);
+        if order == Order::Remove && child.circuit.is_running() {
             self.actions.push_back(Step::Act(Action::LastRun { key }));
         }
-    }
-
-    pub(crate) fn restart(&mut self, key: Key, now: Instant) {
-        self.command(key, |circuit| circuit.restart(now));
-    }
-
-    pub(crate) fn reset(&mut self, key: Key, now: Instant) {
-        self.command(key, |circuit| circuit.reset(now));
-    }
-
-    fn command(&mut self, key: Key, change: impl FnOnce(&mut Circuit)) {
-        if let Some(child) = self.children.get_mut(&key) {
-            change(&mut child.circuit);
-            self.unsettled.push_back((key, false));
+        if let (_, Decision::TellToStop(cause)) = child.circuit.judge(now) {
+            child.circuit.told_to_stop(cause, now);
+            self.stop_and_report(key, EventKind::Ordered { order }, now);
+        } else {
+            self.report(key, EventKind::Ordered { order }, now);
         }
+        self.unsettled.push_back((key, false));
     }
 
     // ── What follows ────────────────────────────────────────────────────────────────────────────────────────────────

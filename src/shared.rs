@@ -17,16 +17,16 @@ use crate::{
     circuit::{Circuit, Rules, View},
     clock::Clock,
     error::{AddError, AddErrorReason, CommandError, Invalid},
-    event::{Callback, LastStop},
+    event::{Callback, LastStop, Order},
     id::ChildId,
-    inbox::{Message, Order},
+    inbox::Message,
     key::Key,
     report::{ShutdownCause, ShutdownReport, StuckIn},
     roster::StartDenied,
     snapshot::ChildInfo,
     sync::{
         Mutex, OnceLock, RwLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     unwind,
     watch::Watch,
@@ -47,9 +47,9 @@ pub(crate) struct Shared {
     clock: Clock,
     inbox: Sender<Message>,
     directory: RwLock<Directory>,
-    /// A shutdown was asked for: nothing starts any more.
-    /// The least time that a shutdown which was asked for leaves to children.
-    closing: Mutex<Option<Duration>>,
+    closing: Mutex<ClosingState>,
+    /// A message that has all flags asked is under way.
+    check_is_sent: AtomicBool,
     /// Why it shuts down, if nobody asked for it.
     given_up: Mutex<Option<ShutdownCause>>,
     /// When the supervisor thread took notice of the shutdown.
@@ -58,6 +58,15 @@ pub(crate) struct Shared {
     /// Tells of the shutdown and the end. News of a child are told by the child's own.
     watch: Watch,
     end: Mutex<Option<ShutdownReport>>,
+}
+
+/// What is known of a shutdown that was asked for.
+#[derive(Default)]
+struct ClosingState {
+    /// The least time that it leaves to the children. `None`: nobody has asked, and runs may begin.
+    limit: Option<Duration>,
+    /// A message that says so is under way.
+    is_sent: bool,
 }
 
 /// Settings that a child may have of its own.
@@ -103,6 +112,8 @@ struct RowState {
     held: bool,
     removing: bool,
     gone: bool,
+    /// The orders that are yet to be carried out: one of each kind at most, the one that was given last at the end.
+    pending: Vec<Order>,
 }
 
 impl Shared {
@@ -129,7 +140,8 @@ impl Shared {
             clock,
             inbox,
             directory: RwLock::default(),
-            closing: Mutex::new(None),
+            closing: Mutex::default(),
+            check_is_sent: AtomicBool::new(false),
             given_up: Mutex::new(None),
             acknowledged: OnceLock::new(),
             doing: Doing::default(),
@@ -166,7 +178,7 @@ impl Shared {
         let mut directory = self.directory.write();
         // Held until it is sent: behind the word of a shutdown, it might never be looked at.
         let closing = self.closing.lock();
-        if directory.closed || closing.is_some() {
+        if directory.closed || closing.limit.is_some() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
         let row = match directory.list(self, &spec) {
@@ -184,6 +196,20 @@ impl Shared {
         self.directory.write().list(self, spec).expect("the builder's ids were checked")
     }
 
+    /// Has all flags asked.
+    pub(crate) fn check_now(&self) -> Result<(), CommandError> {
+        if self.has_ended() {
+            return Err(CommandError::Ended);
+        }
+        // AcqRel: the round that follows from the message under way sees what was done before this call.
+        if self.check_is_sent.swap(true, Ordering::AcqRel) { Ok(()) } else { self.tell(Message::CheckNow) }
+    }
+
+    /// The supervisor thread has taken up the message of [`check_now`](Shared::check_now).
+    pub(crate) fn check_is_taken_up(&self) {
+        self.check_is_sent.swap(false, Ordering::AcqRel);
+    }
+
     /// Gives an order, which holds as soon as this has returned.
     pub(crate) fn order(&self, id: &str, order: Order) -> Result<(), CommandError> {
         if self.has_ended() {
@@ -196,21 +222,30 @@ impl Shared {
             Order::Hold => state.held = true,
             Order::Release => state.held = false,
             Order::Remove => state.removing = true,
-            Order::Restart | Order::Reset => {}
+            Order::Add | Order::Restart | Order::Reset => {}
         }
-        // Under the lock, so that the last order is the last to arrive.
-        self.tell(Message::Order { key: row.key, order })
+        if let Some(place) = state.pending.iter().position(|pending| order.replaces(*pending)) {
+            // There is a message for it already.
+            state.pending.remove(place);
+            state.pending.push(order);
+            return Ok(());
+        }
+        state.pending.push(order);
+        // Under the lock, so that the messages arrive in the order of the commands.
+        self.tell(Message::Order { key: row.key })
     }
 
     /// Has the supervisor shut down. Once this has returned, nothing starts. Asked for again, it is news only if it leaves less
     /// time.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
         let mut closing = self.closing.lock();
-        if closing.is_some_and(|before| before <= limit) {
+        if closing.limit.is_some_and(|before| before <= limit) {
             return;
         }
-        *closing = Some(limit);
-        let _ = self.tell(Message::Shutdown { limit });
+        closing.limit = Some(limit);
+        if !std::mem::replace(&mut closing.is_sent, true) {
+            let _ = self.tell(Message::Shutdown);
+        }
         drop(closing);
         self.watch.notify();
     }
@@ -233,13 +268,18 @@ impl Shared {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing.lock().is_some()
+        self.closing.lock().limit.is_some()
     }
 
-    /// The supervisor thread says that it has noticed the shutdown.
-    pub(crate) fn acknowledge(&self) {
+    /// The supervisor thread has noticed the shutdown. Returns how much time it leaves to the children.
+    pub(crate) fn acknowledge(&self) -> Duration {
+        let mut closing = self.closing.lock();
+        closing.is_sent = false;
+        let limit = closing.limit.unwrap_or(Duration::MAX);
+        drop(closing);
         let _ = self.acknowledged.set(self.now());
         self.watch.notify();
+        limit
     }
 
     /// When the supervisor thread noticed the shutdown, if it has.
@@ -290,7 +330,7 @@ impl Shared {
     pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), StartDenied> {
         let closing = self.closing.lock();
         let mut state = row.state.lock();
-        if closing.is_some() || state.removing || state.held {
+        if closing.limit.is_some() || state.removing || state.held {
             return Err(StartDenied);
         }
         state.view = view;
@@ -335,7 +375,7 @@ impl Shared {
     /// The supervisor has ended. The first report stays.
     pub(crate) fn ended(&self, report: ShutdownReport) {
         self.close_directory();
-        *self.closing.lock() = Some(Duration::ZERO);
+        self.closing.lock().limit = Some(Duration::ZERO);
         let mut end = self.end.lock();
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
@@ -383,7 +423,7 @@ impl Directory {
         let rules = shared.defaults.rules(spec);
         let now = shared.now();
         let view = Circuit::new(rules, now).view(now);
-        let state = RowState { view, last_stop: None, held: false, removing: false, gone: false };
+        let state = RowState { view, last_stop: None, held: false, removing: false, gone: false, pending: Vec::new() };
         let row = Arc::new(Row { key, id: id.clone(), cell: spec.cell.clone(), state: Mutex::new(state) });
         row.cell.place(shared.me.clone(), Arc::downgrade(&row));
         self.keys.insert(id, key);
@@ -408,6 +448,12 @@ impl Row {
 
     pub(crate) fn breaker(&self) -> Breaker {
         Breaker::new(self.cell.clone())
+    }
+
+    /// Takes the next order that is to be carried out.
+    pub(crate) fn take_order(&self) -> Option<Order> {
+        let pending = &mut self.state.lock().pending;
+        if pending.is_empty() { None } else { Some(pending.remove(0)) }
     }
 
     pub(crate) fn is_gone(&self) -> bool {

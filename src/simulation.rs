@@ -457,7 +457,9 @@ impl Script {
         let body = child.body.take_if(|_| child.is_last_run);
         let drop_panic = unwind::discard(body).err();
         self.ends.retain(|&(_, other)| other != key);
-        let end = RunEnd { key, run: run.number, exit, at: self.time.now(), display_panic: None, drop_panic };
+        let at = self.time.now();
+        let (display_panic, callbacks_succeeded) = (None, false);
+        let end = RunEnd { key, run: run.number, exit, at, display_panic, drop_panic, callbacks_succeeded };
         self.tell(Message::Exit(end));
         Some(())
     }
@@ -547,7 +549,7 @@ impl Workers for Script {
         } else if let Some(child) = self.children.remove(post) {
             let run = child.last_run;
             if let Err(panic) = unwind::discard(child) {
-                self.tell(Message::Called { key: *post, run, callback: Callback::Drop, panic: Some(panic) });
+                self.tell(Message::CallbackPanicked { key: *post, run, callback: Callback::Drop, panic });
             }
         }
     }

@@ -87,12 +87,12 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 ///
 /// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
 /// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, with an
-/// overdue child `stopping_for_ms`, with a trip `failures` and `last`, with a hang `doing` and `silent_ms`, and with a callback's
-/// panic `callback`.
+/// overdue child `stopping_for_ms`, with a trip `failures` and `last`, with a hang `doing` and `silent_ms`, with an order `order`,
+/// and with a callback's panic `callback`.
 ///
 /// | event | level |
 /// | --- | --- |
-/// | started, healthy; stopped because it was asked to, or finished | info |
+/// | started, healthy, ordered; stopped because it was asked to, or finished | info |
 /// | stopped by an error or a return, or after a trip or a hang; overdue | warn |
 /// | stopped by a panic or for want of a thread, tripped, hung, given up, a callback panicked | error |
 ///
@@ -141,6 +141,10 @@ impl TelemetrySink for LogSink {
                 pairs.push(("callback", Value::from(words.as_str())));
             }
             EventKind::Overdue { stopping_for } => pairs.push(("stopping_for_ms", Value::from(stopping_for.as_millis()))),
+            EventKind::Ordered { order } => {
+                words = order.to_string();
+                pairs.push(("order", Value::from(words.as_str())));
+            }
             EventKind::Started | EventKind::Healthy | EventKind::GaveUp => {}
             EventKind::Tripped { failures, last } => {
                 pairs.push(("failures", Value::from(*failures)));
@@ -165,7 +169,7 @@ impl TelemetrySink for LogSink {
 
 fn level(event: &Event) -> Level {
     match &event.kind {
-        EventKind::Started | EventKind::Healthy => Level::Info,
+        EventKind::Started | EventKind::Healthy | EventKind::Ordered { .. } => Level::Info,
         EventKind::Stopped { cause, exit, retry_in, .. } => match cause {
             StopCause::NotSpawned => Level::Error,
             _ if exit.is_panicked() => Level::Error,

@@ -262,7 +262,8 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         let at = system_now();
         post.desk.lock().context = None;
         let (key, run) = (post.link.key, context.run_number());
-        let end = RunEnd { key, run, exit: Exit::Completed, at, display_panic: None, drop_panic: None };
+        let (exit, callbacks_succeeded) = (Exit::Completed, false);
+        let end = RunEnd { key, run, exit, at, display_panic: None, drop_panic: None, callbacks_succeeded };
         tell(post, Message::Exit(end));
         return false;
     };
@@ -272,7 +273,7 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     let at = system_now();
     let (exit, display_panic, mut drop_panic) = reduce(outcome);
     drop_panic = drop_panic.or(context.signal().end());
-    let number = context.run_number();
+    let (number, callbacks_succeeded) = (context.run_number(), context.callbacks_succeeded());
     let is_last = post.last_run.load(Ordering::Acquire);
     {
         let mut desk = post.desk.lock();
@@ -290,7 +291,7 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         *post.slot.lock() = Some(body);
     }
     thread.enter(Phase::Waiting);
-    let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drop_panic };
+    let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drop_panic, callbacks_succeeded };
     tell(post, Message::Exit(end));
     !is_last && !post.fresh_thread
 }
@@ -313,7 +314,7 @@ pub(crate) fn drop_body(thread: &Thread, post: &Arc<Post>) {
     thread.enter(Phase::Dropping);
     if let Err(panic) = unwind::discard(body) {
         let (key, run, callback) = (post.link.key, post.last_run(), Callback::Drop);
-        tell(post, Message::Called { key, run, callback, panic: Some(panic) });
+        tell(post, Message::CallbackPanicked { key, run, callback, panic });
     }
 }
 

@@ -1,14 +1,16 @@
 //! What a child is known to be by somebody who only sees what is told and asked, and the laws that hold for it by that alone.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::world::MS;
 use crate::{
     circuit::{ChildStatus, CircuitState, Policy, Rules, View},
     deadline,
-    event::{Callback, EventKind, StopCause},
+    event::{Callback, EventKind, Order, StopCause},
     id::ChildId,
-    inbox::Order,
     roster::StartDenied,
 };
 
@@ -40,6 +42,8 @@ pub(crate) struct Model {
     /// The word of these has arrived.
     is_owed_health: bool,
     is_owed_trip: bool,
+    /// These have arrived, and are yet to be told.
+    owed_orders: VecDeque<Order>,
     /// The settling in which a thread was found for it last.
     thread_in: u64,
     began: Option<u64>,
@@ -104,6 +108,7 @@ impl Model {
             arrived_removing: false,
             is_owed_health: false,
             is_owed_trip: false,
+            owed_orders: VecDeque::new(),
             thread_in: 0,
             began: None,
             started: None,
@@ -203,7 +208,9 @@ impl Model {
     }
 
     pub(crate) fn ordered(&mut self, order: Order) {
+        self.owed_orders.push_back(order);
         match order {
+            Order::Add => {}
             Order::Hold => self.arrived_held = true,
             Order::Release => self.arrived_held = false,
             Order::Remove => self.arrived_removing = true,
@@ -366,6 +373,11 @@ impl Model {
             EventKind::GaveUp => {
                 assert!(self.done && attempt_count == self.failures && attempt_count > self.rules.max_restarts.expect("a limit"));
             }
+            EventKind::Ordered { order } => {
+                assert_eq!(self.owed_orders.pop_front(), Some(order), "promise 10: each order is told once, in its turn");
+                assert_eq!(run, self.last_run, "promise 10: with the present or last run");
+                assert_eq!(attempt_count, self.failures, "promise 4");
+            }
             EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
                 assert!(self.flag_panics_untold > 0, "promise 8: a flag's panic is told once until it succeeds");
                 self.flag_panics_untold -= 1;
@@ -395,6 +407,7 @@ impl Model {
         let id = &self.id;
         assert!(!std::mem::take(&mut self.is_owed_health) || self.healthy, "promise 5: {id} said that it is healthy");
         assert!(!std::mem::take(&mut self.is_owed_trip) || self.told_as_failure, "{id} was tripped by its callers");
+        assert!(self.owed_orders.is_empty(), "promise 10: {id} was ordered {:?}, which nobody was told", self.owed_orders);
         assert_eq!(self.flag_panics_untold, 0, "promise 8: the panic of {id}'s flag is told");
         assert!(self.view.is_some() || !self.is_inserted, "{id} was added and nobody looked at it");
         let Some(view) = self.view else { return };

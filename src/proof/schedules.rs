@@ -16,8 +16,8 @@ use crate::{
     circuit::{Policy, Rules},
     clock::system_now,
     deadline,
+    event::Order,
     exit::Exit,
-    inbox::Order,
     key::Key,
     unwind,
 };

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     circuit::{Policy, Rules},
     clock::system_now,
+    event::Order,
     exit::Exit,
-    inbox::Order,
     key::Key,
     unwind,
 };

@@ -6,7 +6,7 @@ use super::{trial::WITHIN, world::MS};
 use crate::{
     circuit::{Policy, Rules, View},
     clock::system_now,
-    event::EventKind,
+    event::{EventKind, Order},
     exit::{Exit, Failure},
     id::ChildId,
     key::Key,
@@ -126,6 +126,7 @@ impl Scene {
                     EventKind::GaveUp => "gave up",
                     EventKind::Hung { .. } => "hung",
                     EventKind::Tripped { .. } => "tripped",
+                    EventKind::Ordered { .. } => "ordered",
                     EventKind::CallbackPanicked { .. } => "panicked",
                 };
                 self.told.push(format!("{millis} {} {name} {}", report.id, report.attempt_count));
@@ -272,7 +273,7 @@ fn one_round_asks_every_flag_once() {
     scene.script.flags_asked.clear();
     scene.settle();
     assert_eq!(scene.script.flags_asked, [A, B, C, A, B, C], "what was asked for during a round may have been passed by it");
-    scene.roster.remove(B);
+    scene.roster.order(B, Order::Remove, scene.script.now);
     scene.settle();
     scene.script.flags_asked.clear();
     scene.poll();
@@ -314,9 +315,9 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
         "60 a gave up 3",
     ]);
     assert_eq!(scene.script.backoffs_asked, [1, 2], "no backoff is asked for the failure that gives up");
-    scene.roster.reset(A, scene.script.now);
+    scene.roster.order(A, Order::Reset, scene.script.now);
     scene.settle();
-    scene.tells(&["10000 a started 0"]);
+    scene.tells(&["10000 a ordered 0", "10000 a started 0"]);
 }
 
 // BO-11, TE-02: a start that finds no thread waits at least 100 ms, and has no `started`.
@@ -378,9 +379,9 @@ fn backoff_without_end_waits_for_a_reset() {
     scene.exits(A, 1, failed());
     assert_eq!(scene.roster.next_deadline(), None);
     scene.at(1_000_000).tells(&["0 a started 0", "0 a stopped 0"]);
-    scene.roster.reset(A, scene.script.now);
+    scene.roster.order(A, Order::Reset, scene.script.now);
     scene.settle();
-    scene.tells(&["1000000 a started 0"]);
+    scene.tells(&["1000000 a ordered 0", "1000000 a started 0"]);
 }
 
 //   limit 100 ms, looked at four times in that

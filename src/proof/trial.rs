@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     circuit::Rules,
+    event::Order,
     exit::Exit,
     id::ChildId,
-    inbox::Order,
     key::Key,
     roster::{Action, Progress, Roster},
 };
@@ -78,7 +78,7 @@ impl Trial {
             Order::Hold => model.held = true,
             Order::Release => model.held = false,
             Order::Remove => model.removing = true,
-            Order::Restart | Order::Reset => {}
+            Order::Add | Order::Restart | Order::Reset => {}
         }
         self.inbox.push_back(Message::Order { key, order });
     }
@@ -126,7 +126,8 @@ impl Trial {
             }
             Message::Add { key } => {
                 self.insert(key);
-                self.roster.unsettle(key);
+                self.world.model(key).ordered(Order::Add);
+                self.roster.order(key, Order::Add, now);
             }
             Message::Round => self.roster.begin_round(),
             Message::Close { limit } => {
@@ -143,13 +144,7 @@ impl Trial {
                 if listed {
                     model.ordered(order);
                 }
-                self.act(listed, "an order to a child that is gone", |roster| match order {
-                    Order::Hold => roster.hold(key),
-                    Order::Release => roster.release(key),
-                    Order::Remove => roster.remove(key),
-                    Order::Restart => roster.restart(key, now),
-                    Order::Reset => roster.reset(key, now),
-                });
+                self.act(listed, "an order to a child that is gone", |roster| roster.order(key, order, now));
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildResult, ChildSpec, Event, EventKind, Handle, ShutdownReport, StopCause, TelemetrySink,
+    ChildContext, ChildResult, ChildSpec, Event, EventKind, Handle, Order, ShutdownReport, StopCause, TelemetrySink,
 };
 use parking_lot::Mutex;
 
@@ -104,6 +104,12 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
                 assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
                 assert!(!std::mem::replace(&mut child.overdue, true), "told once a run: {event}");
             }
+            EventKind::Ordered { order: Order::Add, .. } => {
+                assert!(child.run.is_none(), "the one before is gone: {event}");
+                *child = Known::default();
+                assert_eq!(event.run, 0, "it is yet to run: {event}");
+            }
+            EventKind::Ordered { .. } => assert_eq!(event.run, child.last_run, "of the present or last run: {event}"),
             EventKind::GaveUp => {
                 assert!(child.run.is_none(), "down: {event}");
                 child.attempt_count += 1;
@@ -124,11 +130,9 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
     }
 }
 
-/// A start is the next one of its child, or the first one of a child that was added under the id of one that is gone.
 #[track_caller]
 fn check_run(child: &Known, event: &Event) {
-    let is_next = event.run == child.last_run + 1;
-    assert!(is_next || event.run == 1, "starts are counted: {event}, after run {}", child.last_run);
+    assert_eq!(event.run, child.last_run + 1, "starts are counted: {event}");
 }
 
 // ── What is seen ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -127,7 +127,7 @@ fn thousand_children_come_and_go_one_by_one() {
     assert_eq!(handle.snapshot().counts().children, 0);
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
-    assert_eq!(recorder.events().len(), 2000);
+    assert_eq!(recorder.events().len(), 4000, "each is added, started, removed and stopped");
     check_trace(&recorder.events(), Some(&report), false);
 }
 

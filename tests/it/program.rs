@@ -61,6 +61,7 @@ pub(crate) enum Ending {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
+    Add,
     Hold,
     Release,
     Restart,
@@ -105,6 +106,7 @@ pub(crate) enum What {
     Tripped { failures: u32 },
     Hung { doing: &'static str },
     GaveUp,
+    Ordered(Order),
 }
 
 /// What is known of a child by who asks.

@@ -152,8 +152,10 @@ fn body_may_command_itself() {
                 }
                 21 => {
                     handle.hold(ctx.id())?;
+                    // Not before the hold is carried out: a release takes the place of one that is not.
+                    let stopped = idle(ctx);
                     handle.release(ctx.id())?;
-                    idle(ctx)
+                    stopped
                 }
                 22 => {
                     handle.reset(ctx.id())?;

@@ -53,6 +53,8 @@ pub(crate) struct Child {
     is_finished: bool,
     has_given_up: bool,
     has_thread: bool,
+    /// The orders that are yet to be carried out. One that repeats another, or takes it back, takes its place, at the end.
+    orders: Vec<Order>,
     /// The supervisor has learnt that it was added.
     is_known: bool,
     /// The children that there are at first are started in turn, or when there is something else to be done with them.
@@ -90,7 +92,8 @@ struct Round {
 
 #[derive(Clone, Debug)]
 enum Message {
-    Order(Id, Order),
+    /// The next order of the child of this number.
+    Order(Id, u64),
     Add(Id),
     CheckNow,
     Shutdown,
@@ -116,6 +119,7 @@ impl Child {
             is_finished: false,
             has_given_up: false,
             has_thread: false,
+            orders: Vec::new(),
             is_known: true,
             has_had_turn: true,
             last_stop: None,
@@ -330,7 +334,15 @@ impl Reference {
                     _ => {}
                 }
                 child.is_to_go |= *order == Order::Remove;
-                self.inbox.push_back(Message::Order(id, *order));
+                let is_switch = |order: Order| matches!(order, Order::Hold | Order::Release);
+                let same = |other: &Order| other == order || is_switch(*other) && is_switch(*order);
+                let place = child.orders.iter().position(same);
+                child.orders.push(*order);
+                let number = child.number;
+                match place {
+                    Some(place) => drop(child.orders.remove(place)),
+                    None => self.inbox.push_back(Message::Order(id, number)),
+                }
             }
             Transition::Add(spec) => {
                 if self.is_closing || self.child(spec.id).is_some() {
@@ -590,10 +602,17 @@ impl Reference {
 
     fn carry_out(&mut self, message: Message) {
         match message {
-            Message::Order(id, order) => self.obey(id, order),
+            Message::Order(id, number) => {
+                let child = self.child_mut(id).filter(|child| child.number == number);
+                if let Some(child) = child {
+                    let order = child.orders.remove(0);
+                    self.obey(id, order);
+                }
+            }
             Message::Add(id) => {
                 if let Some(child) = self.child_mut(id) {
                     child.is_known = true;
+                    self.tell(id, What::Ordered(Order::Add));
                 }
             }
             Message::CheckNow => self.begin_round(),
@@ -637,27 +656,34 @@ impl Reference {
         let Some(child) = self.child_mut(id) else { return };
         child.has_had_turn = true;
         let cause = match order {
+            Order::Add => unreachable!("it is a message of its own"),
             Order::Hold => {
                 child.is_held = true;
-                StopCause::Held
+                Some(StopCause::Held)
             }
-            Order::Release => return child.is_held = false,
+            Order::Release => {
+                child.is_held = false;
+                None
+            }
             Order::Restart => {
                 (child.failures, child.retry_at) = (0, None);
                 (child.is_finished, child.has_given_up) = (false, false);
                 child.is_restarted = child.run.is_some();
-                StopCause::Restarted
+                Some(StopCause::Restarted)
             }
             Order::Reset => {
                 (child.failures, child.retry_at, child.has_given_up) = (0, None, false);
-                return;
+                None
             }
             Order::Remove => {
                 child.is_removed = true;
-                StopCause::Removed
+                Some(StopCause::Removed)
             }
         };
-        self.tell_to_stop(id, cause);
+        self.tell(id, What::Ordered(order));
+        if let Some(cause) = cause {
+            self.tell_to_stop(id, cause);
+        }
     }
 
     fn end(&mut self, id: Id, number: u64, ending: Ending) {

@@ -83,6 +83,7 @@ fn things_happen_each_at_its_own_time_in_one_long_advance() {
         [
             at(0, "start 0"),
             at(2000, "healthy"),
+            at(10_000, "order restart"),
             at(13_000, "overdue"),
             at(14_000, "stop restarted 0"),
             at(14_000, "start 0"),

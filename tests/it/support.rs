@@ -94,6 +94,11 @@ pub(crate) fn shut_down(supervisor: Supervisor, limit: Duration) -> ShutdownRepo
     report
 }
 
+/// Whether an event tells of an order, which the test itself has given.
+pub(crate) fn is_order(event: &Event) -> bool {
+    matches!(event.kind, EventKind::Ordered { .. })
+}
+
 /// Whether an event is of a child that only [`barrier`] made.
 fn is_of_barrier(event: &Event) -> bool {
     event.id.starts_with("barrier ")
@@ -167,7 +172,7 @@ pub(crate) fn status(simulation: &Simulation, id: &str) -> ChildStatus {
 
 /// What was told of a child, without the instants.
 pub(crate) fn words(simulation: &Simulation, id: &str) -> Vec<String> {
-    simulation.events().iter().filter(|event| event.id == *id).map(word).collect()
+    simulation.events().iter().filter(|event| event.id == *id && !is_order(event)).map(word).collect()
 }
 
 /// A child whose body is never to be called.
@@ -355,16 +360,20 @@ impl Recorder {
         self.0.events.lock().iter().filter(|event| event.id == id).cloned().collect()
     }
 
-    /// The events of one child, a word or three each: `start 0`, `stop exited 0`, `healthy`, `overdue`, `gave up`,
-    /// `panic enabled`. The number is the attempt count.
+    /// The events of one child but for the orders, a word or three each: `start 0`, `stop exited 0`, `healthy`, `overdue`,
+    /// `gave up`, `panic enabled`. The number is the attempt count.
     pub(crate) fn story(&self, id: &str) -> Vec<String> {
-        self.of(id).iter().map(word).collect()
+        self.of(id).iter().filter(|event| !is_order(event)).map(word).collect()
     }
 
-    /// The events of all children but those of barriers, each with its id.
+    /// The events of all children but for the orders and those of barriers, each with its id.
     pub(crate) fn whole_story(&self) -> Vec<String> {
         let events = self.0.events.lock();
-        events.iter().filter(|event| !is_of_barrier(event)).map(|event| format!("{}: {}", event.id, word(event))).collect()
+        events
+            .iter()
+            .filter(|event| !is_of_barrier(event) && !is_order(event))
+            .map(|event| format!("{}: {}", event.id, word(event)))
+            .collect()
     }
 
     /// Waits until the events are as wanted.
@@ -407,6 +416,7 @@ pub(crate) fn word(event: &Event) -> String {
         EventKind::Hung { doing, .. } => format!("hung {doing}"),
         EventKind::GaveUp => String::from("gave up"),
         EventKind::CallbackPanicked { callback, .. } => format!("panic {callback}"),
+        EventKind::Ordered { order, .. } => format!("order {order}"),
         _ => String::from("unknown"),
     }
 }

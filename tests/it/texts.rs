@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use circuit_breaker_supervisor::{CallError, ChildSpec, Exit, Invalid, RecvError, Simulation, Stopped, Supervisor};
+use circuit_breaker_supervisor::{CallError, ChildSpec, Exit, Handle, Invalid, RecvError, Simulation, Stopped, Supervisor};
 
 use crate::support::*;
 
@@ -46,12 +46,37 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` stopped after 3.0 s: it was silent for too long; tried again in 1.0 s",
             "child `orders` started again (run 3, after 1 failure)",
             "child `orders` is healthy",
+            "child `orders` is restarted by hand",
             "child `orders` stopped after 1.0 s: it is restarted by hand (it panicked: index out of bounds)",
             "child `orders` started (run 4)",
             "child `orders` failed after 1 min 30 s: the broker\\nhung up; tried again in 1.0 s",
             "child `orders` started again (run 5, after 1 failure)",
             "child `orders` returned after 0 µs",
             "child `orders` is given up after 2 failures in a row, and stays down unless it is reset",
+        ]
+    );
+}
+
+#[test]
+fn every_order_is_told_in_words() {
+    let mut simulation = simulate(Supervisor::builder().telemetry(()));
+    let handle = simulation.handle().clone();
+    handle.add(unused("orders")).unwrap();
+    simulation.advance(Duration::ZERO);
+    for order in [Handle::hold, Handle::release, Handle::reset, Handle::restart, Handle::remove] {
+        order(&handle, "orders").unwrap();
+        simulation.advance(Duration::ZERO);
+    }
+    let orders = simulation.events().iter().filter(|event| is_order(event)).map(ToString::to_string);
+    assert_eq!(
+        orders.collect::<Vec<_>>(),
+        [
+            "child `orders` was added",
+            "child `orders` is held, and stays down until it is released",
+            "child `orders` is released",
+            "child `orders` is reset: its failures are forgiven",
+            "child `orders` is restarted by hand",
+            "child `orders` is removed",
         ]
     );
 }
