@@ -39,4 +39,5 @@ mod stubborn;
 mod telemetry;
 mod texts;
 mod threads;
+mod turns;
 mod watching;
