@@ -22,6 +22,7 @@ mod exit;
 mod flags;
 mod footprint;
 mod input;
+mod limits;
 mod model;
 mod nesting;
 mod operating;
