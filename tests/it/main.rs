@@ -20,6 +20,7 @@ mod clock;
 mod drops;
 mod exit;
 mod flags;
+mod flood;
 mod footprint;
 mod input;
 mod limits;
