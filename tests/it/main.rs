@@ -23,6 +23,7 @@ mod flags;
 mod flood;
 mod footprint;
 mod input;
+mod joins;
 mod limits;
 mod model;
 mod nesting;
