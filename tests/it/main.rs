@@ -32,6 +32,7 @@ mod process;
 mod queries;
 mod races;
 mod reentrancy;
+mod seen;
 mod shortage;
 mod simulating;
 mod start;
