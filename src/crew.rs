@@ -21,7 +21,7 @@ use crate::{
     shared::Shared,
     sync::{atomic::Ordering, channel::bounded},
     unwind,
-    worker::{Phase, Post, Thread, drop_body, work},
+    worker::{Phase, Post, Thread, drop_all, work},
 };
 
 thread_local! {
@@ -194,18 +194,20 @@ impl Crew {
         })
     }
 
-    /// Ends the thread that waits for a word. The body is dropped with it unless it is kept, on a thread of its own if it has
-    /// none.
+    /// Ends the thread that waits for a word. What the child has left is dropped there, and the body too unless it is kept; on a
+    /// thread of their own where there is none.
     ///
     /// # Errors
     ///
     /// If there is no thread to drop it on; then this is to be tried again.
     pub(crate) fn retire(self: &Arc<Self>, post: &Arc<Post>, keep_body: bool) -> io::Result<()> {
-        if post.leave(keep_body) || keep_body || !post.holds_body() {
+        if post.leave(keep_body) || keep_body || !post.holds_anything() {
             return Ok(());
         }
         let its = post.clone();
-        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post.clone()), move |thread| drop_body(thread, &its))
+        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post.clone()), move |thread| {
+            drop_all(thread, &its, false);
+        })
     }
 
     // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -358,7 +360,7 @@ mod tests {
         let (words, _unheard) = bounded(1);
         post.has_got_thread(words);
         assert!(post.go(2, 0));
-        post.make_last_run();
+        post.make_last_run(true);
         let (_, of_old_thread) = bounded(1);
         work(&Thread::new(ThreadNumber(7), None), &post, of_old_thread);
         assert!(post.holds_body());

@@ -25,6 +25,7 @@ use crate::{
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
+    worker::Remain,
 };
 
 /// Answers whether a child is enabled.
@@ -54,10 +55,12 @@ pub(crate) trait Workers {
     fn go(&mut self, post: &Self::Post, run: u64, attempt_count: u32) -> bool;
     /// Tells the present run to stop.
     fn stop(&mut self, post: &Self::Post);
-    /// No further run will be: the body may be dropped as the present one ends.
-    fn make_last_run(&mut self, post: &Self::Post);
+    /// No further run will be: the body may be dropped as the present one ends, and in a shutdown whoever ran it leaves then.
+    fn make_last_run(&mut self, post: &Self::Post, is_closing: bool);
     /// The run's end has been seen.
     fn run_is_over(&mut self, post: &Self::Post);
+    /// Leaves a value of the user's to be dropped where the body is.
+    fn entrust(&mut self, post: &Self::Post, remain: Remain);
     /// Lets go of whoever waits for a next run; drops the body too unless it may run again by hand.
     fn retire(&mut self, post: &Self::Post, keep_body: bool);
     fn heartbeats(&self, post: &Self::Post) -> Heartbeats;
@@ -231,8 +234,8 @@ impl<W: Workers> Engine<W> {
     }
 
     fn run_ended(&mut self, end: RunEnd) {
-        let RunEnd { key, run, exit, at, display_panic, drop_panic, callbacks_succeeded } = end;
-        let (failed, panicked) = (matches!(exit, Exit::Failed(_)), exit.is_panicked());
+        let RunEnd { key, run, exit, at, display_panic, drops, callbacks_succeeded } = end;
+        let failed = matches!(exit, Exit::Failed(_));
         if let Some(station) = self.desk.stations.get(&key) {
             self.desk.workers.run_is_over(&station.post);
         }
@@ -242,8 +245,8 @@ impl<W: Workers> Engine<W> {
                 if failed {
                     self.roster.note_call(key, Callback::Display, display_panic, now);
                 }
-                if panicked || drop_panic.is_some() {
-                    self.roster.note_call(key, Callback::Drop, drop_panic, now);
+                if let Some(result) = drops.into_result() {
+                    self.roster.note_call(key, Callback::Drop, result.err(), now);
                 }
                 if callbacks_succeeded {
                     self.roster.note_call(key, Callback::OnStop, None, now);
@@ -277,10 +280,7 @@ impl<W: Workers> Engine<W> {
                 self.has_let_go = true;
                 if stations.get(&key).is_some_and(|station| !workers.go(&station.post, run, attempt_count)) {
                     // Somebody who found this thread stuck has taken over and ended the threads; the body never ran.
-                    let at = shared.now();
-                    let (exit, callbacks_succeeded) = (Exit::Completed, false);
-                    let end = RunEnd { key, run, exit, at, display_panic: None, drop_panic: None, callbacks_succeeded };
-                    let _ = shared.tell(Message::Exit(end));
+                    let _ = shared.tell(Message::Exit(RunEnd::of_no_run(key, run, shared.now())));
                 }
             }
             Action::Stop { key } => {
@@ -290,19 +290,27 @@ impl<W: Workers> Engine<W> {
             }
             Action::LastRun { key } => {
                 if let Some(station) = stations.get(&key) {
-                    workers.make_last_run(&station.post);
+                    workers.make_last_run(&station.post, self.roster.is_closing());
                 }
             }
             Action::Retire { key, keep_body } => {
-                if let Some(station) = stations.get(&key) {
+                if let Some(station) = stations.get_mut(&key) {
+                    if let Some(backoff) = station.backoff.take_if(|_| !keep_body) {
+                        workers.entrust(&station.post, Remain::Backoff(backoff));
+                    }
                     workers.retire(&station.post, keep_body);
                 }
             }
             Action::Forget { key } => {
-                if let Some(station) = stations.remove(&key) {
-                    workers.retire(&station.post, false);
-                    let row = shared.forget(&station.row);
-                    let _ = self.desk.discard(key, (station.row, station.backoff, row));
+                if let Some(Station { row, post, backoff }) = stations.remove(&key) {
+                    if let Some(backoff) = backoff {
+                        workers.entrust(&post, Remain::Backoff(backoff));
+                    }
+                    let listed = shared.forget(&row);
+                    for row in [Some(row), listed].into_iter().flatten().filter(|row| row.holds_error()) {
+                        workers.entrust(&post, Remain::Row(row));
+                    }
+                    workers.retire(&post, false);
                 }
                 for faults in &mut self.desk.faults {
                     faults.remove(&key);
@@ -319,11 +327,9 @@ impl<W: Workers> Engine<W> {
     fn publish(&mut self, key: Key, view: View, stopped: Option<LastStop>) {
         let Some(station) = self.desk.stations.get(&key) else { return };
         if let Some(before) = self.desk.shared.publish(&station.row, view, stopped) {
-            let holds_error = matches!(before.exit, Exit::Failed(_));
-            let panic = self.desk.discard(key, before).err();
-            if holds_error {
-                let now = self.now();
-                self.roster.note_call(key, Callback::Drop, panic, now);
+            // Of the other exits nothing is the user's.
+            if matches!(before.exit, Exit::Failed(_)) {
+                self.desk.workers.entrust(&station.post, Remain::Stop(before));
             }
         }
     }
@@ -366,7 +372,12 @@ impl<W: Workers> Engine<W> {
             }
         };
         let Self { desk, inbox, .. } = self;
-        let Desk { shared, mut workers, stations, flag, backoff, sinks, .. } = desk;
+        let Desk { shared, mut workers, mut stations, flag, backoff, sinks, .. } = desk;
+        for station in stations.values_mut() {
+            if let Some(backoff) = station.backoff.take() {
+                workers.entrust(&station.post, Remain::Backoff(backoff));
+            }
+        }
         workers.dismiss();
         // User closures end here at the latest. The rows stay in the directory, for those who ask what was known last.
         shared.doing.call(Callback::Drop, None, || {

@@ -11,6 +11,7 @@ use crate::{
     event::Callback,
     exit::{Exit, Panic},
     key::Key,
+    unwind::Drops,
 };
 
 /// Tells one thread of a supervisor from all others that it ever had.
@@ -72,8 +73,16 @@ pub(crate) struct RunEnd {
     pub(crate) at: Instant,
     /// The error's `Display` panicked.
     pub(crate) display_panic: Option<Panic>,
-    /// A payload, a left-behind callback or the body panicked as it was dropped.
-    pub(crate) drop_panic: Option<Panic>,
+    /// How the drops of the user's values went on the child's thread, if there were any: of the error before the last, a payload,
+    /// callbacks that were left behind, the body.
+    pub(crate) drops: Drops,
     /// Stop callbacks were called, and none of them panicked.
     pub(crate) callbacks_succeeded: bool,
+}
+
+impl RunEnd {
+    /// The end of a run whose body was not called, for no run may be without an end.
+    pub(crate) fn of_no_run(key: Key, run: u64, at: Instant) -> Self {
+        Self { key, run, exit: Exit::Completed, at, display_panic: None, drops: Drops::default(), callbacks_succeeded: false }
+    }
 }

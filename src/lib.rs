@@ -357,9 +357,9 @@
 //!   [`Breaker`], and [heartbeats](ChildContext::heartbeat).
 //! - On a small stack, a panic that prints its backtrace (`RUST_BACKTRACE=1`) may overflow the stack, which ends the process:
 //!   give a child no [`stack_size`](ChildSpec::stack_size) below 64 KiB.
-//! - `enabled`, `backoff` and the sinks run on the supervisor thread, and so does the `Drop` of an error that nobody else holds,
-//!   once another end of the child is told. One that is slow delays all supervision, and [`start`](SupervisorBuilder::start),
-//!   which does not return while one blocks, although never a shutdown.
+//! - `enabled`, `backoff` and the sinks run on the supervisor thread. One that is slow delays all supervision, and
+//!   [`start`](SupervisorBuilder::start), which does not return while one blocks, although never a shutdown. What is dropped of a
+//!   child, its closures and its errors among it, is dropped on the child's own thread and delays no other.
 //! - The sinks that a nested supervisor inherits are called on its thread as well as on the outer one's, possibly at the same
 //!   time. The events of each supervisor are in order, those of different ones come as they come.
 //! - The last error of each child is kept, also after the end, for those who still have a handle. One that holds a [`Handle`] or a

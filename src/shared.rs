@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     error::{AddError, AddErrorReason, CommandError, Invalid},
     event::{Callback, LastStop, Order},
+    exit::Exit,
     id::ChildId,
     inbox::Message,
     key::Key,
@@ -448,6 +449,11 @@ impl Row {
 
     pub(crate) fn breaker(&self) -> Breaker {
         Breaker::new(self.cell.clone())
+    }
+
+    /// Whether it holds a value of the user's.
+    pub(crate) fn holds_error(&self) -> bool {
+        self.state.lock().last_stop.as_ref().is_some_and(|last| matches!(last.exit, Exit::Failed(_)))
     }
 
     /// Takes the next order that is to be carried out.

@@ -29,7 +29,8 @@ use crate::{
     shared::Shared,
     snapshot::ChildInfo,
     telemetry::OnEvent,
-    unwind,
+    unwind::{self, Drops},
+    worker::Remain,
 };
 
 /// A supervisor for tests: real in all that it decides, on virtual time, and without threads.
@@ -415,6 +416,7 @@ struct Scripted {
     is_last_run: bool,
     last_run: u64,
     run: Option<Run>,
+    remains: Vec<Remain>,
 }
 
 struct Run {
@@ -422,6 +424,8 @@ struct Run {
     told_at: Option<Instant>,
     heartbeats: Heartbeats,
     marked_healthy: bool,
+    /// How those drops went that a thread does before it runs the body.
+    drops: Drops,
 }
 
 impl Script {
@@ -455,11 +459,16 @@ impl Script {
         let run = child.run.take()?;
         child.has_thread = !child.fresh_thread && !child.is_last_run;
         let body = child.body.take_if(|_| child.is_last_run);
-        let drop_panic = unwind::discard(body).err();
+        let mut drops = run.drops;
+        body.into_iter().for_each(|body| drops.discard(body));
+        if exit.is_panicked() {
+            // A script's panic has no payload, which a real one has.
+            drops.note(Ok(()));
+        }
         self.ends.retain(|&(_, other)| other != key);
         let at = self.time.now();
         let (display_panic, callbacks_succeeded) = (None, false);
-        let end = RunEnd { key, run: run.number, exit, at, display_panic, drop_panic, callbacks_succeeded };
+        let end = RunEnd { key, run: run.number, exit, at, display_panic, drops, callbacks_succeeded };
         self.tell(Message::Exit(end));
         Some(())
     }
@@ -496,8 +505,18 @@ impl Workers for Script {
         let Link { key, id, is_watched, .. } = link;
         let Job { body, fresh_thread, .. } = job;
         let body = Some(body);
-        let (has_thread, is_last_run, last_run, run) = (false, false, 0, None);
-        self.children.insert(key, Scripted { id, is_watched, fresh_thread, has_thread, body, is_last_run, last_run, run });
+        let child = Scripted {
+            id,
+            is_watched,
+            fresh_thread,
+            has_thread: false,
+            body,
+            is_last_run: false,
+            last_run: 0,
+            run: None,
+            remains: Vec::new(),
+        };
+        self.children.insert(key, child);
         key
     }
 
@@ -516,7 +535,9 @@ impl Workers for Script {
         let Some(child) = self.children.get_mut(post) else { return false };
         let heartbeats = Heartbeats { count: 0, doing: "" };
         child.last_run = run;
-        child.run = Some(Run { number: run, told_at: None, heartbeats, marked_healthy: false });
+        let mut drops = Drops::default();
+        child.remains.drain(..).for_each(|remain| drops.discard(remain));
+        child.run = Some(Run { number: run, told_at: None, heartbeats, marked_healthy: false, drops });
         true
     }
 
@@ -533,13 +554,19 @@ impl Workers for Script {
         }
     }
 
-    fn make_last_run(&mut self, post: &Key) {
+    fn make_last_run(&mut self, post: &Key, _is_closing: bool) {
         if let Some(child) = self.children.get_mut(post) {
             child.is_last_run = true;
         }
     }
 
     fn run_is_over(&mut self, _post: &Key) {}
+
+    fn entrust(&mut self, post: &Key, remain: Remain) {
+        if let Some(child) = self.children.get_mut(post) {
+            child.remains.push(remain);
+        }
+    }
 
     fn retire(&mut self, post: &Key, keep_body: bool) {
         if keep_body {

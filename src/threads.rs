@@ -7,8 +7,16 @@ use std::{
 };
 
 use crate::{
-    child::Job, clock::system_now, context::Link, crew::Crew, deadline, engine::Workers, exit::Failure, report::Unstopped,
-    roster::Heartbeats, worker::Post,
+    child::Job,
+    clock::system_now,
+    context::Link,
+    crew::Crew,
+    deadline,
+    engine::Workers,
+    exit::Failure,
+    report::Unstopped,
+    roster::Heartbeats,
+    worker::{Post, Remain},
 };
 
 /// How long what found no thread waits before it is tried again.
@@ -79,12 +87,16 @@ impl Workers for Threads {
         self.note(done, Chore::CallBack(post.clone()));
     }
 
-    fn make_last_run(&mut self, post: &Arc<Post>) {
-        post.make_last_run();
+    fn make_last_run(&mut self, post: &Arc<Post>, is_closing: bool) {
+        post.make_last_run(is_closing);
     }
 
     fn run_is_over(&mut self, post: &Arc<Post>) {
         post.run_is_over();
+    }
+
+    fn entrust(&mut self, post: &Arc<Post>, remain: Remain) {
+        post.entrust(remain);
     }
 
     fn retire(&mut self, post: &Arc<Post>, keep_body: bool) {

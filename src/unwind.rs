@@ -108,6 +108,27 @@ pub(crate) fn discard<T>(value: T) -> Result<(), Panic> {
     catch(move || drop(value))
 }
 
+/// How the drops of some values of the user's went, if there were any: the first panic counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drops(Option<Result<(), Panic>>);
+
+impl Drops {
+    /// Drops one more.
+    pub(crate) fn discard<T>(&mut self, value: T) {
+        self.note(discard(value));
+    }
+
+    /// Notes that one more was dropped.
+    pub(crate) fn note(&mut self, result: Result<(), Panic>) {
+        let before = self.0.take().unwrap_or(Ok(()));
+        self.0 = Some(before.and(result));
+    }
+
+    pub(crate) fn into_result(self) -> Option<Result<(), Panic>> {
+        self.0
+    }
+}
+
 fn message(payload: &(dyn Any + Send)) -> Text {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         Text::Literal(text)

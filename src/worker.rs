@@ -1,26 +1,29 @@
 //! The life of a child's thread, and what it shares with its supervisor: the body, and the word to go.
 
 use std::{
+    mem,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use crate::{
+    backoff::Backoff,
     child::{Body, Job},
     clock::system_now,
     context::{ChildContext, Link},
-    event::Callback,
+    event::{Callback, LastStop},
     exit::{ChildResult, Exit, Failure, Panic},
     id::ChildId,
     inbox::{Message, RunEnd, ThreadNumber},
     key::Key,
     report::UnstoppedPhase,
+    shared::Row,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
         channel::{Receiver, Sender, TrySendError},
     },
-    unwind,
+    unwind::{self, Drops},
 };
 
 /// One thread of a supervisor, as it is known to others.
@@ -92,6 +95,9 @@ pub(crate) struct Post {
     slot: Mutex<Option<Body>>,
     /// There will be no further run: the body is dropped on its thread as soon as it is out of work.
     last_run: AtomicBool,
+    /// The thread leaves after its last run by itself. Otherwise it waits until it is told to: there may be more of the child to
+    /// be dropped.
+    leaves_by_itself: AtomicBool,
     run: AtomicU64,
     desk: Mutex<Desk>,
 }
@@ -105,8 +111,21 @@ struct Desk {
     /// The context of the run before, for the next one: a restart that takes no memory is a faster one.
     spare: Option<ChildContext>,
     told_at: Option<Instant>,
+    /// What is yet to be dropped on the child's thread.
+    remains: Vec<Remain>,
     /// No run is let go any more.
     sealed: bool,
+}
+
+/// A value of the user's that the supervisor has no more use for. Its `Drop` may block, which is nobody's business but the
+/// child's: so it goes where the body goes.
+#[expect(dead_code, reason = "they are kept to be dropped")]
+pub(crate) enum Remain {
+    Backoff(Box<Backoff>),
+    /// How a run ended, after the next one has ended, too.
+    Stop(LastStop),
+    /// What was known of a child that is gone, with how its last run ended.
+    Row(Arc<Row>),
 }
 
 pub(crate) enum Word {
@@ -124,6 +143,7 @@ impl Post {
             fresh_thread,
             slot: Mutex::new(Some(body)),
             last_run: AtomicBool::new(false),
+            leaves_by_itself: AtomicBool::new(false),
             run: AtomicU64::new(0),
             desk: Mutex::default(),
         })
@@ -146,15 +166,24 @@ impl Post {
         desk.words.as_ref().is_some_and(|words| words.try_send(Word::Run(context)).is_ok())
     }
 
-    /// No further run will be: the body may be dropped as the present one ends.
-    pub(crate) fn make_last_run(&self) {
+    /// No further run will be: the body may be dropped as the present one ends. In a shutdown its thread leaves then, without
+    /// another word.
+    pub(crate) fn make_last_run(&self, is_closing: bool) {
+        if is_closing {
+            self.leaves_by_itself.store(true, Ordering::Relaxed);
+        }
         self.last_run.store(true, Ordering::Release);
+    }
+
+    /// Leaves a value to be dropped on the child's thread: before its next run, or as the thread leaves.
+    pub(crate) fn entrust(&self, remain: Remain) {
+        self.desk.lock().remains.push(remain);
     }
 
     /// No run is let go any more.
     pub(crate) fn seal(&self) {
         self.desk.lock().sealed = true;
-        self.make_last_run();
+        self.make_last_run(true);
     }
 
     /// The run's end has been seen by the supervisor: a thread that serves one run only has left.
@@ -207,6 +236,25 @@ impl Post {
         self.slot.lock().is_some()
     }
 
+    /// Whether there is anything to be dropped when the child is gone.
+    pub(crate) fn holds_anything(&self) -> bool {
+        self.holds_body() || !self.desk.lock().remains.is_empty()
+    }
+
+    /// Drops what was left to be.
+    fn drop_remains(&self, drops: &mut Drops) {
+        let mut remains = mem::take(&mut self.desk.lock().remains);
+        if remains.is_empty() {
+            return;
+        }
+        remains.drain(..).for_each(|remain| drops.discard(remain));
+        // A child that fails again and again needs the room again and again.
+        let mut desk = self.desk.lock();
+        if desk.remains.capacity() == 0 {
+            desk.remains = remains;
+        }
+    }
+
     /// That of the present run.
     pub(crate) fn context(&self) -> Option<ChildContext> {
         self.desk.lock().context.clone()
@@ -218,6 +266,9 @@ impl Post {
 impl Drop for Post {
     fn drop(&mut self) {
         let _ = unwind::discard(self.slot.get_mut().take());
+        for remain in self.desk.get_mut().remains.drain(..) {
+            let _ = unwind::discard(remain);
+        }
     }
 }
 
@@ -238,9 +289,7 @@ fn serve(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
                 }
             }
             Word::Leave { keep_body } => {
-                if !keep_body {
-                    drop_body(thread, post);
-                }
+                drop_all(thread, post, keep_body);
                 break;
             }
         }
@@ -251,7 +300,7 @@ fn serve(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
     // It may have become the last run when that had just ended. But another thread may have been let go with the next run, as
     // after a restart by hand, and be about to take the body: then that thread drops it.
     if post.last_run.load(Ordering::Acquire) && post.context().is_none() {
-        drop_body(thread, post);
+        drop_all(thread, post, false);
     }
 }
 
@@ -262,17 +311,20 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         let at = system_now();
         post.desk.lock().context = None;
         let (key, run) = (post.link.key, context.run_number());
-        let (exit, callbacks_succeeded) = (Exit::Completed, false);
-        let end = RunEnd { key, run, exit, at, display_panic: None, drop_panic: None, callbacks_succeeded };
-        tell(post, Message::Exit(end));
+        tell(post, Message::Exit(RunEnd::of_no_run(key, run, at)));
         return false;
     };
+    let mut drops = Drops::default();
+    thread.enter(Phase::Dropping);
+    post.drop_remains(&mut drops);
     thread.enter(Phase::Running);
     context.begin();
     let outcome = unwind::catch_both(|| body(&context));
     let at = system_now();
-    let (exit, display_panic, mut drop_panic) = reduce(outcome);
-    drop_panic = drop_panic.or(context.signal().end());
+    let (exit, display_panic) = reduce(outcome, &mut drops);
+    if let Some(panic) = context.signal().end() {
+        drops.note(Err(panic));
+    }
     let (number, callbacks_succeeded) = (context.run_number(), context.callbacks_succeeded());
     let is_last = post.last_run.load(Ordering::Acquire);
     {
@@ -286,33 +338,40 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     }
     if is_last {
         thread.enter(Phase::Dropping);
-        drop_panic = drop_panic.or(unwind::discard(body).err());
+        drops.discard(body);
     } else {
         *post.slot.lock() = Some(body);
     }
     thread.enter(Phase::Waiting);
-    let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drop_panic, callbacks_succeeded };
+    let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drops, callbacks_succeeded };
     tell(post, Message::Exit(end));
-    !is_last && !post.fresh_thread
+    let leaves = is_last && post.leaves_by_itself.load(Ordering::Relaxed);
+    !leaves && !post.fresh_thread
 }
 
-/// Makes data of what came out of a body. Returns two panics too: that of an error's `Display` or `source`, and that of a
-/// payload's `Drop`.
-fn reduce(outcome: Result<ChildResult, (Panic, Option<Panic>)>) -> (Exit, Option<Panic>, Option<Panic>) {
+/// Makes data of what came out of a body. Returns the panic of an error's `Display` or `source` too.
+fn reduce(outcome: Result<ChildResult, (Panic, Option<Panic>)>, drops: &mut Drops) -> (Exit, Option<Panic>) {
     match outcome {
-        Ok(Ok(())) => (Exit::Completed, None, None),
+        Ok(Ok(())) => (Exit::Completed, None),
         Ok(Err(error)) => {
             let (failure, display_panic) = Failure::catching(error);
-            (Exit::Failed(failure), display_panic, None)
+            (Exit::Failed(failure), display_panic)
         }
-        Err((panic, drop_panic)) => (Exit::Panicked(panic), None, drop_panic),
+        Err((panic, drop_panic)) => {
+            drops.note(drop_panic.map_or(Ok(()), Err));
+            (Exit::Panicked(panic), None)
+        }
     }
 }
 
-pub(crate) fn drop_body(thread: &Thread, post: &Arc<Post>) {
-    let Some(body) = post.slot.lock().take() else { return };
+/// Drops all that the child has left, and the body too unless it is kept.
+pub(crate) fn drop_all(thread: &Thread, post: &Arc<Post>, keep_body: bool) {
     thread.enter(Phase::Dropping);
-    if let Err(panic) = unwind::discard(body) {
+    let body = if keep_body { None } else { post.slot.lock().take() };
+    let mut drops = Drops::default();
+    post.drop_remains(&mut drops);
+    drops.discard(body);
+    if let Some(Err(panic)) = drops.into_result() {
         let (key, run, callback) = (post.link.key, post.last_run(), Callback::Drop);
         tell(post, Message::CallbackPanicked { key, run, callback, panic });
     }

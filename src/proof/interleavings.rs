@@ -48,7 +48,7 @@ use crate::{
         channel::bounded,
     },
     watch::Watch,
-    worker::{Post, Thread, drop_body, work},
+    worker::{Post, Thread, drop_all, work},
 };
 
 /// Switches away from a thread that could go on, in the schedules that are not all followed.
@@ -589,8 +589,8 @@ fn tell_to_stop(post: &Arc<Post>) {
 }
 
 fn retire(post: &Arc<Post>) {
-    if !post.leave(false) && post.holds_body() {
-        drop_body(&Thread::new(ThreadNumber(99), None), post);
+    if !post.leave(false) && post.holds_anything() {
+        drop_all(&Thread::new(ThreadNumber(99), None), post, false);
     }
 }
 
@@ -670,7 +670,7 @@ fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
         let child = Child::new(false, |_| ());
         let worker = child.provide(1);
         assert!(child.post.go(1, 0));
-        child.post.make_last_run();
+        child.post.make_last_run(false);
         tell_to_stop(&child.post);
         child.await_exit(1);
         retire(&child.post);

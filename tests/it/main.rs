@@ -35,6 +35,7 @@ mod reentrancy;
 mod seen;
 mod shortage;
 mod simulating;
+mod slow_drops;
 mod start;
 mod stop;
 mod storm;
