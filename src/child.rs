@@ -216,7 +216,7 @@ impl ChildSpec {
     /// Sets how long a run must last to be trusted: then the child's failures are forgiven.
     ///
     /// With zero every run counts as healthy, so that the backoff never grows; [`Duration::MAX`] leaves it to
-    /// [`mark_healthy`](ChildContext::mark_healthy).
+    /// [`mark_healthy`](ChildContext::mark_healthy), by which a run may say sooner that it can be trusted.
     ///
     /// # Examples
     ///

@@ -200,6 +200,8 @@ pub(crate) struct Ended {
 pub(crate) struct Circuit {
     pub(crate) rules: Rules,
     attempt_count: u32,
+    /// The delay after its last failure, unless an operator has cleared that.
+    last_retry_in: Option<Duration>,
     /// The end of its last backoff; `None` is never.
     not_before: Option<Instant>,
     flag: bool,
@@ -228,6 +230,8 @@ enum Rest {
 struct Run {
     since: Instant,
     healthy: bool,
+    /// The failures that were forgiven as it became healthy.
+    forgiven: u32,
     told: Option<Told>,
     overdue: bool,
     watch: Option<Watch>,
@@ -258,6 +262,7 @@ impl Circuit {
         Self {
             rules,
             attempt_count: 0,
+            last_retry_in: None,
             not_before: Some(now),
             flag: true,
             held: false,
@@ -376,7 +381,7 @@ impl Circuit {
 
     pub(crate) fn begin(&mut self, now: Instant) {
         debug_assert!(self.run.is_none(), "one run at a time");
-        self.run = Some(Run { since: now, healthy: false, told: None, overdue: false, watch: None });
+        self.run = Some(Run { since: now, healthy: false, forgiven: 0, told: None, overdue: false, watch: None });
         self.last_run += 1;
     }
 
@@ -443,7 +448,7 @@ impl Circuit {
         match &mut self.run {
             Some(run) if run.told.is_none() && !run.healthy => {
                 run.healthy = true;
-                self.attempt_count = 0;
+                run.forgiven = std::mem::take(&mut self.attempt_count);
                 true
             }
             _ => false,
@@ -482,6 +487,14 @@ impl Circuit {
         // A child that goes away, or whose history an operator has cleared, has no failure to wait for.
         let restarting = std::mem::take(&mut self.restarting);
         if failed && !self.removing && !self.closing && !restarting {
+            // One that said too soon that it is healthy: its failures go on where they were, or it would be tried again at the
+            // shortest delay for ever. By its uptime alone no run becomes healthy so soon.
+            let lasted = told_at.saturating_duration_since(run.since);
+            let least = self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
+            if run.healthy && lasted < least {
+                self.attempt_count = run.forgiven;
+                ended.attempt_count = run.forgiven;
+            }
             self.fail(at, Duration::ZERO, backoff, &mut ended);
         }
         ended
@@ -513,6 +526,7 @@ impl Circuit {
         } else {
             let delay = backoff(self.attempt_count).max(least);
             self.not_before = deadline::after(at, delay);
+            self.last_retry_in = Some(delay);
             ended.retry_in = Some(delay);
         }
     }
@@ -543,6 +557,7 @@ impl Circuit {
 
     fn clear_history(&mut self, now: Instant) {
         self.attempt_count = 0;
+        self.last_retry_in = None;
         self.not_before = Some(now);
         self.rest = Rest::NextRun;
     }
@@ -577,19 +592,32 @@ impl Circuit {
     /// Whatever decides what becomes of it, for telling apart moments of which something else may follow. Instants are shown as
     /// how far away they are, and not how long ago where that is over.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let Self { rules, attempt_count, not_before, flag, held, removing, restarting, closing, rest, retired, run, last_run: _ } =
-            self;
+        let Self {
+            rules,
+            attempt_count,
+            last_retry_in,
+            not_before,
+            flag,
+            held,
+            removing,
+            restarting,
+            closing,
+            rest,
+            retired,
+            run,
+            last_run: _,
+        } = self;
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
-        let run = run.as_ref().map(|Run { since, healthy, told, overdue, watch }| {
+        let run = run.as_ref().map(|Run { since, healthy, forgiven, told, overdue, watch }| {
             let age = |at: Instant| at.saturating_duration_since(*since).min(rules.healthy_after);
             let told = told.as_ref().map(|Told { cause, at, deadline, lapsed }| (*cause, age(*at), left(*deadline), *lapsed));
             let watch = watch.as_ref().map(|Watch { heartbeats, looked, silent_for }| {
                 (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
             });
-            (age(now), *healthy, told, *overdue, watch)
+            (age(now), *healthy, *forgiven, told, *overdue, watch)
         });
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
-        (rules.stop_timeout, *attempt_count, left(*not_before), switches, *rest as u8, run)
+        (rules.stop_timeout, *attempt_count, *last_retry_in, left(*not_before), switches, *rest as u8, run)
     }
 }
 

@@ -364,6 +364,11 @@ impl ChildContext {
     /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more cost one atomic load, so it
     /// may stand in a loop. In a run that was told to stop it comes too late.
     ///
+    /// A run that fails right after it has said so does not start its backoff anew. If it lasted for less time than the child
+    /// had been down before it ([`retry_in`](crate::EventKind::Stopped), and `healthy_after` at most), the failures that were
+    /// forgiven count again, and this one is added to them: so the delays grow, and
+    /// [`max_restarts`](crate::ChildSpec::max_restarts) are used up, as if it had said nothing.
+    ///
     /// # Examples
     ///
     /// ```

@@ -62,6 +62,12 @@ pub(crate) struct Model {
     /// It was up long enough; that has to be told before its end is.
     was_healthy: bool,
     failures: u32,
+    /// Those that were forgiven as its present run became healthy.
+    forgiven: u32,
+    /// The delay after its last failure.
+    last_retry_in: Option<Duration>,
+    /// The failures as its last run ended, before that one counted.
+    failures_at_end: u32,
     backoffs_asked: u32,
     /// The end of the backoff, if there is one; `Some(None)` never comes.
     pub(crate) not_before: Option<Option<Instant>>,
@@ -122,6 +128,9 @@ impl Model {
             healthy: false,
             was_healthy: false,
             failures: 0,
+            forgiven: 0,
+            last_retry_in: None,
+            failures_at_end: 0,
             backoffs_asked: 0,
             not_before: None,
             done: false,
@@ -216,6 +225,7 @@ impl Model {
             Order::Remove => self.arrived_removing = true,
             Order::Restart | Order::Reset => {
                 self.failures = 0;
+                self.last_retry_in = None;
                 self.not_before = None;
                 // A finished child is not started by a reset.
                 let finished = self.view.is_some_and(|view| view.status == ChildStatus::Finished);
@@ -240,11 +250,14 @@ impl Model {
         let temporary = self.rules.policy == Policy::Temporary;
         let finished = completed && self.rules.policy == Policy::Transient && !self.told_as_failure;
         let leaves = self.arrived_removing || is_closed || self.restarting;
-        Foreseen {
-            failed: !asked && !temporary && !finished && !leaves,
-            done: temporary || (finished && !asked),
-            backoffs_asked: self.backoffs_asked,
+        let failed = !asked && !temporary && !finished && !leaves;
+        // Promise 4: it said too soon that it is healthy.
+        let least = self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
+        if failed && self.healthy && until.saturating_duration_since(body.since) < least {
+            self.failures = self.forgiven;
         }
+        self.failures_at_end = self.failures;
+        Foreseen { failed, done: temporary || (finished && !asked), backoffs_asked: self.backoffs_asked }
     }
 
     /// The core was told of the end.
@@ -260,12 +273,14 @@ impl Model {
                 assert_eq!(attempt, self.failures, "promise 4");
                 assert_eq!(self.backoffs_asked, foreseen.backoffs_asked + 1, "promise 3: once for each failure");
                 self.not_before = Some(deadline::after(at, delay));
+                self.last_retry_in = Some(delay);
             }
         } else {
             assert_eq!(self.backoffs_asked, foreseen.backoffs_asked, "promise 4: this was no failure");
         }
         if std::mem::take(&mut self.restarting) {
             self.failures = 0;
+            self.last_retry_in = None;
             self.not_before = None;
             self.done = self.rules.policy == Policy::Temporary;
         }
@@ -341,6 +356,7 @@ impl Model {
                 assert!(self.body.is_none() && !view.status.is_running(), "promise 2: Stopped comes after the body");
                 assert_eq!(cause == StopCause::Exited, self.told.is_none(), "asked or not: {cause}");
                 assert!(self.healthy || !self.was_healthy, "promise 5: nobody noticed that it had been up long enough");
+                assert_eq!(attempt_count, self.failures_at_end, "promise 4: the failures before this one");
                 self.told = None;
             }
             EventKind::Healthy => {
@@ -350,7 +366,7 @@ impl Model {
                     assert!(self.told.is_none(), "a stopping run does not become healthy");
                     let is_due = deadline::is_reached(deadline::after(body.since, self.rules.healthy_after), now);
                     assert!(is_due || self.is_owed_health, "promise 5: {} is not up long enough", self.id);
-                    self.failures = 0;
+                    self.forgiven = std::mem::take(&mut self.failures);
                 }
                 self.healthy = true;
             }
@@ -395,6 +411,7 @@ impl Model {
             Some(delay) => {
                 assert!(delay >= 100 * MS, "promise 3: a failed spawn waits");
                 self.not_before = Some(deadline::after(now, delay));
+                self.last_retry_in = Some(delay);
             }
             None => self.done = true,
         }
@@ -466,6 +483,9 @@ impl Model {
         let life = [self.listed, self.began.is_some(), self.started.is_some(), self.restarting, self.done, self.let_go];
         let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn);
-        (body, told, orders, life, run, outside, self.failures, self.not_before.map(left), self.runs)
+        {
+            let counts = (self.failures, self.forgiven, self.last_retry_in, self.runs);
+            (body, told, orders, life, run, outside, counts, self.not_before.map(left))
+        }
     }
 }

@@ -229,6 +229,33 @@ fn each_child_has_its_own_deadline() {
     scene.at(100).tells(&["20 c started 1", "40 b started 1", "80 a started 1"]);
 }
 
+//   run 1 ✗──100──▶ run 2: well after 1 ms, ✗ after 2 ──200──▶ run 3: well, ✗ after 200: as long as its last delay
+//   1 failure       2 failures: the first counts again        1 failure
+#[test]
+fn child_that_says_too_soon_that_it_is_healthy_has_its_failures_back() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.script.delay = |attempt| 100 * MS * attempt;
+    scene.exits(A, 1, failed());
+    for (run, start) in [(2, 100), (3, 302)] {
+        scene.at(start + 1);
+        scene.roster.marked_healthy(A, run, scene.script.now);
+        scene.settle();
+        scene.at(if run == 2 { start + 2 } else { start + 200 }).exits(A, run, failed());
+    }
+    scene.at(1000).tells(&[
+        "0 a started 0",
+        "0 a stopped 0",
+        "100 a started 1",
+        "101 a healthy 0",
+        "102 a stopped 1",
+        "302 a started 2",
+        "303 a healthy 0",
+        "502 a stopped 0",
+        "602 a started 1",
+    ]);
+    assert_eq!(scene.script.backoffs_asked, [1, 2, 1]);
+}
+
 // EN-05, EN-06
 //
 //   0        100      110      125      140

@@ -41,6 +41,8 @@ pub(crate) struct Child {
     pub(crate) spec: Spec,
     run: Option<Run>,
     failures: u32,
+    /// The delay after its last failure.
+    last_delay: Option<Duration>,
     retry_at: Option<Duration>,
     is_flag_on: bool,
     is_held: bool,
@@ -67,6 +69,8 @@ struct Run {
     number: u64,
     since: Duration,
     is_healthy: bool,
+    /// How many failures were forgiven as it became healthy.
+    forgiven: u32,
     has_said_so: bool,
     told: Option<(StopCause, Duration)>,
     /// Since when its stop timeout runs: since it was told, and anew from the beginning of a shutdown.
@@ -109,6 +113,7 @@ impl Child {
             spec,
             run: None,
             failures: 0,
+            last_delay: None,
             retry_at: None,
             is_flag_on: true,
             is_held: false,
@@ -499,9 +504,9 @@ impl Reference {
 
     fn trust(&mut self, id: Id) {
         let Some(child) = self.child_mut(id) else { return };
-        child.failures = 0;
+        let forgiven = std::mem::take(&mut child.failures);
         if let Some(run) = &mut child.run {
-            run.is_healthy = true;
+            (run.is_healthy, run.forgiven) = (true, forgiven);
         }
         self.tell(id, What::Healthy);
     }
@@ -528,6 +533,7 @@ impl Reference {
             number: self.runs,
             since: now,
             is_healthy: false,
+            forgiven: 0,
             has_said_so: false,
             told: None,
             time_from: Duration::ZERO,
@@ -666,13 +672,13 @@ impl Reference {
                 None
             }
             Order::Restart => {
-                (child.failures, child.retry_at) = (0, None);
+                (child.failures, child.last_delay, child.retry_at) = (0, None, None);
                 (child.is_finished, child.has_given_up) = (false, false);
                 child.is_restarted = child.run.is_some();
                 Some(StopCause::Restarted)
             }
             Order::Reset => {
-                (child.failures, child.retry_at, child.has_given_up) = (0, None, false);
+                (child.failures, child.last_delay, child.retry_at, child.has_given_up) = (0, None, None, false);
                 None
             }
             Order::Remove => {
@@ -703,6 +709,12 @@ impl Reference {
         };
         let is_gone = child.spec.policy == Policy::Once || child.is_removed;
         if is_failure && !is_gone {
+            // Healthy, and failed sooner than its last delay was long: the failures that were forgiven count again.
+            let lasted = run.told.map_or(uptime, |(_, at)| at - run.since);
+            let least = child.last_delay.map_or(Duration::ZERO, |delay| delay.min(child.spec.healthy_after));
+            if run.is_healthy && lasted < least {
+                child.failures = run.forgiven;
+            }
             return self.fail(id, cause, ending, uptime);
         }
         child.last_stop = Some((cause, ending, uptime));
@@ -731,6 +743,7 @@ impl Reference {
         self.tell(id, What::Stopped { cause, ending, uptime, retry_in });
         let Some(child) = self.child_mut(id) else { return };
         child.failures = attempt;
+        child.last_delay = retry_in.or(child.last_delay);
         child.retry_at = retry_in.map(|delay| now.saturating_add(delay));
         if is_last && closes.is_none() {
             (child.has_given_up, child.has_thread) = (true, false);
