@@ -65,7 +65,7 @@ fn obey(handle: &Handle, line: &str) -> Result<String, Box<dyn Error>> {
         "add" => handle.add(ChildSpec::new(id, work))?,
         "remove" => {
             handle.remove(id)?;
-            return Ok(handle.wait_until_gone(id, LIMIT).map(|()| format!("`{id}` is gone"))?);
+            return Ok(handle.wait_until_gone(id, LIMIT).map(|_| format!("`{id}` is gone"))?);
         }
         _ => return Err(HELP.into()),
     }

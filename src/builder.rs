@@ -324,7 +324,8 @@ impl SupervisorBuilder {
             sinks.push(Arc::new(LogSink));
         }
         let children = children.into_iter().map(|spec| (shared.list(&spec), spec)).collect();
-        Parts { shared: shared.clone(), inbox, poll_interval, flag, backoff, sinks, children }
+        let fallback = Backoff::default();
+        Parts { shared: shared.clone(), inbox, poll_interval, flag, backoff, fallback, sinks, children }
     }
 
     /// Everything of a supervisor that runs on virtual time instead of threads: each backoff repeats itself, and `recorder` is
@@ -345,6 +346,7 @@ impl SupervisorBuilder {
             child.be_repeatable(seed);
         }
         let mut parts = self.parts(&shared, inbox);
+        parts.fallback.be_repeatable(seed);
         parts.sinks.insert(0, Arc::new(recorder));
         Ok((shared, parts))
     }
@@ -361,9 +363,13 @@ fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: i
         ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now, now), stuck_in: None, has_ended: true }
     });
     shared.ended(report);
-    // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is.
+    // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is. It
+    // has an end, for no run begins any more, and each sends a few messages at most.
     while let Ok(message) = inbox.try_recv() {
-        let _ = unwind::discard(message);
+        match message {
+            Message::Exit(end) => shared.run_ended_late(end.key, end.run, Some(end)),
+            message => drop(unwind::discard(message)),
+        }
     }
     // A run that outlives its supervisor may send its end at this very moment.
     let _ = unwind::discard(inbox);
@@ -443,10 +449,10 @@ impl StartError {
     }
 }
 
-/// Leaves the builder out: this is what `main` prints of an error that it returns.
+/// Reads as its `Display` does, since it is what `main` prints of an error that it returns.
 impl fmt::Debug for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartError").field("reason", &self.reason).finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -189,6 +189,8 @@ pub(crate) struct Ended {
     pub(crate) uptime: Duration,
     /// The count at the run's end, before this failure.
     pub(crate) attempt_count: u32,
+    /// It counts as a failure.
+    pub(crate) failed: bool,
     pub(crate) retry_in: Option<Duration>,
     pub(crate) gave_up: bool,
     pub(crate) was_lapsed: bool,
@@ -480,6 +482,7 @@ impl Circuit {
             cause,
             uptime: at.saturating_duration_since(run.since),
             attempt_count: self.attempt_count,
+            failed: false,
             retry_in: None,
             gave_up: false,
             was_lapsed: run.told.is_some_and(|told| told.lapsed),
@@ -508,6 +511,7 @@ impl Circuit {
             cause: StopCause::NotSpawned,
             uptime: Duration::ZERO,
             attempt_count: self.attempt_count,
+            failed: false,
             retry_in: None,
             gave_up: false,
             was_lapsed: false,
@@ -517,6 +521,7 @@ impl Circuit {
     }
 
     fn fail(&mut self, at: Instant, least: Duration, backoff: impl FnOnce(u32) -> Duration, ended: &mut Ended) {
+        ended.failed = true;
         self.attempt_count = self.attempt_count.saturating_add(1);
         // One that is never restarted cannot be restarted too often: until there is a thread for it, it waits.
         let is_restarted = self.rules.policy != Policy::Temporary;

@@ -25,7 +25,6 @@ use crate::{
         current,
     },
     telemetry::TelemetrySink,
-    unwind,
 };
 
 /// The hand that a body holds on its own run: whether it is to stop, ways to wait that end at a stop, and ways to be
@@ -95,8 +94,8 @@ pub(crate) struct Link {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
     pub(crate) handle: Handle,
-    /// It has a watchdog.
-    pub(crate) is_watched: bool,
+    /// What its runs say that they are doing, if it has a watchdog.
+    pub(crate) activity: Option<Arc<Activity>>,
     /// The sinks of its supervisor, which they do not outlive.
     pub(crate) sinks: Weak<Vec<Arc<dyn TelemetrySink>>>,
 }
@@ -124,24 +123,46 @@ impl Callbacks {
     const PANICKED: u8 = 2;
 }
 
-/// The heartbeats of a run, and what it said with the last one.
+/// What a child said with its last heartbeat, and the run that said so.
+#[derive(Default)]
+pub(crate) struct Activity(Mutex<(u64, &'static str)>);
+
+impl Activity {
+    pub(crate) fn say(&self, run: u64, doing: &'static str) {
+        Self::note(&mut self.0.lock(), run, doing);
+    }
+
+    fn note(last: &mut (u64, &'static str), run: u64, doing: &'static str) {
+        // A helper of an earlier run may still be at it.
+        if last.0 <= run {
+            *last = (run, doing);
+        }
+    }
+
+    /// What this run said last, if it is the one that did.
+    pub(crate) fn of(&self, run: u64) -> Option<&'static str> {
+        let (by, doing) = *self.0.lock();
+        (by == run).then_some(doing)
+    }
+}
+
+/// The heartbeats of a run.
 #[derive(Default)]
 struct Heart {
     count: AtomicU64,
     /// Tells one text from another without the lock: where it is, mixed with its length.
     mark: AtomicUsize,
-    doing: Mutex<&'static str>,
 }
 
 impl Heart {
     /// Returns whether this was the first. Relaxed is enough: the count tells only that there is life, and the lock orders
     /// the texts.
-    fn beat(&self, doing: &'static str) -> bool {
+    fn beat(&self, run: u64, doing: &'static str, activity: &Activity) -> bool {
         let mark = doing.as_ptr().addr() ^ doing.len().rotate_left(usize::BITS / 2);
         if self.mark.load(Ordering::Relaxed) != mark {
             // Both under the lock: the mark of one text beside another would keep the first from ever being seen again.
-            let mut last = self.doing.lock();
-            *last = doing;
+            let mut last = activity.0.lock();
+            Activity::note(&mut last, run, doing);
             self.mark.store(mark, Ordering::Relaxed);
         }
         self.count.fetch_add(1, Ordering::Relaxed) == 0
@@ -209,7 +230,7 @@ impl ChildContext {
         self.run.attempt_count
     }
 
-    /// Returns the number of this run. Numbers rise over the life of a supervisor and are never used twice, by any child.
+    /// Returns the number of this run: how often the child was started, this time and starts that found no thread included.
     pub fn run_number(&self) -> u64 {
         self.run.number
     }
@@ -351,8 +372,7 @@ impl ChildContext {
         let number = match self.run.signal.set(Box::new(move || drop(callback()))) {
             Ok(number) => number,
             Err(callback) => {
-                let panic = unwind::catch(callback).err();
-                self.callback_returned(panic);
+                self.callback_returned(self.run.signal.call_now(callback));
                 None
             }
         };
@@ -405,13 +425,15 @@ impl ChildContext {
     /// look at the clock; where the text is another one than before, or the machine has no 64-bit atomics, an uncontended lock
     /// besides. So it may stand in a hot loop. Clones of the context, on helper threads, beat for the same run.
     pub fn heartbeat(&self, doing: &'static str) {
-        if self.run.link.is_watched && self.run.heart.beat(doing) {
+        let Some(activity) = &self.run.link.activity else { return };
+        if self.run.heart.beat(self.run.number, doing, activity) {
             self.tell(Message::FirstHeartbeat { key: self.run.link.key, run: self.run.number });
         }
     }
 
     pub(crate) fn heartbeats(&self) -> Heartbeats {
-        Heartbeats { count: self.run.heart.count.load(Ordering::Relaxed), doing: *self.run.heart.doing.lock() }
+        let doing = self.run.link.activity.as_ref().and_then(|activity| activity.of(self.run.number));
+        Heartbeats { count: self.run.heart.count.load(Ordering::Relaxed), doing: doing.unwrap_or_default() }
     }
 
     /// Returns the handle of the supervisor that runs this child.

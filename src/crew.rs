@@ -17,7 +17,7 @@ use crate::{
     inbox::{Message, ThreadNumber},
     key::Key,
     lineage::Lineage,
-    report::Unstopped,
+    report::{Unstopped, UnstoppedPhase},
     shared::Shared,
     sync::{atomic::Ordering, channel::bounded},
     unwind,
@@ -262,6 +262,9 @@ impl Crew {
             let Some(served) = &thread.child else { continue };
             let phase = thread.phase();
             let post = served.post.upgrade();
+            let context = post.as_ref().and_then(|post| post.context());
+            let is_calling = context.is_some_and(|context| context.signal().is_calling());
+            let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
             let told_at = post.as_ref().and_then(|post| post.told_at());
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
@@ -331,7 +334,7 @@ mod tests {
         let shared = Shared::new("test".into(), None, defaults, Clock::System, sender);
         let crew = Crew::new(&shared);
         let (id, handle) = (ChildId::from("child"), Handle::new(shared));
-        let link = Link { key: Key(0), id, handle, is_watched: false, sinks: Weak::new() };
+        let link = Link { key: Key(0), id, handle, activity: None, sinks: Weak::new() };
         let mut body = body;
         let body = Box::new(move |ctx: &ChildContext| {
             body(ctx);

@@ -38,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) poll_interval: Duration,
     pub(crate) flag: Option<FlagFn>,
     pub(crate) backoff: Backoff,
+    /// For when a backoff closure panics.
+    pub(crate) fallback: Backoff,
     pub(crate) sinks: Vec<Arc<dyn TelemetrySink>>,
     pub(crate) children: Vec<(Arc<Row>, ChildSpec)>,
 }
@@ -91,7 +93,7 @@ pub(crate) struct Closing {
 impl<W: Workers> Engine<W> {
     /// Lists the children. They are looked at in the first round.
     pub(crate) fn new(parts: Parts, workers: W) -> Self {
-        let Parts { shared, inbox, poll_interval: _, flag, backoff, sinks, children } = parts;
+        let Parts { shared, inbox, poll_interval: _, flag, backoff, fallback, sinks, children } = parts;
         let mut engine = Self {
             inbox,
             roster: Roster::new(),
@@ -101,7 +103,7 @@ impl<W: Workers> Engine<W> {
                 stations: KeyMap::default(),
                 flag,
                 backoff,
-                fallback: Backoff::default(),
+                fallback,
                 faults: sinks.iter().map(|_| BTreeSet::new()).collect(),
                 sinks: sinks.into(),
                 events: 0,
@@ -264,7 +266,7 @@ impl<W: Workers> Engine<W> {
         let (key, id) = (row.key(), row.id().clone());
         let handle = Handle::new(self.desk.shared.clone());
         let sinks = Arc::downgrade(&self.desk.sinks);
-        let link = Link { key, id: id.clone(), is_watched: rules.watchdog.is_some(), handle, sinks };
+        let link = Link { key, id: id.clone(), activity: row.activity().cloned(), handle, sinks };
         let job = Job { body, stop_timeout: rules.stop_timeout, stack_size, fresh_thread };
         let post = self.desk.workers.engage(link, job);
         self.roster.insert(key, id, rules, now);

@@ -200,10 +200,10 @@ impl AddError {
     }
 }
 
-/// Leaves the spec out.
+/// Reads as its `Display` does, since it is what `main` prints of an error that it returns.
 impl fmt::Debug for AddError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AddError").field("reason", &self.reason).finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 

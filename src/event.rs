@@ -42,10 +42,12 @@ pub struct Event {
     pub seq: u64,
     /// The child.
     pub id: ChildId,
-    /// The run that this is about. Run numbers rise over the life of a supervisor and are never used twice.
+    /// The run that this is about: the number of its start, counted from 1 for each child. A start for which no thread could be had
+    /// counts, too. 0 if the child has not been started yet. A child that is removed and added again begins anew.
     pub run: u64,
-    /// The failures since the child was last healthy. A `Stopped` that is a failure does not count itself yet: what follows it, the
-    /// next `Started` or `GaveUp`, does.
+    /// The failures since the child was last healthy, *before* what this event tells. So a `Stopped` that is a failure, as its
+    /// `failed` says, does not count itself yet: a metric of failures adds one to it, or takes the count of what follows, the
+    /// next `Started` or `GaveUp`.
     pub attempt_count: u32,
     /// When the sinks were told, on the monotonic clock: later than what happened if another callback was slow.
     pub at: Instant,
@@ -99,6 +101,8 @@ pub enum EventKind {
         exit: Exit,
         /// How long it ran, from when the sinks had been told of `Started` until the body had ended.
         uptime: Duration,
+        /// Whether it counts as a failure: then the child is tried again after its backoff, or given up.
+        failed: bool,
         /// After a failure, the backoff: how long after its end it is tried again. `None` if this was no failure, or there
         /// is no next time. The very long delay that a backoff may give means "not before it is reset by hand".
         retry_in: Option<Duration>,
@@ -258,6 +262,8 @@ pub struct LastStop {
     pub exit: Exit,
     /// How long it had run.
     pub uptime: Duration,
+    /// Whether it counted as a failure.
+    pub failed: bool,
 }
 
 /// The user code that runs beside the bodies.
@@ -300,10 +306,16 @@ impl fmt::Display for Event {
             EventKind::Started => {
                 write!(f, "child `{id}` started again (run {run}, after {})", Failures(*attempt_count))
             }
-            EventKind::Stopped { cause, exit, uptime, retry_in } => {
+            EventKind::Stopped { cause, exit, uptime, failed, retry_in } => {
                 match cause {
+                    // A transient or one-shot child that did what it was for.
+                    StopCause::Exited if exit.is_completed() && !failed => {
+                        write!(f, "child `{id}` finished after {}", Span(*uptime))?;
+                    }
                     StopCause::Exited => write!(f, "child `{id}` {}", Ran(exit, *uptime))?,
-                    StopCause::NotSpawned => write!(f, "child `{id}` got no thread: {}", exit.message().unwrap_or_default())?,
+                    StopCause::NotSpawned => {
+                        write!(f, "child `{id}` got no thread: {}", OneLine(exit.message().unwrap_or_default()))?;
+                    }
                     asked => write!(f, "child `{id}` stopped after {}: {}", Span(*uptime), asked.reason())?,
                 }
                 // A run that was asked to stop may leave with any error; only its panic is worth a word.
@@ -399,7 +411,7 @@ impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             StopCause::Exited => write!(f, "it {}", self.1),
-            StopCause::NotSpawned => write!(f, "it got no thread: {}", self.1.message().unwrap_or_default()),
+            StopCause::NotSpawned => write!(f, "it got no thread: {}", OneLine(self.1.message().unwrap_or_default())),
             asked => f.write_str(asked.reason()),
         }
     }

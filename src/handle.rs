@@ -25,6 +25,29 @@ use crate::{
 /// end of that child's commands. `hold` and `release` take the place of one another, so a `hold` that is followed by a `release`
 /// soon enough stops nothing.
 ///
+/// Whoever commands and wants to know what came of it waits for the child to be as it should: after a
+/// [`hold`](Handle::hold) until it is off, after a [`restart`](Handle::restart) for a greater
+/// [`run_number`](ChildInfo::run_number). That a command has been carried out, whatever it changed, is told by its event:
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, EventKind, Order, Supervisor};
+/// use std::time::Duration;
+///
+/// let (orders, carried_out) = crossbeam_channel::unbounded();
+/// let supervisor = Supervisor::builder()
+///     .on_event(move |event| {
+///         if let EventKind::Ordered { order, .. } = event.kind {
+///             let _ = orders.send((event.id.clone(), order));
+///         }
+///     })
+///     .child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+///     .start()?;
+/// supervisor.handle().reset("mailer")?; // nothing to forgive, and nothing to be seen
+/// let (id, order) = carried_out.recv_timeout(Duration::from_secs(10))?;
+/// assert_eq!((id.as_str(), order), ("mailer", Order::Reset));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// What a command does depends on what the child is doing; what it returns depends on whether there is a child of that id and
 /// nothing else.
 ///
@@ -131,7 +154,8 @@ impl Handle {
         self.shared.request_shutdown(Duration::MAX);
     }
 
-    /// Adds a child to the end of the list. `Ok` means accepted: it is started at once, if its flag is on.
+    /// Adds a child to the end of the list. `Ok` means accepted: it is started at once, if its flag is on. Only a shutdown that is
+    /// asked for meanwhile keeps it from being started: then it is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
     ///
     /// # Errors
     ///
@@ -323,7 +347,7 @@ impl Handle {
     }
 
     /// Waits until a child is gone from the list: until a removed child, or a [`once`](crate::ChildSpec::once) child, has
-    /// ended. One that is not listed is gone already.
+    /// ended. Returns what was known of it last, with how its last run ended; `None` if it was not listed, and so was gone already.
     ///
     /// What a removed child's closure captured has been dropped by then if the child was running; of one that was down, it may
     /// still be dropped on a thread of its own.
@@ -340,18 +364,27 @@ impl Handle {
     /// use std::time::Duration;
     ///
     /// let supervisor = Supervisor::builder().start()?;
-    /// supervisor.handle().add(ChildSpec::once("job", |_ctx| Ok(())))?;
-    /// supervisor.handle().wait_until_gone("job", Duration::from_secs(10))?; // it has been done
+    /// let handle = supervisor.handle();
+    /// handle.add(ChildSpec::once("job", |_ctx| Err("no paper".into())))?;
+    /// if let Some(job) = handle.wait_until_gone("job", Duration::from_secs(10))? {
+    ///     let stop = job.last_stop.ok_or("it has ended")?;
+    ///     assert_eq!(stop.exit.message(), Some("no paper"));
+    /// } // else it had ended before
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wait_until_gone(&self, id: &str, timeout: Duration) -> Result<(), WaitError> {
+    pub fn wait_until_gone(&self, id: &str, timeout: Duration) -> Result<Option<ChildInfo>, WaitError> {
         match self.wait_for(id, timeout, |_| false) {
-            Ok(_) | Err(WaitError::UnknownId(_) | WaitError::Gone(_)) => Ok(()),
+            Ok(child) => Ok(Some(child)),
+            Err(WaitError::Gone(child)) => Ok(Some(*child)),
+            Err(WaitError::UnknownId(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Waits until the supervisor has ended, and returns its report.
+    ///
+    /// On a thread of one of its children this waits for itself, since the supervisor does not end before that child does or its
+    /// stop timeout is over. A body that wants to know about the shutdown waits for its own stop instead.
     ///
     /// # Errors
     ///

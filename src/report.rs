@@ -87,7 +87,9 @@ pub struct Unstopped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UnstoppedPhase {
-    /// Its body or one of its stop callbacks still runs.
+    /// One of its [`on_stop`](crate::ChildContext::on_stop) callbacks is being called, which is to unblock its body.
+    InStopCallback,
+    /// Its body still runs.
     Running,
     /// What its closure captured is being dropped.
     Dropping,
@@ -136,6 +138,7 @@ impl fmt::Display for ShutdownReport {
 impl fmt::Display for Unstopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match self.phase {
+            UnstoppedPhase::InStopCallback => "in an `on_stop` callback",
             UnstoppedPhase::Running => "running",
             UnstoppedPhase::Dropping => "dropping its state",
             UnstoppedPhase::Ending => "ending its thread",

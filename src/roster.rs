@@ -519,11 +519,11 @@ impl Roster {
 
     /// Publishes and reports the end of a run.
     fn tell_end(&mut self, key: Key, ended: Ended, exit: Exit, asked: Option<Option<Panic>>, now: Instant) {
-        let Ended { newly_healthy, cause, uptime, attempt_count, retry_in, gave_up, was_lapsed: _ } = ended;
+        let Ended { newly_healthy, cause, uptime, attempt_count, failed, retry_in, gave_up, was_lapsed: _ } = ended;
         let Some(child) = self.children.get_mut(&key) else { return };
         let (id, run) = (child.id.clone(), child.circuit.last_run());
         let given_up = (gave_up && child.circuit.rules.significant).then(|| exit.clone());
-        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime }), now);
+        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), now);
         let mut report = |attempt_count, kind| {
             self.actions
                 .push_back(Step::Act(Action::Report { key, report: Report { id: id.clone(), run, attempt_count, kind } }));
@@ -531,7 +531,7 @@ impl Roster {
         if newly_healthy {
             report(0, EventKind::Healthy);
         }
-        report(attempt_count, EventKind::Stopped { cause, exit, uptime, retry_in });
+        report(attempt_count, EventKind::Stopped { cause, exit, uptime, failed, retry_in });
         if gave_up {
             report(attempt_count.saturating_add(1), EventKind::GaveUp);
         }

@@ -14,13 +14,14 @@ use crate::{
     breaker::Breaker,
     cell::Cell,
     child::ChildSpec,
-    circuit::{Circuit, Rules, View},
+    circuit::{ChildStatus, Circuit, CircuitState, OffBy, Rules, View},
     clock::Clock,
+    context::Activity,
     error::{AddError, AddErrorReason, CommandError, Invalid},
-    event::{Callback, LastStop, Order},
+    event::{Callback, LastStop, Order, StopCause},
     exit::Exit,
     id::ChildId,
-    inbox::Message,
+    inbox::{Message, RunEnd},
     key::Key,
     report::{ShutdownCause, ShutdownReport, StuckIn},
     roster::StartDenied,
@@ -104,6 +105,8 @@ pub(crate) struct Row {
     id: ChildId,
     /// What callers see of it.
     cell: Arc<Cell>,
+    /// What it says that it is doing, if it has a watchdog.
+    activity: Option<Arc<Activity>>,
     state: Mutex<RowState>,
 }
 
@@ -386,6 +389,29 @@ impl Shared {
         self.watch.notify();
     }
 
+    /// A run has ended after its supervisor, which can show it no more: so this does.
+    pub(crate) fn run_ended_late(&self, key: Key, run: u64, end: Option<RunEnd>) {
+        let Some(row) = self.row_of(key) else { return };
+        let now = self.now();
+        let mut state = row.state.lock();
+        if state.view.run != run || state.view.since.is_none() {
+            return;
+        }
+        let before = state.view;
+        let (status, circuit) = (ChildStatus::Off { by: OffBy::Shutdown }, CircuitState::Open);
+        state.view = View { status, circuit, since: None, told: None, is_overdue: false, retry_at: None, ..before };
+        let last_stop = end.map(|end| LastStop {
+            cause: before.told.map_or(StopCause::Shutdown, |(cause, _)| cause),
+            uptime: end.at.saturating_duration_since(before.since.unwrap_or(now)),
+            exit: end.exit,
+            failed: false,
+        });
+        let unused = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
+        drop(state);
+        let _ = unwind::discard(unused);
+        row.cell.news.notify();
+    }
+
     /// Nobody is to call these children any more. To be called once nothing starts any more.
     pub(crate) fn open_breakers_for_good(&self) {
         for row in self.rows() {
@@ -425,7 +451,8 @@ impl Directory {
         let now = shared.now();
         let view = Circuit::new(rules, now).view(now);
         let state = RowState { view, last_stop: None, held: false, removing: false, gone: false, pending: Vec::new() };
-        let row = Arc::new(Row { key, id: id.clone(), cell: spec.cell.clone(), state: Mutex::new(state) });
+        let activity = spec.watchdog.map(|_| Arc::default());
+        let row = Arc::new(Row { key, id: id.clone(), cell: spec.cell.clone(), activity, state: Mutex::new(state) });
         row.cell.place(shared.me.clone(), Arc::downgrade(&row));
         self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
@@ -444,7 +471,15 @@ impl Row {
 
     pub(crate) fn info(&self, now: Instant) -> ChildInfo {
         let state = self.state.lock();
-        ChildInfo::new(self.id.clone(), &state.view, state.last_stop.clone(), now)
+        let (view, last_stop) = (state.view, state.last_stop.clone());
+        drop(state);
+        let activity = self.activity.as_ref().filter(|_| view.since.is_some());
+        let doing = activity.and_then(|activity| activity.of(view.run));
+        ChildInfo::new(self.id.clone(), &view, doing, last_stop, now)
+    }
+
+    pub(crate) fn activity(&self) -> Option<&Arc<Activity>> {
+        self.activity.as_ref()
     }
 
     pub(crate) fn breaker(&self) -> Breaker {

@@ -14,7 +14,7 @@ use crate::{
     builder::{StartError, SupervisorBuilder},
     child::{Body, Job},
     clock::VirtualTime,
-    context::Link,
+    context::{Activity, Link},
     deadline,
     engine::{Engine, Workers},
     event::{Callback, Event},
@@ -185,6 +185,10 @@ impl Simulation {
             }
             if let Some(engine) = &mut self.engine {
                 engine.workers().let_go(next);
+                // Whoever stops at the very instant at which its time is over has stopped in time.
+                while let Ok(end) = engine.inbox().try_recv() {
+                    engine.handle(end);
+                }
             }
             self.catch_up();
         }
@@ -408,7 +412,7 @@ struct Script {
 /// One child, as its threads would have it.
 struct Scripted {
     id: ChildId,
-    is_watched: bool,
+    activity: Option<Arc<Activity>>,
     fresh_thread: bool,
     has_thread: bool,
     /// Never called, only dropped when it would be.
@@ -486,7 +490,10 @@ impl Script {
         let child = self.children.get_mut(&key)?;
         let run = child.run.as_mut()?;
         run.heartbeats = Heartbeats { count: run.heartbeats.count + 1, doing };
-        if child.is_watched && run.heartbeats.count == 1 {
+        if let Some(activity) = &child.activity {
+            activity.say(run.number, doing);
+        }
+        if child.activity.is_some() && run.heartbeats.count == 1 {
             let message = Message::FirstHeartbeat { key, run: run.number };
             self.tell(message);
         }
@@ -502,12 +509,12 @@ impl Workers for Script {
     type Post = Key;
 
     fn engage(&mut self, link: Link, job: Job) -> Key {
-        let Link { key, id, is_watched, .. } = link;
+        let Link { key, id, activity, .. } = link;
         let Job { body, fresh_thread, .. } = job;
         let body = Some(body);
         let child = Scripted {
             id,
-            is_watched,
+            activity,
             fresh_thread,
             has_thread: false,
             body,

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     circuit::{ChildStatus, CircuitState, OffBy, View},
     event::{Failures, In, LastStop, Ran, Span, StopCause},
+    exit::OneLine,
     id::ChildId,
 };
 
@@ -27,7 +28,8 @@ pub struct ChildInfo {
     pub circuit: CircuitState,
     /// The failures since it was last healthy.
     pub attempt_count: u32,
-    /// The present run, or the last one; 0 before the first.
+    /// The present run, or the last one: how often the child was started, those starts included for which no thread could be had;
+    /// 0 before the first.
     pub run_number: u64,
     /// How long the present run has been up.
     pub uptime: Option<Duration>,
@@ -37,6 +39,9 @@ pub struct ChildInfo {
     pub stopping_for: Option<Duration>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
+    /// What the present run last said that it was doing, by [`heartbeat`](crate::ChildContext::heartbeat). `None` before its first
+    /// one, and where the child has no [watchdog](crate::ChildSpec::watchdog).
+    pub doing: Option<&'static str>,
     /// How the last run ended.
     pub last_stop: Option<LastStop>,
     /// While it backs off: how long until it is tried again, zero if that is just about to happen and [`Duration::MAX`] if
@@ -45,7 +50,7 @@ pub struct ChildInfo {
 }
 
 impl ChildInfo {
-    pub(crate) fn new(id: ChildId, view: &View, last_stop: Option<LastStop>, now: Instant) -> Self {
+    pub(crate) fn new(id: ChildId, view: &View, doing: Option<&'static str>, last_stop: Option<LastStop>, now: Instant) -> Self {
         let ago = |instant: Instant| now.saturating_duration_since(instant);
         Self {
             id,
@@ -57,6 +62,7 @@ impl ChildInfo {
             told_to_stop: view.told.map(|(cause, _)| cause),
             stopping_for: view.told.map(|(_, at)| ago(at)),
             is_overdue: view.is_overdue,
+            doing,
             last_stop,
             retry_in: view.retry_at.map(|at| at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))),
         }
@@ -80,7 +86,8 @@ impl ChildInfo {
     /// Why it is as it is, and what comes next: the part of the sentence behind the status.
     fn explanation(&self) -> String {
         let last = self.last_stop.as_ref().map(|last| match last.cause {
-            StopCause::NotSpawned => format!("it got no thread: {}", last.exit.message().unwrap_or_default()),
+            StopCause::NotSpawned => format!("it got no thread: {}", OneLine(last.exit.message().unwrap_or_default())),
+            StopCause::Exited if last.exit.is_completed() && !last.failed => format!("it ran for {}", Span(last.uptime)),
             StopCause::Exited => format!("it {}", Ran(&last.exit, last.uptime)),
             StopCause::Tripped | StopCause::Hung => {
                 format!("it was stopped after {} because {}", Span(last.uptime), last.cause.reason())
@@ -94,7 +101,10 @@ impl ChildInfo {
             ChildStatus::OnTrial if self.attempt_count == 0 => String::new(),
             ChildStatus::OnTrial => format!("{}; before that, {last}", Failures(self.attempt_count)),
             ChildStatus::Stopping => {
-                let reason = self.told_to_stop.map_or("", StopCause::reason);
+                let reason = match (self.told_to_stop, self.doing) {
+                    (Some(StopCause::Hung), Some(doing)) => format!("{} while {doing}", StopCause::Hung.reason()),
+                    (cause, _) => cause.map_or("", StopCause::reason).to_owned(),
+                };
                 let since = Span(self.stopping_for.unwrap_or_default());
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
                 format!("{reason}, asked {since} ago{overdue}")
@@ -135,7 +145,7 @@ impl fmt::Display for ChildInfo {
 ///
 /// Each child is shown as it was at one moment; the children are looked at one after the other. Its `Display` is a table, one
 /// row for each child, which says why a child is not running and when it is tried again. The column `RUN` holds the number of
-/// the present or last run, counted over all children.
+/// the present or last run, which says how often the child was started.
 ///
 /// ```
 /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};

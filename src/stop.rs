@@ -48,6 +48,8 @@ struct State {
     /// A thread is calling them one after the other.
     has_caller: bool,
     called: Option<(u64, ThreadId)>,
+    /// How many are being called by those who set them too late.
+    called_late: u32,
     /// Dropped to tell all receivers.
     sender: Option<Sender<Infallible>>,
 }
@@ -69,6 +71,7 @@ impl StopSignal {
                 next: 0,
                 has_caller: false,
                 called: None,
+                called_late: 0,
                 sender: None,
             }),
             returned: Condvar::new(),
@@ -151,6 +154,20 @@ impl StopSignal {
         }
     }
 
+    /// Calls a callback that was set too late, on the thread of whoever set it. Returns its panic.
+    pub(crate) fn call_now(&self, callback: StopCallback) -> Option<Panic> {
+        self.state.lock().called_late += 1;
+        let panic = unwind::catch(callback).err();
+        self.state.lock().called_late -= 1;
+        panic
+    }
+
+    /// Whether a callback is being called.
+    pub(crate) fn is_calling(&self) -> bool {
+        let state = self.state.lock();
+        state.called.is_some() || state.called_late > 0
+    }
+
     /// Takes a callback back; if it is just being called on another thread, waits until it has returned.
     pub(crate) fn take_back(&self, number: u64) {
         let mut state = self.state.lock();
@@ -188,7 +205,7 @@ impl StopSignal {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { phase, waiting, next: _, has_caller: _, called, sender: _ } = self;
+        let Self { phase, waiting, next: _, has_caller: _, called, called_late: _, sender: _ } = self;
         f.debug_struct("State").field("phase", phase).field("waiting", &waiting.len()).field("called", called).finish()
     }
 }

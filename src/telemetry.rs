@@ -127,7 +127,7 @@ impl TelemetrySink for LogSink {
         ];
         let words;
         match &event.kind {
-            EventKind::Stopped { cause, exit, uptime, retry_in } => {
+            EventKind::Stopped { cause, exit, uptime, failed: _, retry_in } => {
                 words = cause.to_string();
                 pairs.push(("cause", Value::from(words.as_str())));
                 pairs.push(("exit", Value::from(exit.name())));
@@ -170,11 +170,11 @@ impl TelemetrySink for LogSink {
 fn level(event: &Event) -> Level {
     match &event.kind {
         EventKind::Started | EventKind::Healthy | EventKind::Ordered { .. } => Level::Info,
-        EventKind::Stopped { cause, exit, retry_in, .. } => match cause {
+        EventKind::Stopped { cause, exit, failed, .. } => match cause {
             StopCause::NotSpawned => Level::Error,
             _ if exit.is_panicked() => Level::Error,
             // A transient or one-shot child that did what it was for.
-            StopCause::Exited if exit.is_completed() && retry_in.is_none() => Level::Info,
+            StopCause::Exited if exit.is_completed() && !failed => Level::Info,
             StopCause::Exited | StopCause::Tripped | StopCause::Hung => Level::Warn,
             _asked => Level::Info,
         },

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::SendError;
+
 use crate::{
     backoff::Backoff,
     child::{Body, Job},
@@ -311,7 +313,7 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         let at = system_now();
         post.desk.lock().context = None;
         let (key, run) = (post.link.key, context.run_number());
-        tell(post, Message::Exit(RunEnd::of_no_run(key, run, at)));
+        tell_end(post, RunEnd::of_no_run(key, run, at));
         return false;
     };
     let mut drops = Drops::default();
@@ -344,7 +346,7 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     }
     thread.enter(Phase::Waiting);
     let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drops, callbacks_succeeded };
-    tell(post, Message::Exit(end));
+    tell_end(post, end);
     let leaves = is_last && post.leaves_by_itself.load(Ordering::Relaxed);
     !leaves && !post.fresh_thread
 }
@@ -374,6 +376,18 @@ pub(crate) fn drop_all(thread: &Thread, post: &Arc<Post>, keep_body: bool) {
     if let Some(Err(panic)) = drops.into_result() {
         let (key, run, callback) = (post.link.key, post.last_run(), Callback::Drop);
         tell(post, Message::CallbackPanicked { key, run, callback, panic });
+    }
+}
+
+/// Tells the supervisor that a run has ended. One that has ended itself shows nothing any more, which is done here then.
+fn tell_end(post: &Post, end: RunEnd) {
+    let (shared, key, run) = (post.link.handle.shared(), post.link.key, end.run);
+    match shared.inbox().send(Message::Exit(end)) {
+        Err(SendError(Message::Exit(end))) => shared.run_ended_late(key, run, Some(end)),
+        Err(SendError(message)) => drop(unwind::discard(message)),
+        // Either the supervisor has not ended yet, and finds the message; or it may have looked for the last time.
+        Ok(()) if shared.has_ended() => shared.run_ended_late(key, run, None),
+        Ok(()) => {}
     }
 }
 

@@ -532,7 +532,7 @@ impl Child {
             key: Key(0),
             id: ChildId::from("child"),
             handle: Handle::new(shared.clone()),
-            is_watched: true,
+            activity: Some(Arc::default()),
             sinks: Weak::new(),
         };
         let counted = begun.clone();

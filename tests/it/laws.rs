@@ -74,7 +74,7 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
                     ..Known::default()
                 };
             }
-            EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
+            EventKind::Stopped { cause, exit, uptime, failed: is_failure, retry_in, .. } => {
                 // One that said too soon that it is healthy has its failures back.
                 let was_hasty = child.healthy && event.attempt_count > 0 && event.attempt_count == child.forgiven;
                 let is_hasty = *cause != StopCause::Exited || child.last_delay.is_some_and(|delay| *uptime < delay);
@@ -92,6 +92,9 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
                     assert_eq!(run, event.run, "of the present run: {event}");
                     since
                 };
+                let next = events.get(position + 1).filter(|next| next.id == event.id);
+                let gives_up = next.is_some_and(|next| matches!(next.kind, EventKind::GaveUp));
+                assert_eq!(*is_failure, retry_in.is_some() || gives_up, "a failure is tried again or given up: {event}");
                 let failed = *cause == StopCause::NotSpawned
                     || (matches!(cause, StopCause::Exited | StopCause::Tripped | StopCause::Hung) && retry_in.is_some());
                 assert!(failed || retry_in.is_none(), "only failures are backed off from: {event} {exit:?}");

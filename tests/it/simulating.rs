@@ -159,6 +159,57 @@ fn same_seed_gives_the_same_trace() {
     assert_ne!(trace(&busy_hour(1, |_| false)), trace(&busy_hour(2, |_| false)));
 }
 
+/// Half an hour of a child whose callbacks panic and take their time, as random as a seed makes them.
+fn clumsy_hour(seed: u64) -> Vec<String> {
+    let mut fate = fastrand::Rng::with_seed(seed);
+    let mut luck = fate.fork();
+    let dawdle = |random: &mut fastrand::Rng| (0..random.u32(..2000)).for_each(|_| std::hint::spin_loop());
+    let flag = move |_: &str| {
+        dawdle(&mut luck);
+        assert!(luck.u8(..4) > 0, "the flag is clumsy");
+        luck.u8(..8) > 0
+    };
+    let mut whim = fate.fork();
+    let delays = move |attempt| {
+        dawdle(&mut whim);
+        assert!(whim.u8(..3) > 0, "the backoff is clumsy");
+        SECOND * attempt
+    };
+    let builder = Supervisor::builder()
+        .poll_interval(10 * SECOND)
+        .enabled(flag)
+        .on_event(|event| assert!(event.seq % 5 != 3, "the sink is clumsy"))
+        .backoff(Backoff::from_fn(delays))
+        .child(unused("clumsy"));
+    let mut simulation = Simulation::new(builder, seed).unwrap();
+    while simulation.elapsed() < HOUR / 2 {
+        simulation.advance(Duration::from_secs(fate.u64(1..20)));
+        drop(simulation.exit("clumsy", Exit::failed("no")));
+    }
+    trace(&simulation)
+}
+
+#[test]
+fn callbacks_that_panic_and_take_their_time_do_not_keep_a_trace_from_repeating_itself() {
+    for seed in 0..20 {
+        let trace = clumsy_hour(seed);
+        assert!(trace.iter().any(|line| line.contains("callback: Backoff")), "seed {seed}: {trace:?}");
+        assert_eq!(trace, clumsy_hour(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn child_that_stops_at_the_very_instant_at_which_its_time_is_over_has_stopped_in_time() {
+    let mut simulation = simulate(Supervisor::builder().child(unused("deaf").stop_timeout(5 * SECOND)));
+    for (deaf_for, expected) in [(5 * SECOND, 0), (5 * SECOND + MS, 1)] {
+        simulation.ignore_stop_for("deaf", deaf_for);
+        simulation.handle().restart("deaf").unwrap();
+        simulation.advance(HOUR);
+        let overdue = words(&simulation, "deaf").iter().filter(|word| *word == "overdue").count();
+        assert_eq!(overdue, expected, "deaf for {deaf_for:?}");
+    }
+}
+
 // Promise 7: children are independent of one another.
 #[test]
 fn what_happens_to_one_child_changes_nothing_for_the_others() {

@@ -374,7 +374,50 @@ fn stuck_callback_is_named_by_the_report() {
     take(&ready);
     let report = supervisor.shutdown();
     let [unstopped] = &report.unstopped[..] else { panic!("{report}") };
-    assert_eq!((&*unstopped.id, unstopped.phase), ("child", UnstoppedPhase::Running));
+    assert_eq!((&*unstopped.id, unstopped.phase), ("child", UnstoppedPhase::InStopCallback));
+    assert!(report.to_string().contains("in an `on_stop` callback"), "{report}");
+}
+
+#[test]
+fn stuck_callback_that_was_set_too_late_is_named_as_well() {
+    let (_gate, bar) = gate();
+    let (entered, blocked) = unbounded();
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::new("child", move |ctx| {
+            let _ = ctx.sleep(Duration::MAX);
+            let (bar, entered) = (bar.clone(), entered.clone());
+            let _guard = ctx.on_stop(move || {
+                let _ = entered.send(());
+                bar.wait();
+            });
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    supervisor.handle().hold("child").unwrap();
+    take(&blocked);
+    let report = supervisor.shutdown_within(Duration::ZERO);
+    let phases: Vec<_> = report.unstopped.iter().map(|child| child.phase).collect();
+    assert_eq!(phases, [UnstoppedPhase::InStopCallback], "{report}");
+}
+
+#[test]
+fn run_that_outlives_its_supervisor_is_shown_as_down_once_it_has_ended() {
+    let (deaf, mut gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder().child(deaf).start().unwrap();
+    take(&started);
+    let handle = supervisor.handle().clone();
+    let report = supervisor.shutdown_within(Duration::ZERO);
+    assert_eq!(report.unstopped.len(), 1, "{report}");
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    let deaf = handle.child("deaf").unwrap();
+    assert_eq!((deaf.status, deaf.told_to_stop), (ChildStatus::Stopping, Some(StopCause::Shutdown)));
+    gate.open();
+    eventually("its end is shown", || !handle.child("deaf").unwrap().is_running());
+    let deaf = handle.child("deaf").unwrap();
+    assert_eq!((deaf.status, deaf.uptime), (ChildStatus::Off { by: OffBy::Shutdown }, None));
+    let stop = deaf.last_stop.unwrap();
+    assert!(stop.cause == StopCause::Shutdown && stop.exit.is_completed() && !stop.failed, "{stop:?}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::{error::Error, time::Duration};
 
-use circuit_breaker_supervisor::{CallError, ChildSpec, Exit, Handle, Invalid, RecvError, Simulation, Stopped, Supervisor};
+use circuit_breaker_supervisor::{
+    CallError, ChildSpec, Exit, Handle, Invalid, RecvError, RestartPolicy, Simulation, Stopped, Supervisor,
+};
 
 use crate::support::*;
 
@@ -90,6 +92,39 @@ fn panicking_callback_and_a_thread_that_was_not_to_be_had_are_told_in_words() {
     let told = told(&simulation);
     assert_eq!(told[0], "the `enabled` callback for child `orders` panicked: the switch is broken");
     assert!(told[1].starts_with("child `orders` got no thread: ") && told[1].ends_with("; tried again in 100 ms"), "{told:?}");
+}
+
+#[test]
+fn child_that_did_what_it_was_for_has_finished_and_one_that_returned_too_soon_has_not() {
+    let transient = unused("transient").restart(RestartPolicy::Transient);
+    let once = ChildSpec::once("once", |_| unreachable!("a simulation calls no body"));
+    let builder = Supervisor::builder().telemetry(()).child(transient).child(once).child(unused("permanent").max_restarts(0));
+    let mut simulation = simulate(builder);
+    for id in ["transient", "once", "permanent"] {
+        simulation.exit(id, Exit::completed()).unwrap();
+    }
+    assert_eq!(
+        told(&simulation)[3..],
+        [
+            "child `transient` finished after 0 µs",
+            "child `once` finished after 0 µs",
+            "child `permanent` returned after 0 µs",
+            "child `permanent` is given up after 1 failure, and stays down unless it is reset",
+        ]
+    );
+    assert_eq!(seen(&simulation, "transient").to_string(), "`transient` is finished: it ran for 0 µs");
+    let permanent = seen(&simulation, "permanent");
+    assert!(permanent.last_stop.as_ref().is_some_and(|stop| stop.failed));
+    assert!(permanent.to_string().starts_with("`permanent` gave up: it returned after 0 µs; 1 failure"), "{permanent}");
+}
+
+#[test]
+fn errors_that_main_may_return_are_printed_as_sentences() {
+    let error = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
+    assert_eq!(format!("{error:?}"), "cannot start the supervisor: `poll_interval` is zero");
+    let supervisor = Supervisor::builder().start().unwrap();
+    let error = supervisor.handle().add(idler("")).unwrap_err();
+    assert_eq!(format!("{error:?}"), "cannot add the child: the id of a child is empty");
 }
 
 /// What an error says, and that it says all of it: nothing is left for a source, which would be printed a second time.

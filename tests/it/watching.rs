@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, EventKind, Invalid, StartErrorReason, StopCause, Supervisor};
+use circuit_breaker_supervisor::{
+    ChildContext, ChildSpec, ChildStatus, EventKind, Exit, Invalid, StartErrorReason, StopCause, Supervisor,
+};
 use crossbeam_channel::unbounded;
 
-use crate::support::{HOUR, MS, Recorder, constant, gate, idle, idler, stop_of, take, wait_status};
+use crate::support::*;
 
 #[test]
 fn silent_child_is_told_to_stop_and_started_again() {
@@ -71,7 +73,7 @@ fn child_that_hangs_for_good_is_overdue_and_blocks_only_itself() {
         .stop_timeout(10 * MS)
         .child(
             ChildSpec::new("stuck", move |ctx| {
-                ctx.heartbeat("for ever");
+                ctx.heartbeat("reading the port");
                 bar.wait();
                 Ok(())
             })
@@ -80,12 +82,12 @@ fn child_that_hangs_for_good_is_overdue_and_blocks_only_itself() {
         .start()
         .unwrap();
     recorder.wait_for("stuck", "overdue", 1);
-    assert_eq!(recorder.story("stuck"), ["start 0", "hung for ever", "overdue"]);
+    assert_eq!(recorder.story("stuck"), ["start 0", "hung reading the port", "overdue"]);
     supervisor.handle().add(idler("later")).unwrap();
     recorder.wait_for("later", "start", 1);
     let snapshot = supervisor.handle().snapshot();
     assert!(!snapshot.is_healthy());
-    assert!(snapshot.to_string().contains("it was silent for too long, asked"), "{snapshot}");
+    assert!(snapshot.to_string().contains("it was silent for too long while reading the port, asked"), "{snapshot}");
     drop(_gate);
     recorder.wait_for("stuck", "stop hung", 1);
     let _ = supervisor.shutdown();
@@ -146,4 +148,45 @@ fn child_that_is_given_up_for_hanging_says_so() {
         report.to_string(),
         "shut down because child `reader` was given up: it was silent for too long; all children stopped"
     );
+}
+
+#[test]
+fn what_a_child_last_said_that_it_was_doing_is_shown_for_its_present_run_alone() {
+    let watched = unused("watched").watchdog(HOUR).backoff(constant(SECOND));
+    let mut simulation = simulate(Supervisor::builder().child(watched).child(unused("unwatched")));
+    assert_eq!(seen(&simulation, "watched").doing, None);
+    for doing in ["reading", "writing", "reading"] {
+        simulation.heartbeat("watched", doing).unwrap();
+        assert_eq!(seen(&simulation, "watched").doing, Some(doing));
+    }
+    simulation.heartbeat("unwatched", "reading").unwrap();
+    assert_eq!(seen(&simulation, "unwatched").doing, None, "without a watchdog nobody listens");
+    simulation.exit("watched", Exit::failed("no")).unwrap();
+    assert_eq!(seen(&simulation, "watched").doing, None);
+    simulation.advance(SECOND);
+    assert!(seen(&simulation, "watched").is_running());
+    assert_eq!(seen(&simulation, "watched").doing, None);
+}
+
+#[test]
+fn helper_of_an_earlier_run_does_not_speak_for_the_present_one() {
+    let (contexts, given) = unbounded();
+    let supervisor = Supervisor::builder()
+        .child(
+            ChildSpec::new("child", move |ctx| {
+                ctx.heartbeat(if ctx.run_number() == 1 { "the first" } else { "the second" });
+                let _ = contexts.send(ctx.clone());
+                idle(ctx)
+            })
+            .watchdog(HOUR),
+        )
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    let earlier: ChildContext = take(&given);
+    assert_eq!(handle.child("child").unwrap().doing, Some("the first"));
+    handle.restart("child").unwrap();
+    let _present: ChildContext = take(&given);
+    earlier.heartbeat("still at it");
+    assert_eq!(handle.child("child").unwrap().doing, Some("the second"));
 }
