@@ -1,7 +1,7 @@
 //! The laws that every trace obeys: what a supervisor told, and what the bodies themselves saw meanwhile.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     error::Error,
     fmt,
     sync::{
@@ -287,6 +287,29 @@ impl Chronicle {
         handle.request_shutdown();
         let last = handle.snapshot().children.iter().map(|child| (child.id.to_string(), child.run_number)).collect();
         self.note(Entry::Closed { last });
+    }
+
+    /// Whether a run of the child was told of as started.
+    pub(crate) fn was_started(&self, id: &str) -> bool {
+        self.started().any(|(other, _)| other == id)
+    }
+
+    /// Checks that of each run which somebody saw running it was told that it has started.
+    #[track_caller]
+    pub(crate) fn check_seen(&self, seen: &HashSet<(String, u64)>) {
+        let started: HashSet<_> = self.started().collect();
+        let untold: Vec<_> = seen.difference(&started).collect();
+        assert!(untold.is_empty(), "seen running, and never told of: {untold:?}");
+    }
+
+    /// The runs that were told of as started.
+    fn started(&self) -> impl Iterator<Item = (String, u64)> {
+        let entries = self.0.entries.lock();
+        let started = entries.iter().filter_map(|entry| match entry {
+            Entry::Told(event) if matches!(event.kind, EventKind::Started) => Some((event.id.to_string(), event.run)),
+            _ => None,
+        });
+        started.collect::<Vec<_>>().into_iter()
     }
 
     /// Why each run has ended so far.

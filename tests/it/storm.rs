@@ -2,6 +2,7 @@
 //! `STRESS_SEED=…` begins with the schedule that failed, as far as threads let a schedule be had again.
 
 use std::{
+    collections::HashSet,
     env,
     hash::{BuildHasher, RandomState},
     panic::resume_unwind,
@@ -206,6 +207,26 @@ impl Desk {
         }
     }
 
+    /// Looks at the children without pause until it is over. Returns the runs that it has seen: each was told of as started, or is
+    /// at once.
+    fn observe(&self) -> HashSet<(String, u64)> {
+        let mut seen = HashSet::new();
+        while !self.over.load(Ordering::SeqCst) {
+            for id in STEADY.iter().chain(&WILD) {
+                let is_permitted = self.handle.breaker(id).is_some_and(|breaker| breaker.is_call_permitted());
+                let Some(child) = self.handle.child(id) else { continue };
+                if child.is_running() {
+                    seen.insert((child.id.to_string(), child.run_number));
+                }
+                // Whoever may be called has been started; it may have gone since, and another one come.
+                if is_permitted && child.run_number == 0 {
+                    assert!(self.chronicle.was_started(id), "{child}, and could be called");
+                }
+            }
+        }
+        seen
+    }
+
     /// After all of it, children of whom nothing bad is known run again when they are wanted.
     fn check_alive(&self) {
         let Self { handle, chronicle, turns, .. } = self;
@@ -262,7 +283,8 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
         .unwrap();
     let handle = supervisor.handle().clone();
     let desk = Desk { handle, chronicle, turns: [(); 8].map(|()| Mutex::new(())), over: AtomicBool::new(false), stack };
-    let report = thread::scope(|scope| {
+    let (report, seen) = thread::scope(|scope| {
+        let observer = scope.spawn(|| desk.observe());
         for _ in 0..=dice.roll(4) {
             let dice = Dice(dice.roll(u64::MAX));
             scope.spawn(|| desk.operate(dice));
@@ -282,11 +304,12 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
         }
         let report = end(supervisor, &desk.chronicle, &mut dice);
         desk.over.store(true, Ordering::SeqCst);
-        report
+        (report, observer.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
     let Desk { chronicle, handle, .. } = desk;
     drop(handle);
     eventually("all threads are gone", || thread_count() == threads);
+    chronicle.check_seen(&seen);
     let not_spawned = chronicle.stops().iter().filter(|cause| **cause == StopCause::NotSpawned).count();
     chronicle.check(report, is_wild);
     not_spawned
