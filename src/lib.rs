@@ -29,7 +29,8 @@
 //! [`ChildSpec::new`] is given; one execution of it is a *run*. When a run ends without having been asked to, by a panic, an
 //! error or a return, the child's circuit breaker trips: the child stays down for a [`Backoff`], and then the body is run
 //! again. A run that has lasted for `healthy_after`, or has called [`ChildContext::mark_healthy`], is trusted: the failures so
-//! far are forgiven, and the next failure meets the shortest backoff again.
+//! far are forgiven, and the next failure meets the shortest backoff again, unless it comes right after the run has said that it
+//! is well.
 //!
 //! Nothing is shared between children but the supervisor thread, and that never waits for one of them. A child that is slow
 //! to stop, or never stops, keeps nobody but itself from running.
@@ -288,8 +289,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - Ids are paths, in events, flags, thread names and logs; so a `/` in an id of one's own is allowed, and may mislead. Sequence
-//!   and run numbers are counted for each supervisor.
+//! - Ids are paths, in events, flags, thread names and logs; so a `/` in an id of one's own is allowed, and may mislead. The
+//!   [sequence](Event::seq) of events is counted for each supervisor.
 //! - Sinks are inherited unless the nested supervisor has its own; settings and flags are not. The flag of the outer child
 //!   switches its whole branch, and so do `hold`, `restart` and `remove`.
 //! - A crash inside stays inside: the outer supervisor sees a child that runs. Its snapshot has no row for what is below, and
