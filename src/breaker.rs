@@ -3,20 +3,23 @@
 use std::{error::Error, fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
-    cell::Cell,
+    cell::{Cell, Last, Presence},
     circuit::{ChildStatus, CircuitState},
     clock::Clock,
     error::WaitError,
     exit::{Exit, OneLine},
     id::ChildId,
-    lineage, unwind,
+    lineage,
+    snapshot::ChildInfo,
+    unwind,
 };
 
 /// The callers' view of one child: a cheap clone that says at once whether to call it, and takes their word when it fails them.
 ///
 /// It is had from [`ChildSpec::breaker`](crate::ChildSpec::breaker), before the start, or from
 /// [`Handle::breaker`](crate::Handle::breaker). It belongs to that child, through all its restarts, and is open for ever once
-/// the child is gone from the list; a later child of the same id has another one.
+/// the child is gone from the list or its supervisor has ended; a later child of the same id has another one. How the child was
+/// last, its last error included, is kept for as long as there is a breaker of it.
 ///
 /// ```text
 ///                        run begins, nothing has failed
@@ -222,7 +225,9 @@ impl Breaker {
     ///
     /// # Errors
     ///
-    /// [`WaitError`] if the time is over, the child is gone or its supervisor has ended, or if this is the supervisor's own
+    /// [`WaitError::Gone`] if the child is gone from the list and [`WaitError::Ended`] if its supervisor has ended, whether
+    /// before or during the wait and whoever still has a [`Handle`](crate::Handle): both say how the child was last.
+    /// [`WaitError::TimedOut`] if the time is over, and [`WaitError::OnSupervisorThread`] if this is the supervisor's own
     /// thread. A child that is not listed yet is waited for.
     pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
         let shared = self.cell.place.get().and_then(|(shared, _)| shared.upgrade());
@@ -230,26 +235,14 @@ impl Breaker {
             return Err(WaitError::OnSupervisorThread);
         }
         let deadline = shared.map_or_else(|| Clock::System.wait_deadline(timeout), |shared| shared.wait_deadline(timeout));
-        // Kept for as long as this waits: else nobody may be left who knows how the child went.
-        let mut listed = None;
         let answer = self.cell.news.wait_for(deadline, || {
             if self.is_call_permitted() {
                 return Some(Ok(()));
             }
-            if listed.is_none() {
-                let (shared, row) = self.cell.place.get()?;
-                listed = shared.upgrade().zip(row.upgrade());
-            }
-            let Some((shared, row)) = &listed else {
-                // The supervisor has ended, and nobody keeps what was known of it.
-                return Some(Err(WaitError::UnknownId(self.cell.id.clone())));
-            };
-            let info = || Box::new(row.info(shared.now()));
-            match () {
-                () if row.is_gone() => Some(Err(WaitError::Gone(info()))),
-                () if shared.has_ended() => Some(Err(WaitError::Ended(info()))),
-                () => None,
-            }
+            Some(Err(match self.cell.last()? {
+                Last::Gone(info) => WaitError::Gone(info),
+                Last::Ended(info) => WaitError::Ended(info),
+            }))
         });
         answer.unwrap_or_else(|| Err(WaitError::TimedOut(self.cell.info().map(Box::new))))
     }
@@ -308,6 +301,27 @@ impl fmt::Debug for Permit {
 }
 
 /// A call was not permitted. It takes some nanoseconds to make; what it says, it looks for when it is asked.
+///
+/// Its `Display` says what the child is doing and when it is tried again. Where there is no child to be called, it says why:
+/// the child has not been started yet, it is gone from the list, or its supervisor shuts down or has ended. Then the methods
+/// return `None`, whoever still has a [`Handle`](crate::Handle).
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+/// use std::time::Duration;
+///
+/// let mailer = ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+/// let breaker = mailer.breaker();
+/// let Err(rejected) = breaker.permit() else { unreachable!() };
+/// assert_eq!(rejected.to_string(), "the call was rejected: `mailer` has not been started yet");
+/// assert!(rejected.status().is_none());
+///
+/// Supervisor::builder().child(mailer).start()?.shutdown();
+/// assert_eq!(rejected.to_string(), "the call was rejected: the supervisor of `mailer` has ended");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Rejected {
     way: Arc<Way>,
@@ -316,29 +330,43 @@ pub struct Rejected {
 impl Rejected {
     /// Returns how long it is until the child is tried again, if it backs off.
     pub fn retry_in(&self) -> Option<Duration> {
-        self.way.info()?.retry_in
+        self.child()?.retry_in
     }
 
-    /// Returns what the child is doing; `None` if it is not listed yet, or no longer.
+    /// Returns what the child is doing; `None` if it has not been started yet, is gone from the list, or its supervisor has
+    /// ended.
     pub fn status(&self) -> Option<ChildStatus> {
-        let status = self.way.info()?.status;
+        let status = self.child()?.status;
         Some(if self.way.word().is_tripped() && status.is_running() { ChildStatus::Stopping } else { status })
     }
 
-    /// Returns how the child's last run ended.
+    /// Returns how the child's last run ended; `None` if none has, or as for [`status`](Self::status). How a child was last
+    /// that is gone, or whose supervisor has ended, is said by the error of
+    /// [`wait_until_permitted`](Breaker::wait_until_permitted).
     pub fn last_exit(&self) -> Option<Exit> {
-        Some(self.way.info()?.last_stop?.exit)
+        Some(self.child()?.last_stop?.exit)
+    }
+
+    fn child(&self) -> Option<ChildInfo> {
+        match self.way.presence() {
+            Presence::Listed(child) => Some(child),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.way.info() {
-            Some(child) if self.way.word().is_tripped() => {
-                write!(f, "the call was rejected: failures that callers reported have just tripped `{}`", child.id)
+        f.write_str("the call was rejected: ")?;
+        match self.way.presence() {
+            Presence::Listed(child) if self.way.word().is_tripped() => {
+                write!(f, "failures that callers reported have just tripped `{}`", child.id)
             }
-            Some(child) => write!(f, "the call was rejected: {child}"),
-            None => write!(f, "the call was rejected: `{}` is not listed", self.way.id),
+            Presence::Listed(child) => child.fmt(f),
+            Presence::NotListed => write!(f, "`{}` has not been started yet", self.way.id),
+            Presence::Gone(id) => write!(f, "`{id}` is gone from the list of its supervisor"),
+            Presence::ShuttingDown(id) => write!(f, "the supervisor of `{id}` shuts down"),
+            Presence::Ended(id) => write!(f, "the supervisor of `{id}` has ended"),
         }
     }
 }

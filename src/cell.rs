@@ -10,9 +10,10 @@ use crate::{
     shared::{Row, Shared},
     snapshot::ChildInfo,
     sync::{
-        OnceLock,
+        Mutex, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    unwind,
     watch::Watch,
 };
 
@@ -34,6 +35,29 @@ pub(crate) struct Cell {
     pub(crate) place: OnceLock<(Weak<Shared>, Weak<Row>)>,
     /// Tells of all news of the child: those who wait for another one are left asleep.
     pub(crate) news: Watch,
+    /// Set before the word opens for good, except where a shutdown goes past a stuck supervisor thread: that one still has to
+    /// end. Kept here, since the child's row is dropped with its supervisor's last handle.
+    last: Mutex<Option<Last>>,
+}
+
+/// Why a child is called no more, and how it was last.
+#[derive(Clone)]
+pub(crate) enum Last {
+    /// It is gone from the list.
+    Gone(Box<ChildInfo>),
+    /// Its supervisor has ended.
+    Ended(Box<ChildInfo>),
+}
+
+/// Whether there is a child behind a breaker. It does not depend on who still has a handle.
+pub(crate) enum Presence {
+    /// Its supervisor has not been started, or it has not been added to one.
+    NotListed,
+    Listed(ChildInfo),
+    /// A shutdown stopped it past its supervisor thread, which is stuck.
+    ShuttingDown(ChildId),
+    Gone(ChildId),
+    Ended(ChildId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,7 +117,7 @@ impl Cell {
     pub(crate) fn new(id: ChildId) -> Arc<Self> {
         let word = AtomicU64::new(Word::new(0, Word::OPEN).0);
         let threshold = AtomicU32::new(Self::DEFAULT_THRESHOLD);
-        Arc::new(Self { id, word, threshold, place: OnceLock::new(), news: Watch::default() })
+        Arc::new(Self { id, word, threshold, place: OnceLock::new(), news: Watch::default(), last: Mutex::new(None) })
     }
 
     pub(crate) fn set_threshold(&self, threshold: u32) {
@@ -132,8 +156,14 @@ impl Cell {
     }
 
     /// The child is gone, or was stopped by others than the supervisor thread: open for ever, whatever that thread may still
-    /// show.
-    pub(crate) fn open_for_good(&self) {
+    /// show. `last` is `None` for the latter. What was said first of why it is gone stays.
+    pub(crate) fn open_for_good(&self, last: Option<Last>) {
+        if let Some(last) = last {
+            let mut place = self.last.lock();
+            let unused = if place.is_none() { place.replace(last) } else { Some(last) };
+            drop(place);
+            let _ = unwind::discard(unused);
+        }
         // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into the midst of one.
         self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
         self.news.notify();
@@ -185,6 +215,40 @@ impl Cell {
         let (shared, row) = self.place.get()?;
         let now = shared.upgrade().map_or_else(system_now, |shared| shared.now());
         Some(row.upgrade()?.info(now))
+    }
+
+    /// Returns why the child is called no more, once it is.
+    ///
+    /// The lock orders it against [`open_for_good`](Self::open_for_good): whoever has seen the word open for good, however
+    /// relaxed the load, finds what was set before.
+    pub(crate) fn last(&self) -> Option<Last> {
+        self.last.lock().clone()
+    }
+
+    pub(crate) fn presence(&self) -> Presence {
+        // Before the row, which may be dropped at any moment from then on.
+        let is_for_good = self.word() == Word::FOR_GOOD;
+        if !is_for_good {
+            if self.place.get().is_none() {
+                return Presence::NotListed;
+            }
+            if let Some(info) = self.info() {
+                return Presence::Listed(info);
+            }
+        }
+        match self.last() {
+            Some(Last::Gone(info)) => Presence::Gone(info.id),
+            Some(Last::Ended(info)) => Presence::Ended(info.id),
+            // The supervisor thread, which is stuck, keeps the row.
+            None => Presence::ShuttingDown(self.info().map_or_else(|| self.id.clone(), |info| info.id)),
+        }
+    }
+}
+
+/// The last exit may hold a user's error, which may panic as it is dropped, and the last breaker is dropped by any thread.
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let _ = unwind::discard(self.last.get_mut().take());
     }
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex as StaticMutex;
 
 use crate::{
     breaker::Breaker,
-    cell::Cell,
+    cell::{Cell, Last},
     child::ChildSpec,
     circuit::{ChildStatus, Circuit, CircuitState, OffBy, Rules, View},
     clock::Clock,
@@ -353,7 +353,7 @@ impl Shared {
         let row = directory.rows.remove(&row.key)?;
         row.state.lock().gone = true;
         drop(directory);
-        row.cell.open_for_good();
+        row.cell.open_for_good(Some(Last::Gone(Box::new(row.info(self.now())))));
         Some(row)
     }
 
@@ -385,7 +385,9 @@ impl Shared {
         drop(end);
         drop(unused);
         // Those who wait for a child hear of it by the child's breaker.
-        self.open_breakers_for_good();
+        for row in self.rows() {
+            row.cell.open_for_good(Some(Last::Ended(Box::new(row.info(self.now())))));
+        }
         self.watch.notify();
     }
 
@@ -412,10 +414,11 @@ impl Shared {
         row.cell.news.notify();
     }
 
-    /// Nobody is to call these children any more. To be called once nothing starts any more.
+    /// Nobody is to call these children any more, though the supervisor has yet to end. To be called once nothing starts any
+    /// more.
     pub(crate) fn open_breakers_for_good(&self) {
         for row in self.rows() {
-            row.cell.open_for_good();
+            row.cell.open_for_good(None);
         }
     }
 

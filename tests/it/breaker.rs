@@ -11,14 +11,14 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Breaker, CallError, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Invalid, OffBy, RestartPolicy,
-    StartErrorReason, StopCause, Supervisor, WaitError,
+    Breaker, CallError, ChildInfo, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Invalid, OffBy, Rejected,
+    RestartPolicy, StartErrorReason, StopCause, Supervisor, WaitError,
 };
 use crossbeam_channel::unbounded;
 
 use crate::support::{
-    Act, DEADLINE, HOUR, MS, Recorder, check_trace, constant, gate, idle, idler, puppet, rounds, stop_of, take, wait_off,
-    wait_status,
+    Act, DEADLINE, HOUR, MS, Recorder, check_trace, constant, gate, idle, idler, puppet, puppet_once, rounds, stop_of, take,
+    wait_off, wait_status,
 };
 
 /// A call that must not be made.
@@ -33,6 +33,21 @@ fn report(breaker: &Breaker, count: u32) {
     }
 }
 
+/// Where there is no child to be called, a rejection says why, and nothing else.
+#[track_caller]
+fn check_says_only(rejected: &Rejected, why: &str) {
+    assert_eq!(rejected.to_string(), format!("the call was rejected: {why}"));
+    let known = (rejected.status(), rejected.retry_in(), rejected.last_exit().map(|exit| exit.to_string()));
+    assert_eq!(known, (None, None, None));
+}
+
+/// The error says how the child failed last.
+#[track_caller]
+fn check_says_last(child: &ChildInfo, message: &str) {
+    let last = child.last_stop.as_ref().expect("it has run");
+    assert_eq!((&*child.id, last.exit.message()), ("child", Some(message)));
+}
+
 // BR-01
 #[test]
 fn running_child_can_be_called() {
@@ -40,7 +55,7 @@ fn running_child_can_be_called() {
     let breaker = spec.breaker();
     assert_eq!(breaker.state(), CircuitState::Open, "before the start there is nobody to call");
     let rejected = breaker.permit().unwrap_err();
-    assert_eq!((rejected.status(), rejected.retry_in()), (None, None));
+    check_says_only(&rejected, "`child` has not been started yet");
     let supervisor = Supervisor::builder().telemetry(()).child(spec).start().unwrap();
     assert_eq!(breaker.call(|| Ok::<_, &str>(42)).unwrap(), 42);
     assert_eq!(breaker.state(), CircuitState::Closed, "a first run is no trial for callers");
@@ -247,9 +262,77 @@ fn breaker_of_a_child_that_is_gone_is_open_for_ever() {
     another.wait_until_permitted(DEADLINE).unwrap();
     assert_eq!((breaker.state(), another.state()), (CircuitState::Open, CircuitState::Closed));
     breaker.report_failure("nobody is there");
-    assert!(matches!(breaker.wait_until_permitted(DEADLINE), Err(WaitError::Gone(_) | WaitError::UnknownId(_))));
+    assert!(matches!(breaker.wait_until_permitted(DEADLINE), Err(WaitError::Gone(_))));
     assert!(supervisor.shutdown().is_clean());
-    assert!(matches!(another.wait_until_permitted(DEADLINE), Err(WaitError::Ended(_) | WaitError::UnknownId(_))));
+    assert!(matches!(another.wait_until_permitted(DEADLINE), Err(WaitError::Ended(_))));
+}
+
+#[test]
+fn rejection_says_that_the_child_is_gone_whoever_has_a_handle() {
+    for (keeps_handle, is_once) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (spec, strings) = if is_once { puppet_once("child") } else { puppet("child") };
+        let breaker = spec.breaker();
+        let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+        let handle = supervisor.handle().clone();
+        strings.next_run();
+        strings.act(Act::Fail("no broker"));
+        if !is_once {
+            wait_status(&handle, "child", ChildStatus::BackingOff);
+            handle.remove("child").unwrap();
+        }
+        handle.wait_until_gone("child", DEADLINE).unwrap();
+        let kept = keeps_handle.then_some(handle);
+        // And after the end of its supervisor it is no less gone.
+        let mut supervisor = Some(supervisor);
+        for _ in 0..2 {
+            let rejected = breaker.permit().unwrap_err();
+            check_says_only(&rejected, "`child` is gone from the list of its supervisor");
+            let Err(WaitError::Gone(child)) = breaker.wait_until_permitted(DEADLINE) else { panic!("it is gone") };
+            check_says_last(&child, "no broker");
+            drop(supervisor.take());
+        }
+        drop(kept);
+    }
+}
+
+#[test]
+fn rejection_says_that_the_supervisor_has_ended_whoever_has_a_handle() {
+    for keeps_handle in [true, false] {
+        let (spec, strings) = puppet("child");
+        let breaker = spec.breaker();
+        let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+        let kept = keeps_handle.then(|| supervisor.handle().clone());
+        strings.next_run();
+        strings.act(Act::Fail("no broker"));
+        wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
+        let early = breaker.permit().unwrap_err();
+        let its = breaker.clone();
+        let waiting = thread::spawn(move || its.wait_until_permitted(HOUR));
+        assert!(supervisor.shutdown().is_clean());
+        for rejected in [early, breaker.permit().unwrap_err()] {
+            check_says_only(&rejected, "the supervisor of `child` has ended");
+        }
+        for answer in [waiting.join().unwrap(), breaker.wait_until_permitted(DEADLINE)] {
+            let Err(WaitError::Ended(child)) = answer else { panic!("{answer:?}") };
+            check_says_last(&child, "no broker");
+        }
+        drop(kept);
+    }
+}
+
+#[test]
+fn rejection_of_a_nested_child_calls_it_by_its_whole_id() {
+    let (breakers, sent) = unbounded();
+    let outer = ChildSpec::new("outer", move |ctx| {
+        let inner = idler("inner");
+        breakers.send(inner.breaker())?;
+        Supervisor::builder().child(inner).run(ctx)
+    });
+    let supervisor = Supervisor::builder().telemetry(()).child(outer).start().unwrap();
+    let breaker = take(&sent);
+    breaker.wait_until_permitted(DEADLINE).unwrap();
+    assert!(supervisor.shutdown().is_clean());
+    check_says_only(&breaker.permit().unwrap_err(), "the supervisor of `outer/inner` has ended");
 }
 
 #[test]
@@ -441,8 +524,13 @@ fn child_that_is_stopped_without_the_stuck_supervisor_is_not_called() {
     assert!(report.stuck_in.is_some(), "{report}");
     assert_eq!((breaker.state(), of_other.state()), (CircuitState::Open, CircuitState::Open));
     breaker.call(forbidden).unwrap_err();
+    check_says_only(&breaker.permit().unwrap_err(), "the supervisor of `child` shuts down");
+    // Nobody but the stuck thread knows of the children from here on.
+    drop(handle);
+    check_says_only(&of_other.permit().unwrap_err(), "the supervisor of `other` shuts down");
     assert!(matches!(breaker.wait_until_permitted(MS), Err(WaitError::TimedOut(_))), "it has not ended yet");
     gate.open();
     assert!(matches!(of_other.wait_until_permitted(HOUR), Err(WaitError::Ended(_))));
+    check_says_only(&of_other.permit().unwrap_err(), "the supervisor of `other` has ended");
     assert_eq!((breaker.state(), of_other.state()), (CircuitState::Open, CircuitState::Open));
 }

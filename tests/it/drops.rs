@@ -176,3 +176,31 @@ fn callback_whose_drop_blocks_does_not_keep_the_shutdown() {
     let report = handle.wait_until_stopped(DEADLINE).unwrap();
     assert!(report.is_clean(), "{report}");
 }
+
+#[test]
+fn last_breaker_of_a_child_drops_its_error_in_peace() {
+    #[derive(Debug)]
+    struct Explosive(Drops);
+    impl fmt::Display for Explosive {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("explosive")
+        }
+    }
+    impl std::error::Error for Explosive {}
+    impl Drop for Explosive {
+        fn drop(&mut self) {
+            drop(self.0.token());
+            panic!("no way to go");
+        }
+    }
+    let drops = Drops::default();
+    let error = drops.clone();
+    let spec = ChildSpec::new("child", move |_| Err(Explosive(error.clone()).into()));
+    let breaker = spec.breaker();
+    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+    wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(drops.count(), 0, "it is how the child was last");
+    drop(breaker);
+    assert_eq!(drops.count(), 1);
+}

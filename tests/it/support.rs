@@ -238,9 +238,20 @@ impl Puppet {
 
 /// A child that says when it runs, obeys stops, and otherwise does what it is told.
 pub(crate) fn puppet(id: &str) -> (ChildSpec, Puppet) {
+    let (body, strings) = puppet_body();
+    (ChildSpec::new(id, body), strings)
+}
+
+/// One that has a single run.
+pub(crate) fn puppet_once(id: &str) -> (ChildSpec, Puppet) {
+    let (mut body, strings) = puppet_body();
+    (ChildSpec::once(id, move |ctx| body(ctx)), strings)
+}
+
+fn puppet_body() -> (impl FnMut(&ChildContext) -> ChildResult + Send + 'static, Puppet) {
     let (acts, script) = unbounded();
     let (sender, runs) = unbounded();
-    let spec = ChildSpec::new(id, move |ctx| {
+    let body = move |ctx: &ChildContext| {
         let _ = sender.send((ctx.run_number(), ctx.attempt_count()));
         loop {
             match ctx.recv(&script)? {
@@ -250,8 +261,8 @@ pub(crate) fn puppet(id: &str) -> (ChildSpec, Puppet) {
                 Act::MarkHealthy => ctx.mark_healthy(),
             }
         }
-    });
-    (spec, Puppet { acts, runs })
+    };
+    (body, Puppet { acts, runs })
 }
 
 /// Notices two runs at a time.
@@ -280,7 +291,7 @@ impl Drop for Inside<'_> {
 }
 
 /// Counts how often clones of it were dropped by the code under test.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Drops(Arc<AtomicU64>);
 
 impl Drops {
