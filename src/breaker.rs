@@ -4,6 +4,7 @@ use std::{error::Error, fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     cell::{Cell, Last, Presence},
+    chain::text_of_one,
     circuit::{ChildStatus, CircuitState},
     clock::Clock,
     error::WaitError,
@@ -11,7 +12,6 @@ use crate::{
     id::ChildId,
     lineage,
     snapshot::ChildInfo,
-    unwind,
 };
 
 /// The callers' view of one child: a cheap clone that says at once whether to call it, and takes their word when it fails them.
@@ -127,16 +127,52 @@ impl Breaker {
     /// Calls the child by `f` if that is permitted. An `Err` of `f`, and a panic in it, counts as a failure of the child, which
     /// may trip it; an `Ok` as a success. A panic goes on to the caller.
     ///
+    /// The error may be of any type, whether it has a text or not. So if this call is the one that trips the child, the event
+    /// [`Tripped`](crate::EventKind::Tripped) says `a call failed` or `a call panicked`, and not what the error was: it goes to
+    /// the caller. Where the event and the log are to say it, call with a [`permit`](Breaker::permit) and tell it the error.
+    ///
     /// # Errors
     ///
     /// [`CallError::Rejected`] at once, without running `f`, if the breaker is open. [`CallError::Failed`] with the error of
     /// `f`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use circuit_breaker_supervisor::{Breaker, CallError, ChildSpec, EventKind, Supervisor};
+    /// # use std::{io, time::Duration};
+    /// # fn request() -> io::Result<String> { Err(io::ErrorKind::ConnectionRefused.into()) }
+    /// // As `store.call(request)`, but a trip says what failed.
+    /// fn ask(store: &Breaker) -> Result<String, CallError<io::Error>> {
+    ///     let permit = store.permit().map_err(CallError::Rejected)?;
+    ///     match request() {
+    ///         Ok(answer) => {
+    ///             permit.success();
+    ///             Ok(answer)
+    ///         }
+    ///         Err(error) => {
+    ///             permit.failure(&error);
+    ///             Err(CallError::Failed(error))
+    ///         }
+    ///     }
+    /// }
+    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?)).failure_threshold(1);
+    /// # let store = spec.breaker();
+    /// # let (sink, events) = crossbeam_channel::unbounded();
+    /// # let _supervisor = Supervisor::builder().telemetry(sink).child(spec).start()?;
+    ///
+    /// assert!(ask(&store).is_err());
+    /// let tripped = events.iter().find(|event| matches!(event.kind, EventKind::Tripped { .. }));
+    /// let text = tripped.ok_or("it was tripped")?.to_string();
+    /// assert!(text.ends_with("its callers reported 1 failure, the last: connection refused"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
         self.call_with(f, |_| true)
     }
 
     /// Calls the child as [`call`](Breaker::call) does; an error of which `is_failure` says no is not the child's fault, and
-    /// counts neither as a failure nor as a success.
+    /// counts neither as a failure nor as a success. As there, a trip does not say what the error was.
     ///
     /// # Errors
     ///
@@ -211,7 +247,7 @@ impl Breaker {
     }
 
     /// Reports from outside of a call that the child has failed: breaky's `failure/1`. It is about the present run; without
-    /// one, it changes nothing.
+    /// one, it changes nothing. What becomes of the error's text is told at [`Permit::failure`].
     pub fn report_failure(&self, error: impl fmt::Display) {
         report(&self.cell, self.cell.word().run(), error);
     }
@@ -258,8 +294,7 @@ impl fmt::Debug for Breaker {
 /// be shown, since the breaker is open by now, and nobody else would end this run.
 fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
     if let Some(failures) = cell.fail(run) {
-        let last = unwind::catch(|| error.to_string());
-        cell.tell_of_trip(run, failures, last.as_deref().unwrap_or("an error whose `Display` panicked"));
+        cell.tell_of_trip(run, failures, &text_of_one(&error));
     }
 }
 
@@ -277,6 +312,10 @@ impl Permit {
     }
 
     /// Says that the call failed.
+    ///
+    /// Of the failure that trips the child, and of no other, the error's `Display` is asked for its text, on this thread, and
+    /// the event [`Tripped`](crate::EventKind::Tripped) holds it. It has at most 64 KiB, and ends with `…` if that is not all. A
+    /// panic in the `Display` ends the text, which says so.
     pub fn failure(self, error: impl fmt::Display) {
         report(&self.way, self.run, error);
     }

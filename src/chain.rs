@@ -1,4 +1,4 @@
-//! The text of an error and of all its sources, of bounded length.
+//! Texts that users' values make of themselves, of bounded length.
 
 use std::{
     error::Error,
@@ -22,8 +22,17 @@ const ELLIPSIS: &str = "…";
 /// A source whose text the error before it ends with is left out: that error has said it already. What is left out because a
 /// bound is reached is an `…` in the end. A panic in a `Display` or a `source` ends the text, which says so, and is returned.
 pub(crate) fn text_of(error: &(dyn Error + 'static)) -> (String, Option<Panic>) {
+    made_by(|text| text.follow(error))
+}
+
+/// The text of one value, without any source. It is bounded as [`text_of`] is, and a panic ends it in the same way.
+pub(crate) fn text_of_one(value: &dyn fmt::Display) -> String {
+    made_by(|text| text.show(value)).0
+}
+
+fn made_by(write: impl FnOnce(&mut ChainText)) -> (String, Option<Panic>) {
     let mut text = ChainText::default();
-    match unwind::catch(|| text.follow(error)) {
+    match unwind::catch(|| write(&mut text)) {
         Ok(()) => {
             text.cut_to(LONGEST);
             (text.finish(), None)
@@ -51,7 +60,7 @@ impl ChainText {
         let mut next = Some(error);
         for _ in 0..MOST_ERRORS {
             let Some(error) = next else { return };
-            self.show(error);
+            self.show(&error);
             if self.is_full || self.text.len() > LONGEST {
                 return;
             }
@@ -63,7 +72,7 @@ impl ChainText {
         }
     }
 
-    fn show(&mut self, error: &(dyn Error + 'static)) {
+    fn show(&mut self, error: &dyn fmt::Display) {
         let (end, before) = (self.text.len(), self.start);
         if end > 0 {
             self.text.push_str(SEPARATOR);
@@ -287,6 +296,18 @@ mod tests {
         assert!(text.starts_with("on and on and ") && text.ends_with('…'));
         let text = told(&link("it goes", Source::Link(Box::new(endless()))));
         assert!(text.starts_with("it goes: on and on and ") && text.ends_with('…'));
+    }
+
+    #[test]
+    fn text_of_one_value_is_bounded_as_that_of_a_chain() {
+        assert_eq!(text_of_one(&"refused"), "refused");
+        assert_eq!(text_of_one(&link("no connection", Source::Panics)), "no connection", "its source is not asked for");
+        let longest = "x".repeat(LONGEST);
+        assert_eq!(text_of_one(&longest), longest);
+        assert_eq!(text_of_one(&format!("{longest}x")), longest[3..].to_owned() + "…");
+        assert_eq!(text_of_one(&showing(|_| panic!("no"), Source::None)), "an error whose `Display` panicked");
+        let halfway = showing(|f| f.write_str("half").map(|()| panic!("no")), Source::None);
+        assert_eq!(text_of_one(&halfway), "half (its `Display` panicked)");
     }
 
     #[test]

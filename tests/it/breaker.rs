@@ -91,6 +91,39 @@ fn failure_that_cannot_be_shown_trips_the_child_all_the_same() {
     check_trace(&recorder.events(), None, false);
 }
 
+#[test]
+fn text_of_a_reported_failure_is_bounded_and_does_not_keep_its_caller() {
+    struct Endless;
+    impl std::fmt::Display for Endless {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            let mut written = 0;
+            loop {
+                f.write_str("on and ")?;
+                written += 7;
+                assert!(written < 1 << 20, "nobody ends it");
+            }
+        }
+    }
+    let recorder = Recorder::default();
+    let (spec, strings) = puppet("child");
+    let spec = spec.failure_threshold(1);
+    let breaker = spec.breaker();
+    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).child(spec).start().unwrap();
+    for count in 1..=2 {
+        strings.next_run();
+        breaker.wait_until_permitted(DEADLINE).unwrap();
+        if count == 1 {
+            breaker.report_failure(Endless);
+        } else {
+            breaker.permit().unwrap().failure(Endless);
+        }
+        let EventKind::Tripped { last, .. } = recorder.wait_for("child", "tripped", count).kind else { unreachable!() };
+        assert!(last.starts_with("on and on and ") && last.ends_with('…'), "{}", last.len());
+        assert!(last.len() <= 64 * 1024);
+    }
+    assert!(supervisor.shutdown().is_clean());
+}
+
 // BR-02, BR-04
 #[test]
 fn child_that_is_down_is_not_called_and_the_rejection_says_why() {
