@@ -272,3 +272,48 @@ fn many_wait_for_one_child() {
         }
     });
 }
+
+#[test]
+fn each_of_two_hundred_who_wait_for_one_child_gets_its_answer() {
+    const WAITERS: u32 = 200;
+    let (child, strings) = puppet("child");
+    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let handle = supervisor.handle();
+    let (run, _) = strings.next_run();
+    let (look, looks) = crossbeam_channel::unbounded();
+    let (answer, answers) = crossbeam_channel::unbounded();
+    let waiters: Vec<_> = (0..WAITERS)
+        .map(|number| {
+            // Half of them are woken by the first failure for nothing, and wait on for the second.
+            let failures = 1 + number % 2;
+            let (handle, look, answer) = (handle.clone(), look.clone(), answer.clone());
+            let wait = move || {
+                let mut look = Some(look);
+                // Far beyond the deadline of the test: the last look of a wait that is over would find the answer as well.
+                let child = handle.wait_for("child", HOUR, |child| {
+                    if let Some(look) = look.take() {
+                        look.send(child.run_number).unwrap();
+                    }
+                    child.attempt_count >= failures && child.is_running()
+                });
+                let _ = answer.send(child.map(|child| (child.attempt_count >= failures, child.run_number)));
+            };
+            thread::Builder::new().stack_size(128 * 1024).spawn(wait).unwrap()
+        })
+        .collect();
+    for _ in 0..WAITERS {
+        assert_eq!(take(&looks), run, "all of them have looked before it changes");
+    }
+    strings.act(Act::Fail("once"));
+    strings.next_run();
+    strings.act(Act::Fail("twice"));
+    let (last, _) = strings.next_run();
+    for _ in 0..WAITERS {
+        let (has_failed, seen) = take(&answers).unwrap();
+        assert!(has_failed && seen > run && seen <= last);
+    }
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
+    assert!(supervisor.shutdown().is_clean());
+}
