@@ -10,6 +10,7 @@ mod poll;
 mod rate;
 mod restart;
 mod scale;
+mod waiters;
 
 pub(crate) use lifetime::lifetime;
 pub(crate) use poll::poll;
@@ -27,6 +28,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { figures: &["restart_err_p50"], measure: restart::hot_errors },
     Group { figures: &["restart_cold_p50"], measure: restart::cold },
     Group { figures: &["restart_rate"], measure: rate::figures },
+    Group { figures: &["waiters"], measure: waiters::figures },
     Group { figures: &["start", "stop"], measure: lifetime::figures },
     Group { figures: &["memory"], measure: memory::figures },
     Group { figures: &["poll", "poll_growth"], measure: poll::figures },

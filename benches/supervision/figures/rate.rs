@@ -30,28 +30,56 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     options.sizes(CRASHING).into_iter().map(figure).collect()
 }
 
+fn launch(side: Side, count: usize) -> f64 {
+    let crashing = Crashing::new(count);
+    let fleet = Fleet::supervised(side, crashing.bodies());
+    let rate = crashing.rate();
+    crashing.end();
+    fleet.stop();
+    rate
+}
+
+/// Children that do nothing but crash, until it is enough.
+pub(crate) struct Crashing {
+    counts: Arc<[Count]>,
+    enough: Arc<AtomicBool>,
+}
+
 /// Each child counts for itself, on a cache line of its own.
 #[derive(Default)]
 #[repr(align(128))]
 struct Count(AtomicU64);
 
-fn launch(side: Side, crashing: usize) -> f64 {
-    let counts: Arc<[Count]> = (0..crashing).map(|_| Count::default()).collect();
-    let enough = Arc::new(AtomicBool::new(false));
-    let bodies = (0..crashing).map(|index| -> Body {
-        let (counts, enough) = (counts.clone(), enough.clone());
-        Box::new(move |ctx| {
-            counts[index].0.fetch_add(1, Ordering::Relaxed);
-            if enough.load(Ordering::Relaxed) { ctx.idle() } else { crash(How::Panic) }
+impl Crashing {
+    pub(crate) fn new(count: usize) -> Self {
+        Self { counts: (0..count).map(|_| Count::default()).collect(), enough: Arc::default() }
+    }
+
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = Body> {
+        (0..self.counts.len()).map(|index| -> Body {
+            let (counts, enough) = (self.counts.clone(), self.enough.clone());
+            Box::new(move |ctx| {
+                counts[index].0.fetch_add(1, Ordering::Relaxed);
+                if enough.load(Ordering::Relaxed) { ctx.idle() } else { crash(How::Panic) }
+            })
         })
-    });
-    let fleet = Fleet::supervised(side, bodies);
-    thread::sleep(WARM_UP);
-    let total = || counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum::<u64>();
-    let (began, before) = (Instant::now(), total());
-    thread::sleep(WINDOW);
-    let (restarts, took) = (total() - before, began.elapsed());
-    enough.store(true, Ordering::Relaxed);
-    fleet.stop();
-    restarts as f64 / took.as_secs_f64()
+    }
+
+    /// Measures how many restarts a second there are of all of them.
+    pub(crate) fn rate(&self) -> f64 {
+        thread::sleep(WARM_UP);
+        let (began, before) = (Instant::now(), self.total());
+        thread::sleep(WINDOW);
+        let (restarts, took) = (self.total() - before, began.elapsed());
+        restarts as f64 / took.as_secs_f64()
+    }
+
+    /// They are idle from their next run on, and can be stopped.
+    pub(crate) fn end(&self) {
+        self.enough.store(true, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
+    }
 }
