@@ -126,6 +126,11 @@ impl Backoff {
         }
     }
 
+    /// Whether it holds a closure of the user's, whose `Drop` is the user's code.
+    pub(crate) fn holds_closure(&self) -> bool {
+        matches!(self.curve, Curve::Custom(_))
+    }
+
     /// Returns the delays of the first `count` attempts without their jitter: the longest that each can be.
     ///
     /// A closure given to [`from_fn`](Backoff::from_fn) is called for each of them, on this thread.

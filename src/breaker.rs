@@ -19,7 +19,7 @@ use crate::{
 /// It is had from [`ChildSpec::breaker`](crate::ChildSpec::breaker), before the start, or from
 /// [`Handle::breaker`](crate::Handle::breaker). It belongs to that child, through all its restarts, and is open for ever once
 /// the child is gone from the list or its supervisor has ended; a later child of the same id has another one. How the child was
-/// last, its last error included, is kept for as long as there is a breaker of it.
+/// last, the text of its last error included, is kept for as long as there is a breaker of it.
 ///
 /// ```text
 ///                        run begins, nothing has failed

@@ -5,6 +5,7 @@ use std::{
     error::Error,
     fmt, io,
     sync::{Arc, Once},
+    thread,
     time::Duration,
 };
 
@@ -276,8 +277,16 @@ impl SupervisorBuilder {
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
         let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
         let crew = Crew::new(&shared);
-        let its = (shared.clone(), crew.clone());
-        let _stop = ctx.on_stop(move || stop_children(&its.0, &its.1));
+        let (its, here) = ((shared.clone(), crew.clone()), thread::current().id());
+        let _stop = ctx.on_stop(move || {
+            let (shared, crew) = its;
+            if thread::current().id() == here {
+                // The run was told to stop before this was set: this thread is about to notice by itself.
+                shared.request_shutdown(Duration::MAX);
+            } else {
+                stop_children(&shared, &crew);
+            }
+        });
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
         crew.supervise_here(|| {
             supervise(&shared, &crew, inbox, || MainLoop::new(self.parts(&shared, cloned), crew.clone(), None).run());
@@ -355,14 +364,21 @@ impl SupervisorBuilder {
 /// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are told to stop, and everybody who asks
 /// is told that it has ended.
 fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: impl FnOnce() -> ShutdownReport) {
-    let report = unwind::catch(run).unwrap_or_else(|panic| {
-        let _ = unwind::catch(|| log::error!(target: TARGET, "the supervisor thread of `{}` died: {panic}", shared.name));
-        shared.close_directory();
-        let now = system_now();
-        crew.seize(now);
-        ShutdownReport { cause: ShutdownCause::Died, unstopped: crew.unstopped(now, now), stuck_in: None, has_ended: true }
-    });
+    let (report, fault) = match unwind::catch(run) {
+        Ok(report) => (report, None),
+        Err(panic) => {
+            shared.close_directory();
+            let now = system_now();
+            crew.seize(now);
+            let (cause, unstopped) = (ShutdownCause::Died, crew.unstopped(now, now));
+            (ShutdownReport { cause, unstopped, stuck_in: None, has_ended: true }, Some(panic))
+        }
+    };
     shared.ended(report);
+    if let Some(panic) = fault {
+        // Last, for a logger may block.
+        let _ = unwind::catch(|| log::error!(target: TARGET, "the supervisor thread of `{}` died: {panic}", shared.name));
+    }
     // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is. It
     // has an end, for no run begins any more, and each sends a few messages at most.
     while let Ok(message) = inbox.try_recv() {

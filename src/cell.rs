@@ -13,7 +13,6 @@ use crate::{
         Mutex, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    unwind,
     watch::Watch,
 };
 
@@ -40,7 +39,7 @@ pub(crate) struct Cell {
     last: Mutex<Option<Last>>,
 }
 
-/// Why a child is called no more, and how it was last.
+/// Why a child is called no more, and how it was last: without the error of its last run, which a breaker does not keep alive.
 #[derive(Clone)]
 pub(crate) enum Last {
     /// It is gone from the list.
@@ -133,7 +132,8 @@ impl Cell {
         let _ = self.place.set((shared, row));
     }
 
-    /// Shows what the supervisor knows; the news of it are told by whoever calls this. What callers have tripped stays so until the supervisor has heard of it.
+    /// Shows what the supervisor knows; whoever calls this tells the news to those who wait. A breaker that callers have tripped
+    /// stays so until the supervisor has heard of it.
     pub(crate) fn show(&self, view: &View) {
         let state = match view.circuit {
             CircuitState::Open => Word::OPEN,
@@ -159,10 +159,7 @@ impl Cell {
     /// show. `last` is `None` for the latter. What was said first of why it is gone stays.
     pub(crate) fn open_for_good(&self, last: Option<Last>) {
         if let Some(last) = last {
-            let mut place = self.last.lock();
-            let unused = if place.is_none() { place.replace(last) } else { Some(last) };
-            drop(place);
-            let _ = unwind::discard(unused);
+            self.last.lock().get_or_insert(last);
         }
         // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into the midst of one.
         self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
@@ -242,13 +239,6 @@ impl Cell {
             // The supervisor thread, which is stuck, keeps the row.
             None => Presence::ShuttingDown(self.info().map_or_else(|| self.id.clone(), |info| info.id)),
         }
-    }
-}
-
-/// The last exit may hold a user's error, which may panic as it is dropped, and the last breaker is dropped by any thread.
-impl Drop for Cell {
-    fn drop(&mut self) {
-        let _ = unwind::discard(self.last.get_mut().take());
     }
 }
 

@@ -275,6 +275,7 @@ impl ChildSpec {
     /// For bodies that change their thread: affinity, signal mask, priority, a C library's per-thread state. It makes
     /// restarts slower and lets them fail for want of a thread. The next thread may begin while the last destructors of
     /// the old one's thread-local variables still run.
+    /// While eight threads of a child have not ended, it gets no further one: that is a failed start, as for want of a thread.
     ///
     /// # Examples
     ///
@@ -302,7 +303,8 @@ impl ChildSpec {
         self
     }
 
-    /// Limits how often the child is restarted in a row without becoming healthy in between.
+    /// Limits how often the child is restarted in a row without becoming healthy in between. A run that says so and fails right
+    /// after does not count as healthy; see [`mark_healthy`](ChildContext::mark_healthy).
     ///
     /// The failure after `n` such restarts gives it up: it is reported as [`GaveUp`](crate::EventKind::GaveUp), the backoff
     /// is not asked, and it stays down until [`reset`](crate::Handle::reset) or [`restart`](crate::Handle::restart) by hand.

@@ -30,6 +30,10 @@ thread_local! {
     static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
 }
 
+/// How many threads of one child may be alive when it is given another. Those of fresh threads, and of a child that is restarted
+/// by hand after it was given up, may take their time to end, and without a bound they would be all that the machine has.
+const MOST_THREADS: u64 = 8;
+
 /// All threads of one supervisor.
 ///
 /// None of them is ever joined. A join has no limit, and lasts for as long as the destructors of pthread keys take, which C
@@ -57,15 +61,18 @@ struct Roll {
 }
 
 impl Roll {
-    fn is_alive(&mut self, thread: &Thread) {
+    fn thread_began(&mut self, thread: &Thread) {
         if let Some(child) = &thread.child {
+            child.alive.fetch_add(1, Ordering::Relaxed);
             *self.alive.entry(child.stop_timeout).or_default() += 1;
         }
     }
 
     /// Returns whether the supervisor thread has to know.
-    fn is_gone(&mut self, thread: &Thread) -> bool {
+    fn thread_gone(&mut self, thread: &Thread) -> bool {
         let Some(child) = &thread.child else { return false };
+        // No other thread counts it down.
+        child.alive.fetch_sub(1, Ordering::Relaxed);
         let longest = self.longest_stop_timeout();
         if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(child.stop_timeout) {
             *alive.get_mut() -= 1;
@@ -88,7 +95,7 @@ struct Farewell {
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.crew.is_gone(&self.thread);
+        self.crew.thread_gone(&self.thread);
     }
 }
 
@@ -124,17 +131,18 @@ impl Crew {
         self: &Arc<Self>,
         name: String,
         stack_size: Option<usize>,
-        post: Option<Arc<Post>>,
+        post: Option<&Arc<Post>>,
+        is_for_drops: bool,
         main: impl FnOnce(&Thread) + Send + 'static,
     ) -> io::Result<()> {
         // Held while the thread is spawned, so that it is listed before it can be gone. No user code runs meanwhile.
         let mut roll = self.roll.lock();
-        if roll.sealed {
-            return Err(io::Error::other("the supervisor shuts down"));
+        if roll.sealed && !is_for_drops {
+            return Err(io::Error::other("the supervisor has ended"));
         }
         let number = ThreadNumber(roll.next);
         roll.next += 1;
-        let thread = Arc::new(Thread::new(number, post.as_ref()));
+        let thread = Arc::new(Thread::new(number, post));
         let (crew, its) = (self.clone(), thread.clone());
         let mut builder = thread::Builder::new().name(name);
         if let Some(bytes) = stack_size {
@@ -147,7 +155,7 @@ impl Crew {
             main(&its);
             its.enter(Phase::Ending);
         })?;
-        roll.is_alive(&thread);
+        roll.thread_began(&thread);
         roll.threads.insert(number, thread);
         Ok(())
     }
@@ -155,7 +163,7 @@ impl Crew {
     /// Spawns the supervisor's own thread.
     pub(crate) fn spawn_supervisor(self: &Arc<Self>, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let lineage = self.lineage.clone();
-        self.spawn(name, None, None, move |_| lineage.supervise(main))
+        self.spawn(name, None, None, false, move |_| lineage.supervise(main))
     }
 
     /// Sees to it that a thread waits for the word to go.
@@ -163,12 +171,13 @@ impl Crew {
         if post.has_thread() {
             return Ok(());
         }
+        if post.alive() >= MOST_THREADS {
+            return Err(Failure::new("its earlier threads have not ended".into()));
+        }
         let (words, inbox) = bounded(1);
         let its = post.clone();
-        self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post.clone()), move |thread| {
-            work(thread, &its, inbox)
-        })
-        .map_err(|error| Failure::new(error.into()))?;
+        self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post), false, move |thread| work(thread, &its, inbox))
+            .map_err(|error| Failure::new(error.into()))?;
         post.has_got_thread(words);
         Ok(())
     }
@@ -186,7 +195,7 @@ impl Crew {
     /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
     pub(crate) fn call_back(self: &Arc<Self>, post: &Arc<Post>) -> io::Result<()> {
         let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else { return Ok(()) };
-        self.spawn(format!("{}:stop", post.link.id.as_str()), None, Some(post.clone()), move |thread| {
+        self.spawn(format!("{}:stop", post.link.id.as_str()), None, Some(post), false, move |thread| {
             thread.enter(Phase::Running);
             if let Ok(panic) = context.signal().call_all() {
                 context.callback_returned(panic);
@@ -205,7 +214,7 @@ impl Crew {
             return Ok(());
         }
         let its = post.clone();
-        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post.clone()), move |thread| {
+        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post), true, move |thread| {
             drop_all(thread, &its, false);
         })
     }
@@ -232,10 +241,10 @@ impl Crew {
         posts
     }
 
-    fn is_gone(&self, thread: &Thread) {
+    fn thread_gone(&self, thread: &Thread) {
         let mut roll = self.roll.lock();
         roll.threads.remove(&thread.number);
-        let is_told = roll.is_gone(thread);
+        let is_told = roll.thread_gone(thread);
         drop(roll);
         self.left.notify_all();
         if is_told {
@@ -256,6 +265,8 @@ impl Crew {
 
     /// The children of which a thread is alive, in list order. All were told to stop `since`, if not before.
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
+        // Dropped after the lock: one may be the last, and hold a user's value.
+        let mut kept = Vec::new();
         let roll = self.roll.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
         for thread in roll.threads.values() {
@@ -263,17 +274,19 @@ impl Crew {
             let phase = thread.phase();
             let post = served.post.upgrade();
             let context = post.as_ref().and_then(|post| post.context());
-            let is_calling = context.is_some_and(|context| context.signal().is_calling());
+            let is_calling = context.as_ref().is_some_and(|context| context.signal().is_calling());
             let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
             let told_at = post.as_ref().and_then(|post| post.told_at());
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
-                run: post.map_or_else(|| served.last_run.load(Ordering::Relaxed), |post| post.last_run()),
+                run: post.as_ref().map_or_else(|| served.last_run.load(Ordering::Relaxed), |post| post.last_run()),
                 stopping_for: now.saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
                 phase,
             });
             child.phase = child.phase.min(phase);
+            kept.push((post, context));
         }
+        drop(roll);
         children.into_values().collect()
     }
 
@@ -297,11 +310,16 @@ impl Crew {
     }
 
     /// Waits until the supervisor's own thread is gone too. Returns whether it is.
-    pub(crate) fn wait_for_supervisor(&self, deadline: Instant) -> bool {
+    pub(crate) fn wait_for_supervisor(&self, deadline: Option<Instant>) -> bool {
         let mut roll = self.roll.lock();
         while roll.threads.values().any(|thread| thread.child.is_none()) {
-            if self.left.wait_until(&mut roll, deadline).timed_out() {
-                return false;
+            match deadline {
+                None => self.left.wait(&mut roll),
+                Some(deadline) => {
+                    if self.left.wait_until(&mut roll, deadline).timed_out() {
+                        return false;
+                    }
+                }
             }
         }
         true

@@ -21,7 +21,7 @@ use crate::{
     inbox::{Message, RunEnd},
     key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
-    roster::{Action, Answer, Heartbeats, Outside, Progress, Report, Roster, StartDenied},
+    roster::{Action, Answer, Heartbeats, NotProvided, Outside, Progress, Report, Roster, StartDenied},
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -291,13 +291,17 @@ impl<W: Workers> Engine<W> {
                 }
             }
             Action::LastRun { key } => {
-                if let Some(station) = stations.get(&key) {
+                if let Some(station) = stations.get_mut(&key) {
+                    // It is not asked any more.
+                    if let Some(backoff) = station.backoff.take_if(|backoff| backoff.holds_closure()) {
+                        workers.entrust(&station.post, Remain::Backoff(backoff));
+                    }
                     workers.make_last_run(&station.post, self.roster.is_closing());
                 }
             }
             Action::Retire { key, keep_body } => {
                 if let Some(station) = stations.get_mut(&key) {
-                    if let Some(backoff) = station.backoff.take_if(|_| !keep_body) {
+                    if let Some(backoff) = station.backoff.take_if(|backoff| !keep_body && backoff.holds_closure()) {
                         workers.entrust(&station.post, Remain::Backoff(backoff));
                     }
                     workers.retire(&station.post, keep_body);
@@ -305,11 +309,11 @@ impl<W: Workers> Engine<W> {
             }
             Action::Forget { key } => {
                 if let Some(Station { row, post, backoff }) = stations.remove(&key) {
-                    if let Some(backoff) = backoff {
+                    if let Some(backoff) = backoff.filter(|backoff| backoff.holds_closure()) {
                         workers.entrust(&post, Remain::Backoff(backoff));
                     }
-                    let listed = shared.forget(&row);
-                    for row in [Some(row), listed].into_iter().flatten().filter(|row| row.holds_error()) {
+                    drop(shared.forget(&row));
+                    if row.holds_error() {
                         workers.entrust(&post, Remain::Row(row));
                     }
                     workers.retire(&post, false);
@@ -329,8 +333,7 @@ impl<W: Workers> Engine<W> {
     fn publish(&mut self, key: Key, view: View, stopped: Option<LastStop>) {
         let Some(station) = self.desk.stations.get(&key) else { return };
         if let Some(before) = self.desk.shared.publish(&station.row, view, stopped) {
-            // Of the other exits nothing is the user's.
-            if matches!(before.exit, Exit::Failed(_)) {
+            if before.holds_error() {
                 self.desk.workers.entrust(&station.post, Remain::Stop(before));
             }
         }
@@ -376,7 +379,7 @@ impl<W: Workers> Engine<W> {
         let Self { desk, inbox, .. } = self;
         let Desk { shared, mut workers, mut stations, flag, backoff, sinks, .. } = desk;
         for station in stations.values_mut() {
-            if let Some(backoff) = station.backoff.take() {
+            if let Some(backoff) = station.backoff.take_if(|backoff| backoff.holds_closure()) {
                 workers.entrust(&station.post, Remain::Backoff(backoff));
             }
         }
@@ -492,10 +495,12 @@ impl<W: Workers> Outside for Desk<W> {
         }
     }
 
-    fn provide_thread(&mut self, key: Key) -> Result<(), Failure> {
-        match self.stations.get(&key) {
-            Some(station) => self.workers.provide(&station.post),
-            None => Err(Failure::new("the child is not listed".into())),
-        }
+    fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided> {
+        let Some(station) = self.stations.get(&key) else { return Err(NotProvided::Denied(StartDenied)) };
+        self.shared.check_start(&station.row).map_err(NotProvided::Denied)?;
+        self.workers.provide(&station.post).map_err(|failure| {
+            // What failed may have been forbidden meanwhile, and then is no failed start.
+            self.shared.check_start(&station.row).map_or_else(NotProvided::Denied, |()| NotProvided::Failed(failure))
+        })
     }
 }

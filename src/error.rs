@@ -211,7 +211,7 @@ impl fmt::Display for AddError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             AddErrorReason::Invalid(invalid) => write!(f, "cannot add the child: {invalid}"),
-            AddErrorReason::Ended => f.write_str("cannot add the child: the supervisor has ended"),
+            AddErrorReason::Ended => f.write_str("cannot add the child: the supervisor shuts down or has ended"),
         }
     }
 }

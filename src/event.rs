@@ -45,9 +45,10 @@ pub struct Event {
     /// The run that this is about: the number of its start, counted from 1 for each child. A start for which no thread could be had
     /// counts, too. 0 if the child has not been started yet. A child that is removed and added again begins anew.
     pub run: u64,
-    /// The failures since the child was last healthy, *before* what this event tells. So a `Stopped` that is a failure, as its
-    /// `failed` says, does not count itself yet: a metric of failures adds one to it, or takes the count of what follows, the
-    /// next `Started` or `GaveUp`.
+    /// The failures since the child was last healthy. A `Stopped` that is a failure, as its `failed` says, does not count itself
+    /// yet: a metric of failures adds one to it, or takes the count of what follows, the next `Started` or `GaveUp`, which does.
+    /// `Healthy`, and an order that forgives failures, say 0. In the `Stopped` of a run that said too soon that it was healthy it is
+    /// the count from before it said so.
     pub attempt_count: u32,
     /// When the sinks were told, on the monotonic clock: later than what happened if another callback was slow.
     pub at: Instant,
@@ -101,7 +102,8 @@ pub enum EventKind {
         exit: Exit,
         /// How long it ran, from when the sinks had been told of `Started` until the body had ended.
         uptime: Duration,
-        /// Whether it counts as a failure: then the child is tried again after its backoff, or given up.
+        /// Whether it counts as a failure: then the child is tried again after its backoff, or given up. An end that was asked for
+        /// is none, nor is any end of a [`once`](crate::ChildSpec::once) child.
         failed: bool,
         /// After a failure, the backoff: how long after its end it is tried again. `None` if this was no failure, or there
         /// is no next time. The very long delay that a backoff may give means "not before it is reset by hand".
@@ -133,9 +135,10 @@ pub enum EventKind {
     },
     /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down until reset by hand.
     GaveUp,
-    /// An operator's order was carried out, by a [`Handle`](crate::Handle). Told once for each, also where it changed nothing: it
-    /// is the audit trail. An order that repeats one which is still pending is one with it; and what the end of the supervisor
-    /// overtakes is not told.
+    /// An order that was given through a [`Handle`](crate::Handle) was carried out. It is told once for each, also where it changed
+    /// nothing: this is the audit trail. [`run`](Event::run) is the child's present or last one. The children of the builder have
+    /// no `Add`. An order that repeats one which is still pending is one with it. Not told is an order to a child that is gone by
+    /// then, and what the end of the supervisor overtakes.
     #[non_exhaustive]
     Ordered {
         /// What was ordered.
@@ -195,7 +198,8 @@ impl fmt::Display for Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopCause {
-    /// Nobody asked: the body returned or panicked by itself. A failure, except `Ok` from a transient child.
+    /// Nobody asked: the body returned or panicked by itself. A failure, except `Ok` from a transient child and any end of a
+    /// [`once`](crate::ChildSpec::once) child.
     Exited,
     /// Its flag was off.
     Disabled,
@@ -262,8 +266,16 @@ pub struct LastStop {
     pub exit: Exit,
     /// How long it had run.
     pub uptime: Duration,
-    /// Whether it counted as a failure.
+    /// Whether it counted as a failure: then the child was to be tried again, or given up. An end that was asked for is none, nor is
+    /// any end of a [`once`](crate::ChildSpec::once) child.
     pub failed: bool,
+}
+
+impl LastStop {
+    /// Whether it holds an error of the user's, whose `Drop` is the user's code.
+    pub(crate) fn holds_error(&self) -> bool {
+        matches!(self.exit, Exit::Failed(_)) && self.cause != StopCause::NotSpawned
+    }
 }
 
 /// The user code that runs beside the bodies.
@@ -278,8 +290,8 @@ pub enum Callback {
     OnStop,
     /// The `Display` or the `source` of the error that a body returned, or of one of its sources.
     Display,
-    /// The `Drop` of a body, an error or a callback. That of a body whose child has left the list meanwhile is logged and not
-    /// reported.
+    /// The `Drop` of a body, a backoff closure, an error, a panic's payload or a stop callback. An error that is
+    /// no longer the last one is dropped as the next run ends. What panics after its child has left the list is logged and not reported.
     Drop,
     /// A telemetry sink. Its panics are logged and not reported: there is nobody left to report them to.
     Sink,

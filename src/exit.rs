@@ -44,6 +44,14 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The same without the user's error, whose text takes its place: for those who keep it for long.
+    pub(crate) fn without_error(&self) -> Self {
+        match self {
+            Self::Failed(failure) => Self::Failed(Failure::new(failure.message().into())),
+            other => other.clone(),
+        }
+    }
+
     /// Makes the exit of a body that returns `Ok`, for a [`Simulation`](crate::Simulation).
     pub fn completed() -> Self {
         Self::Completed

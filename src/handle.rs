@@ -19,7 +19,7 @@ use crate::{
 ///
 /// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without waiting for the supervisor
 /// thread, unless its name says `wait`. Commands are checked at once, on the caller's thread, and carried out by the supervisor
-/// in the order in which they were given, each with an event, [`Ordered`](crate::EventKind::Ordered).
+/// in the order in which they were given, those for one child each with an event, [`Ordered`](crate::EventKind::Ordered).
 ///
 /// Repeated wishes are one wish: while a command is yet to be carried out, giving it to the same child once more moves it to the
 /// end of that child's commands. `hold` and `release` take the place of one another, so a `hold` that is followed by a `release`
@@ -348,6 +348,8 @@ impl Handle {
 
     /// Waits until a child is gone from the list: until a removed child, or a [`once`](crate::ChildSpec::once) child, has
     /// ended. Returns what was known of it last, with how its last run ended; `None` if it was not listed, and so was gone already.
+    /// Whoever must know how a job ended that may be gone before this is called keeps its [breaker](crate::ChildSpec::breaker),
+    /// whose [`wait_until_permitted`](crate::Breaker::wait_until_permitted) says how it was last, or listens for its `Stopped`.
     ///
     /// What a removed child's closure captured has been dropped by then if the child was running; of one that was down, it may
     /// still be dropped on a thread of its own.
@@ -384,7 +386,7 @@ impl Handle {
     /// Waits until the supervisor has ended, and returns its report.
     ///
     /// On a thread of one of its children this waits for itself, since the supervisor does not end before that child does or its
-    /// stop timeout is over. A body that wants to know about the shutdown waits for its own stop instead.
+    /// stop timeout is over: for ever, if neither that nor `timeout` has a limit. A body that wants to know about the shutdown waits for its own stop instead.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Messages to the supervisor thread.
 //!
 //! All of them go through one channel, so that what one thread did in an order is seen in that order. The channel has no bound,
-//! and a sender never waits; so nothing may be sent without bound. Each kind of message is sent at most once for each run or for
-//! each child, or is not sent again while one is under way, whatever bodies, callers and operators do in a loop.
+//! and a sender never waits; so nothing may be sent without bound. Each kind of message is sent at most once for each run, child or
+//! thread, or is not sent again while one is under way, whatever bodies, callers and operators do in a loop.
 
 use std::{sync::Arc, time::Instant};
 
@@ -38,8 +38,8 @@ pub(crate) enum Message {
         key: Key,
         run: u64,
     },
-    /// A callback panicked on another thread. One run sends this once for its stop callbacks, and one child once for the drop of
-    /// its body.
+    /// A callback panicked on another thread. A run sends this once for its stop callbacks, and a thread once for what it drops as it
+    /// leaves.
     CallbackPanicked {
         key: Key,
         /// The run that it was called for, which may have ended since.

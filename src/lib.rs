@@ -156,8 +156,8 @@
 //!
 //! All that happens is an [`Event`], and every [`TelemetrySink`] is given every event, in order, on the supervisor thread. The
 //! event that a run has started comes before the first instruction of its body, the one that it has stopped after the last,
-//! and tells [why it stopped](StopCause), [how the body ended](Exit) and when the child is tried again. Where no sink is
-//! given, [`LogSink`] writes to the [`log`] crate. A closure is a sink by [`on_event`](SupervisorBuilder::on_event), and so is
+//! and tells [why it stopped](StopCause), [how the body ended](Exit) and when the child is tried again. The commands of operators
+//! are events, too, as they are [carried out](EventKind::Ordered). Where no sink is given, [`LogSink`] writes to the [`log`] crate. A closure is a sink by [`on_event`](SupervisorBuilder::on_event), and so is
 //! the sender of a crossbeam channel:
 //!
 //! ```
@@ -314,7 +314,8 @@
 //! [`Supervisor::shutdown`] asks all children to stop, in reverse list order but without waiting in between, and then waits
 //! for all of them together, each for its [`stop_timeout`](SupervisorBuilder::stop_timeout) at most, 5 s by default. The
 //! [`ShutdownReport`] names those that did not stop; no other thread of a child is alive afterwards. `main` can return the
-//! report: the exit code is 0 if it is clean. Dropping the supervisor shuts it down in the same way.
+//! report: the exit code is 0 if it is clean. One that is not is logged as well, so that it may be left alone. Dropping the
+//! supervisor shuts it down in the same way; [`shutdown_within`](Supervisor::shutdown_within) sets a limit for all of it.
 //!
 //! [`Supervisor::wait`] leaves the decision to others: to [`Handle::request_shutdown`], called from a signal handler's thread
 //! for example, or to a significant child that gives up.
@@ -344,6 +345,8 @@
 //!
 //! - A thread cannot be killed. A body that neither looks at its context nor can be unblocked runs until the process ends: it
 //!   is reported as [overdue](EventKind::Overdue), it is not started a second time, and the [`ShutdownReport`] names it.
+//! - A thread counts as gone once its Rust thread-local variables are dropped. Destructors that C libraries have set for it
+//!   (keys of pthreads) run after that; nobody waits for them, and no report names them.
 //! - Only a panic that unwinds can be caught. With `panic = "abort"`, which is warned of through `log` at the first start, any
 //!   panic ends the process; and so do a stack overflow, a panic in a destructor that runs because of a panic, a panic in the
 //!   destructor of a thread-local variable, [`std::process::exit`] and [`std::process::abort`], and running out of memory.
@@ -494,8 +497,9 @@
 //! [`ChildSpec::stack_size`] says how much address space each reserves.
 //!
 //! **What does it log?** With [`LogSink`], one line for each event, under the target `circuit_breaker_supervisor`, with the facts
-//! as key-values; its docs have the level of each. Whatever the sinks, four things go to `log`: a sink that panics, a
-//! supervisor that is dropped and does not end cleanly, `panic = "abort"`, and a fault of the supervisor thread itself. Each
+//! as key-values; its docs have the level of each. Whatever the sinks, five things go to `log`: a sink that panics, a
+//! callback that panics for a child that is gone, a shutdown that is not clean, `panic = "abort"`, and a fault of the supervisor
+//! thread itself. Each
 //! panic, of a body or a callback, is printed by the program's panic hook, too, which this crate leaves alone.
 
 mod asked;

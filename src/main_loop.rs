@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long the supervisor thread stays awake after it has started a run.
-const PATIENCE: Duration = Duration::from_micros(100);
+const AWAKE_AFTER_START: Duration = Duration::from_micros(100);
 
 pub(crate) struct MainLoop {
     engine: Engine<Threads>,
@@ -122,7 +122,7 @@ impl MainLoop {
     /// Tries the inbox for a while after a run was started, which may crash at once. Being parked and woken again costs several
     /// times what a restart does, and so it does on the other side, which would then have to wait for long, too.
     fn try_patiently(&self, deadline: Option<Instant>) -> Option<Message> {
-        let until = self.engine.now() + PATIENCE;
+        let until = self.engine.now() + AWAKE_AFTER_START;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         loop {
             for _ in 0..32 {

@@ -83,11 +83,12 @@ pub struct Unstopped {
     pub phase: UnstoppedPhase,
 }
 
-/// How far a child has come that did not stop in time.
+/// How far a child has come that did not stop in time; of several threads of a child, the one that has come least far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UnstoppedPhase {
-    /// One of its [`on_stop`](crate::ChildContext::on_stop) callbacks is being called, which is to unblock its body.
+    /// One of its [`on_stop`](crate::ChildContext::on_stop) callbacks is being called: its body still runs, or has returned and
+    /// waits for the callback.
     InStopCallback,
     /// Its body still runs.
     Running,

@@ -37,6 +37,15 @@ pub(crate) struct Heartbeats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StartDenied;
 
+/// There is no thread for a start.
+#[derive(Debug)]
+pub(crate) enum NotProvided {
+    /// None is needed: the start is forbidden.
+    Denied(StartDenied),
+    /// None could be had.
+    Failed(Failure),
+}
+
 /// What the core asks of the outside. All of it is total: whatever user code does, there is an answer.
 pub(crate) trait Outside {
     fn now(&self) -> Instant;
@@ -46,8 +55,8 @@ pub(crate) trait Outside {
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration>;
     /// Looks how many heartbeats the present run has given, and what it said with the last.
     fn heartbeats(&mut self, key: Key) -> Heartbeats;
-    /// Sees to it that there is a thread for the child.
-    fn provide_thread(&mut self, key: Key) -> Result<(), Failure>;
+    /// Sees to it that there is a thread for the child, unless an order forbids its start.
+    fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided>;
     /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has been given, no run begins.
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied>;
 }
@@ -484,8 +493,10 @@ impl Roster {
     /// denied stays due, and is looked at when the message comes that says why.
     fn start(&mut self, key: Key, now: Instant, outside: &mut impl Outside) {
         // Before anybody sees the run: callers are let through to whoever is seen running.
-        if let Err(failure) = outside.provide_thread(key) {
-            return self.not_spawned(key, failure, outside);
+        match outside.provide_thread(key) {
+            Ok(()) => {}
+            Err(NotProvided::Denied(StartDenied)) => return self.rest(key, None, now),
+            Err(NotProvided::Failed(failure)) => return self.not_spawned(key, failure, outside),
         }
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.got_thread();

@@ -19,7 +19,6 @@ use crate::{
     context::Activity,
     error::{AddError, AddErrorReason, CommandError, Invalid},
     event::{Callback, LastStop, Order, StopCause},
-    exit::Exit,
     id::ChildId,
     inbox::{Message, RunEnd},
     key::Key,
@@ -56,6 +55,8 @@ pub(crate) struct Shared {
     given_up: Mutex<Option<ShutdownCause>>,
     /// When the supervisor thread took notice of the shutdown.
     acknowledged: OnceLock<Instant>,
+    /// The children were stopped without the supervisor thread, which may be stuck for ever and show nothing any more.
+    is_taken_over: AtomicBool,
     pub(crate) doing: Doing,
     /// Tells of the shutdown and the end. News of a child are told by the child's own.
     watch: Watch,
@@ -118,6 +119,8 @@ struct RowState {
     gone: bool,
     /// The orders that are yet to be carried out: one of each kind at most, the one that was given last at the end.
     pending: Vec<Order>,
+    /// The run that has ended after its supervisor, as it was last, until it is known how it ended.
+    outlived: Option<View>,
 }
 
 impl Shared {
@@ -148,6 +151,7 @@ impl Shared {
             check_is_sent: AtomicBool::new(false),
             given_up: Mutex::new(None),
             acknowledged: OnceLock::new(),
+            is_taken_over: AtomicBool::new(false),
             doing: Doing::default(),
             watch: Watch::default(),
             end: Mutex::new(None),
@@ -330,6 +334,13 @@ impl Shared {
         before
     }
 
+    /// Whether a run may begin.
+    pub(crate) fn check_start(&self, row: &Row) -> Result<(), StartDenied> {
+        let closing = self.closing.lock();
+        let state = row.state.lock();
+        if closing.limit.is_some() || state.removing || state.held { Err(StartDenied) } else { Ok(()) }
+    }
+
     /// Shows that a run begins, unless an order forbids it.
     pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), StartDenied> {
         let closing = self.closing.lock();
@@ -353,7 +364,7 @@ impl Shared {
         let row = directory.rows.remove(&row.key)?;
         row.state.lock().gone = true;
         drop(directory);
-        row.cell.open_for_good(Some(Last::Gone(Box::new(row.info(self.now())))));
+        row.cell.open_for_good(Some(Last::Gone(Box::new(row.info(self.now()).without_error()))));
         Some(row)
     }
 
@@ -386,40 +397,59 @@ impl Shared {
         drop(unused);
         // Those who wait for a child hear of it by the child's breaker.
         for row in self.rows() {
-            row.cell.open_for_good(Some(Last::Ended(Box::new(row.info(self.now())))));
+            row.cell.open_for_good(Some(Last::Ended(Box::new(row.info(self.now()).without_error()))));
         }
         self.watch.notify();
     }
 
+    /// Shows that the children are stopped without the supervisor thread. Once it comes back it shows what it knows.
+    pub(crate) fn show_take_over(&self) {
+        self.is_taken_over.store(true, Ordering::SeqCst);
+        let now = self.now();
+        for row in self.rows() {
+            let mut state = row.state.lock();
+            let view = &mut state.view;
+            if view.since.is_some() {
+                view.told.get_or_insert((StopCause::Shutdown, now));
+                (view.status, view.circuit) = (ChildStatus::Stopping, CircuitState::Open);
+            } else if matches!(view.status, ChildStatus::BackingOff | ChildStatus::Due) {
+                (view.status, view.retry_at) = (ChildStatus::Off { by: OffBy::Shutdown }, None);
+            }
+            drop(state);
+            row.cell.open_for_good(None);
+        }
+    }
+
+    /// Whether nobody may be there to show that a run has ended: the supervisor has, or it is stuck.
+    pub(crate) fn shows_no_more(&self) -> bool {
+        self.is_taken_over.load(Ordering::SeqCst) || self.has_ended()
+    }
+
     /// A run has ended after its supervisor, which can show it no more: so this does.
     pub(crate) fn run_ended_late(&self, key: Key, run: u64, end: Option<RunEnd>) {
-        let Some(row) = self.row_of(key) else { return };
+        let Some(row) = self.row_of(key) else { return drop(unwind::discard(end)) };
         let now = self.now();
         let mut state = row.state.lock();
-        if state.view.run != run || state.view.since.is_none() {
-            return;
-        }
         let before = state.view;
-        let (status, circuit) = (ChildStatus::Off { by: OffBy::Shutdown }, CircuitState::Open);
-        state.view = View { status, circuit, since: None, told: None, is_overdue: false, retry_at: None, ..before };
-        let last_stop = end.map(|end| LastStop {
-            cause: before.told.map_or(StopCause::Shutdown, |(cause, _)| cause),
-            uptime: end.at.saturating_duration_since(before.since.unwrap_or(now)),
-            exit: end.exit,
-            failed: false,
-        });
-        let unused = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
+        if before.run == run && before.since.is_some() {
+            let (status, circuit) = (ChildStatus::Off { by: OffBy::Shutdown }, CircuitState::Open);
+            state.view = View { status, circuit, since: None, told: None, is_overdue: false, retry_at: None, ..before };
+            state.outlived = Some(before);
+        }
+        // The thread itself may only know that the run is over, and the message that says how be found a moment later.
+        let outlived = state.outlived.take_if(|outlived| outlived.run == run && end.is_some());
+        let unused = match (outlived, end) {
+            (Some(outlived), Some(end)) => Ok(state.last_stop.replace(LastStop {
+                cause: outlived.told.map_or(StopCause::Shutdown, |(cause, _)| cause),
+                uptime: end.at.saturating_duration_since(outlived.since.unwrap_or(now)),
+                exit: end.exit,
+                failed: false,
+            })),
+            (_, end) => Err(end),
+        };
         drop(state);
         let _ = unwind::discard(unused);
         row.cell.news.notify();
-    }
-
-    /// Nobody is to call these children any more, though the supervisor has yet to end. To be called once nothing starts any
-    /// more.
-    pub(crate) fn open_breakers_for_good(&self) {
-        for row in self.rows() {
-            row.cell.open_for_good(None);
-        }
     }
 
     pub(crate) fn end(&self) -> Option<ShutdownReport> {
@@ -453,7 +483,8 @@ impl Directory {
         let rules = shared.defaults.rules(spec);
         let now = shared.now();
         let view = Circuit::new(rules, now).view(now);
-        let state = RowState { view, last_stop: None, held: false, removing: false, gone: false, pending: Vec::new() };
+        let state =
+            RowState { view, last_stop: None, held: false, removing: false, gone: false, pending: Vec::new(), outlived: None };
         let activity = spec.watchdog.map(|_| Arc::default());
         let row = Arc::new(Row { key, id: id.clone(), cell: spec.cell.clone(), activity, state: Mutex::new(state) });
         row.cell.place(shared.me.clone(), Arc::downgrade(&row));
@@ -476,8 +507,7 @@ impl Row {
         let state = self.state.lock();
         let (view, last_stop) = (state.view, state.last_stop.clone());
         drop(state);
-        let activity = self.activity.as_ref().filter(|_| view.since.is_some());
-        let doing = activity.and_then(|activity| activity.of(view.run));
+        let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
         ChildInfo::new(self.id.clone(), &view, doing, last_stop, now)
     }
 
@@ -491,7 +521,7 @@ impl Row {
 
     /// Whether it holds a value of the user's.
     pub(crate) fn holds_error(&self) -> bool {
-        self.state.lock().last_stop.as_ref().is_some_and(|last| matches!(last.exit, Exit::Failed(_)))
+        self.state.lock().last_stop.as_ref().is_some_and(LastStop::holds_error)
     }
 
     /// Takes the next order that is to be carried out.

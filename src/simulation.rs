@@ -55,7 +55,7 @@ use crate::{
 /// Another version of Rust may make others.
 ///
 /// What threads do to one another is not simulated: a callback takes no time (so one that asks for more each time, such as a sink
-/// that restarts a child whenever it starts, never lets time pass on), a stop callback is not called, and a supervisor
+/// that restarts a child whenever it starts or a flag that has all flags asked anew, never lets time pass on), a stop callback is not called, and a supervisor
 /// that a body would run is not there.
 ///
 /// # Examples
@@ -183,12 +183,11 @@ impl Simulation {
                     engine.begin_round();
                 }
             }
-            if let Some(engine) = &mut self.engine {
+            let Self { engine, lineage, .. } = self;
+            if let Some(engine) = engine {
                 engine.workers().let_go(next);
                 // Whoever stops at the very instant at which its time is over has stopped in time.
-                while let Ok(end) = engine.inbox().try_recv() {
-                    engine.handle(end);
-                }
+                lineage.supervise(|| while take_message(engine) {});
             }
             self.catch_up();
         }
@@ -332,18 +331,23 @@ impl Simulation {
                 engine.proceed();
                 if engine.is_over() {
                     end(slot, handle);
-                } else if let Ok(mut message) = engine.inbox().try_recv() {
-                    if let Message::Add { spec, .. } = &mut message {
-                        spec.be_repeatable(engine.workers().seed);
-                    }
-                    engine.handle(message);
-                } else if !engine.is_in_round() {
+                } else if !take_message(engine) && !engine.is_in_round() {
                     break;
                 }
             }
         });
         self.events.append(&mut self.recorded.lock());
     }
+}
+
+/// Takes up the next message, if there is one.
+fn take_message(engine: &mut Engine<Script>) -> bool {
+    let Ok(mut message) = engine.inbox().try_recv() else { return false };
+    if let Message::Add { spec, .. } = &mut message {
+        spec.be_repeatable(engine.workers().seed);
+    }
+    engine.handle(message);
+    true
 }
 
 /// Ends the supervisor: whoever has a handle sees it.

@@ -26,10 +26,10 @@ pub struct ChildInfo {
     /// What its callers should make of that, as the supervisor knows it: a [`Breaker`](crate::Breaker) that its callers have just
     /// tripped is open already.
     pub circuit: CircuitState,
-    /// The failures since it was last healthy.
+    /// The failures since it was last healthy: [`Event::attempt_count`](crate::Event::attempt_count).
     pub attempt_count: u32,
-    /// The present run, or the last one: how often the child was started, those starts included for which no thread could be had;
-    /// 0 before the first.
+    /// The present run, or the last one: the number of its start, counted from 1 for each child. A start for which no thread could
+    /// be had counts, too. 0 before the first. A child that is removed and added again begins anew.
     pub run_number: u64,
     /// How long the present run has been up.
     pub uptime: Option<Duration>,
@@ -39,8 +39,8 @@ pub struct ChildInfo {
     pub stopping_for: Option<Duration>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
-    /// What the present run last said that it was doing, by [`heartbeat`](crate::ChildContext::heartbeat). `None` before its first
-    /// one, and where the child has no [watchdog](crate::ChildSpec::watchdog).
+    /// What the present or last run said that it was doing, by its last [`heartbeat`](crate::ChildContext::heartbeat). `None` if it
+    /// gave none, and where the child has no [watchdog](crate::ChildSpec::watchdog).
     pub doing: Option<&'static str>,
     /// How the last run ended.
     pub last_stop: Option<LastStop>,
@@ -68,6 +68,14 @@ impl ChildInfo {
         }
     }
 
+    /// The same without the user's error, whose text takes its place: for those who keep it for long.
+    pub(crate) fn without_error(mut self) -> Self {
+        if let Some(last) = &mut self.last_stop {
+            last.exit = last.exit.without_error();
+        }
+        self
+    }
+
     /// Returns whether the body is running.
     pub fn is_running(&self) -> bool {
         self.status.is_running()
@@ -83,6 +91,14 @@ impl ChildInfo {
         }
     }
 
+    /// Why its present or last run was told to stop, with what it was doing if it fell silent.
+    fn reason_to_stop(&self, cause: StopCause) -> String {
+        match (cause, self.doing) {
+            (StopCause::Hung, Some(doing)) => format!("{} while {doing}", cause.reason()),
+            _ => cause.reason().to_owned(),
+        }
+    }
+
     /// Why it is as it is, and what comes next: the part of the sentence behind the status.
     fn explanation(&self) -> String {
         let last = self.last_stop.as_ref().map(|last| match last.cause {
@@ -90,7 +106,7 @@ impl ChildInfo {
             StopCause::Exited if last.exit.is_completed() && !last.failed => format!("it ran for {}", Span(last.uptime)),
             StopCause::Exited => format!("it {}", Ran(&last.exit, last.uptime)),
             StopCause::Tripped | StopCause::Hung => {
-                format!("it was stopped after {} because {}", Span(last.uptime), last.cause.reason())
+                format!("it was stopped after {} because {}", Span(last.uptime), self.reason_to_stop(last.cause))
             }
             _ if last.exit.is_panicked() => format!("it was stopped after {} and {}", Span(last.uptime), last.exit),
             _ => format!("it was stopped after {}", Span(last.uptime)),
@@ -101,10 +117,7 @@ impl ChildInfo {
             ChildStatus::OnTrial if self.attempt_count == 0 => String::new(),
             ChildStatus::OnTrial => format!("{}; before that, {last}", Failures(self.attempt_count)),
             ChildStatus::Stopping => {
-                let reason = match (self.told_to_stop, self.doing) {
-                    (Some(StopCause::Hung), Some(doing)) => format!("{} while {doing}", StopCause::Hung.reason()),
-                    (cause, _) => cause.map_or("", StopCause::reason).to_owned(),
-                };
+                let reason = self.told_to_stop.map(|cause| self.reason_to_stop(cause)).unwrap_or_default();
                 let since = Span(self.stopping_for.unwrap_or_default());
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
                 format!("{reason}, asked {since} ago{overdue}")

@@ -20,16 +20,16 @@ use crate::{
 
 /// How long the supervisor thread may be in one call of user code, or take to notice a shutdown, before it counts as stuck and
 /// its children are stopped without it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a shutdown looks at what the supervisor thread does.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How much longer than the children may take a shutdown waits for a supervisor thread that is stuck, or whose limit is over: it
-/// may just have been about to end.
+/// How long a shutdown still waits, once the children have had their time, for a supervisor thread that is stuck: it may just have
+/// been about to end.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// How much longer it waits for a supervisor thread that is at work.
+/// How long it still waits, once the children have had their time, for a supervisor thread that is at work.
 const LATENESS: Duration = Duration::from_secs(5);
 
 /// Keeps its children alive until it is shut down, waited for, or dropped.
@@ -67,8 +67,8 @@ impl Supervisor {
     ///
     /// When all children have stopped or had their time, the supervisor thread may still have events to tell, and is waited
     /// for as long as it is at work, up to 5 s. It is *stuck* if one call of a callback has lasted for 1 s, or if it has not
-    /// noticed the shutdown for so long. Then the children are stopped from this thread, in no order and with their stop
-    /// timeouts from then on, and the report names the callback.
+    /// noticed the shutdown for so long. Then the children that were not asked before are asked from this thread, in no order, and
+    /// the report names the callback.
     ///
     /// On the supervisor's own thread or on a thread of one of its children, where waiting would be waiting for oneself, this
     /// only asks, and the report names those that run.
@@ -77,10 +77,11 @@ impl Supervisor {
     }
 
     /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but within `limit`, which is for all of it: when it is over, no
-    /// child is waited for any longer, and one that has not been asked to stop yet is asked at once.
+    /// child is waited for any longer, and a supervisor thread that has not noticed the shutdown in a quarter of a second more is
+    /// passed over: all children have been asked when this returns.
     ///
-    /// With zero, all are asked, and those that do not stop at once are named. A supervisor thread that is still at work or
-    /// stuck when the limit is over makes this up to 1 s longer.
+    /// With zero, those that do not stop at once are named. A supervisor thread that is still at work or stuck when the limit is
+    /// over makes this up to 1 s longer.
     ///
     /// # Examples
     ///
@@ -136,23 +137,27 @@ impl Supervisor {
         if lineage::is_within(self.shared.number) {
             return self.report_meanwhile(asked_at);
         }
+        // With a limit, all of this takes no longer than until then.
+        let last_at = deadline::after(asked_at, limit).and_then(|at| deadline::after(at, STUCK_AFTER));
         let report = match self.await_end(asked_at, limit) {
             Some(mut report) => {
                 // Destructors of thread-local variables that callbacks have made may run on it.
-                report.has_ended = self.crew.wait_for_supervisor(system_now() + PATIENCE);
+                let until = deadline::after(system_now(), STUCK_AFTER);
+                report.has_ended = self.crew.wait_for_supervisor(deadline::sooner(until, last_at));
                 report
             }
             None => {
-                let report = self.report_meanwhile(asked_at);
                 // A supervisor thread that comes back finds that its threads were told to leave, and nothing left to do.
                 self.crew.dismiss();
-                report
+                self.report_meanwhile(asked_at)
             }
         };
         if !report.is_clean() {
             // The caller may not look at the report.
             let line = format!("{}: {report}", self.shared.name);
-            within_limit(SLACK, move || log::warn!(target: TARGET, "{line}"));
+            let left = last_at.map_or(SLACK, |at| at.saturating_duration_since(system_now()));
+            let left_for_log = left.min(SLACK);
+            within_limit(left_for_log, move || log::warn!(target: TARGET, "{line}"));
         }
         report
     }
@@ -170,14 +175,14 @@ impl Supervisor {
             let now = system_now();
             let is_stuck = watch.is_stuck(now);
             let noticed_at = self.shared.acknowledged_at();
-            // Whoever was not asked yet when the limit is over is asked at once.
+            // A supervisor thread that has not noticed the shutdown when the limit is over, and a little, is passed over.
             let is_limit_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
             if taken_over_at.is_none() && (is_stuck || is_limit_over && noticed_at.is_none()) {
                 taken_over_at = Some(now);
                 take_over(&self.shared, &self.crew);
             }
-            // Since when the children know of it; those that were to hear of it from a stuck thread do so since it was noticed.
-            let since = noticed_at.or(taken_over_at).unwrap_or(now);
+            // When the children were asked: as the supervisor thread noticed the shutdown, or as this thread took over.
+            let since = [noticed_at, taken_over_at].into_iter().flatten().min().unwrap_or(now);
             let longest = self.crew.longest_stop_timeout();
             let until = longest.map(|timeout| deadline::sooner(deadline::after(since, timeout), limit_at));
             if until.is_some_and(|until| !deadline::is_reached(until, now)) {
@@ -186,7 +191,7 @@ impl Supervisor {
             }
             let late_for = now - *late_since.get_or_insert(now);
             let is_hopeless = is_stuck || taken_over_at.is_some();
-            let is_limit_long_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, PATIENCE)), now);
+            let is_limit_long_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, STUCK_AFTER)), now);
             if late_for >= LATENESS || late_for >= SLACK && is_hopeless || is_limit_long_over {
                 return None;
             }
@@ -219,15 +224,15 @@ impl<'a> StuckWatch<'a> {
             Some((same, since)) if same == call => (call, since),
             _ => (call, now),
         });
-        let is_held = self.call.is_some_and(|(_, since)| now - since >= PATIENCE);
-        is_held || self.shared.acknowledged_at().is_none() && now - self.asked_at >= PATIENCE
+        let is_held = self.call.is_some_and(|(_, since)| now - since >= STUCK_AFTER);
+        is_held || self.shared.acknowledged_at().is_none() && now - self.asked_at >= STUCK_AFTER
     }
 }
 
 /// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or without it.
 pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>) {
     shared.request_shutdown(Duration::MAX);
-    let until = deadline::after(system_now(), PATIENCE);
+    let until = deadline::after(system_now(), STUCK_AFTER);
     if shared.wait_for(until, || shared.acknowledged_at().map(drop).or(shared.end().map(drop))).is_none() {
         take_over(shared, crew);
     }
@@ -235,7 +240,7 @@ pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>) {
 
 /// Stops the children without the supervisor thread, which is stuck and cannot show that they stop.
 fn take_over(shared: &Shared, crew: &Arc<Crew>) {
-    shared.open_breakers_for_good();
+    shared.show_take_over();
     crew.seize(system_now());
 }
 

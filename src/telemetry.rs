@@ -86,7 +86,8 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// Logs each event as one line through the [`log`] crate, under the target `circuit_breaker_supervisor`.
 ///
 /// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
-/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `uptime_ms` and, if it is tried again, `retry_in_ms`, with an
+/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed` (whether it counts as a failure, which `attempt_count` does
+/// not count yet), `uptime_ms` and, if it is tried again, `retry_in_ms`, with an
 /// overdue child `stopping_for_ms`, with a trip `failures` and `last`, with a hang `doing` and `silent_ms`, with an order `order`,
 /// and with a callback's panic `callback`.
 ///
@@ -127,10 +128,11 @@ impl TelemetrySink for LogSink {
         ];
         let words;
         match &event.kind {
-            EventKind::Stopped { cause, exit, uptime, failed: _, retry_in } => {
+            EventKind::Stopped { cause, exit, uptime, failed, retry_in } => {
                 words = cause.to_string();
                 pairs.push(("cause", Value::from(words.as_str())));
                 pairs.push(("exit", Value::from(exit.name())));
+                pairs.push(("failed", Value::from(*failed)));
                 pairs.push(("uptime_ms", Value::from(uptime.as_millis())));
                 if let Some(delay) = retry_in {
                     pairs.push(("retry_in_ms", Value::from(delay.as_millis())));

@@ -49,12 +49,18 @@ impl Threads {
     pub(crate) fn try_again(&mut self) {
         if self.try_again_at.is_some() && deadline::is_reached(self.try_again_at, system_now()) {
             self.try_again_at = None;
-            for chore in std::mem::take(&mut self.chores) {
+            let mut chores = std::mem::take(&mut self.chores).into_iter();
+            while let Some(chore) = chores.next() {
                 let done = match &chore {
                     Chore::CallBack(post) => self.crew.call_back(post),
                     Chore::Drop(post) => self.crew.retire(post, false),
                 };
-                self.note(done, chore);
+                if done.is_err() {
+                    // Nor will there be one for the others, which have others wait.
+                    self.note(done, chore);
+                    self.chores.extend(chores);
+                    return;
+                }
             }
         }
     }

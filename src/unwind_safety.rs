@@ -37,7 +37,7 @@ impl RefUnwindSafe for Permit {}
 impl UnwindSafe for Rejected {}
 impl RefUnwindSafe for Rejected {}
 
-// The error that it holds is shown by a shared reference only, and that once; with it, events, snapshots and reports are
-// unwind-safe, too.
+// This crate uses the error that it holds by a shared reference only, and keeps nothing that depends on what it does. With it,
+// events, snapshots and reports are unwind-safe, too.
 impl UnwindSafe for Failure {}
 impl RefUnwindSafe for Failure {}

@@ -38,15 +38,17 @@ pub(crate) struct Thread {
 
 /// The child whom a thread serves.
 ///
-/// Nothing of it leads to a user's value for longer than the thread's work lasts: a thread that has said that it is gone drops
-/// none.
+/// It holds the post weakly, so that what is known of an ending thread keeps no user's value alive: a thread that has said that it
+/// is gone drops none.
 pub(crate) struct Served {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
     pub(crate) stop_timeout: Duration,
     pub(crate) post: Weak<Post>,
-    /// The last run when its work was over.
+    /// The last run, as far as it was known when its work began or was over.
     pub(crate) last_run: AtomicU64,
+    /// How many threads of the child are alive.
+    pub(crate) alive: Arc<AtomicU64>,
 }
 
 /// How far a thread has come, in the order of a life.
@@ -66,7 +68,8 @@ impl Thread {
             id: post.link.id.clone(),
             stop_timeout: post.stop_timeout,
             post: Arc::downgrade(post),
-            last_run: AtomicU64::new(0),
+            last_run: AtomicU64::new(post.last_run()),
+            alive: post.alive.clone(),
         });
         Self { number, child, phase: AtomicU8::new(Phase::Waiting as u8) }
     }
@@ -101,6 +104,8 @@ pub(crate) struct Post {
     /// be dropped.
     leaves_by_itself: AtomicBool,
     run: AtomicU64,
+    /// How many threads of it are alive.
+    alive: Arc<AtomicU64>,
     desk: Mutex<Desk>,
 }
 
@@ -147,6 +152,7 @@ impl Post {
             last_run: AtomicBool::new(false),
             leaves_by_itself: AtomicBool::new(false),
             run: AtomicU64::new(0),
+            alive: Arc::default(),
             desk: Mutex::default(),
         })
     }
@@ -177,7 +183,7 @@ impl Post {
         self.last_run.store(true, Ordering::Release);
     }
 
-    /// Leaves a value to be dropped on the child's thread: before its next run, or as the thread leaves.
+    /// Leaves a value to be dropped on the child's thread: as its next run ends, or as the thread leaves.
     pub(crate) fn entrust(&self, remain: Remain) {
         self.desk.lock().remains.push(remain);
     }
@@ -201,6 +207,11 @@ impl Post {
         // One that is yet to hear the word to go has no room for another. It runs the body, which is not to be taken from
         // under it, and leaves when it hears no more; a body that has its last run is dropped then.
         !matches!(words.try_send(Word::Leave { keep_body }), Err(TrySendError::Disconnected(_)))
+    }
+
+    /// How many of its threads are alive.
+    pub(crate) fn alive(&self) -> u64 {
+        self.alive.load(Ordering::Relaxed)
     }
 
     /// Whether a thread waits for a word.
@@ -317,8 +328,6 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         return false;
     };
     let mut drops = Drops::default();
-    thread.enter(Phase::Dropping);
-    post.drop_remains(&mut drops);
     thread.enter(Phase::Running);
     context.begin();
     let outcome = unwind::catch_both(|| body(&context));
@@ -327,6 +336,9 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     if let Some(panic) = context.signal().end() {
         drops.note(Err(panic));
     }
+    // Not before the body: by then it was told that this run has started, and its uptime counts.
+    thread.enter(Phase::Dropping);
+    post.drop_remains(&mut drops);
     let (number, callbacks_succeeded) = (context.run_number(), context.callbacks_succeeded());
     let is_last = post.last_run.load(Ordering::Acquire);
     {
@@ -339,7 +351,6 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         }
     }
     if is_last {
-        thread.enter(Phase::Dropping);
         drops.discard(body);
     } else {
         *post.slot.lock() = Some(body);
@@ -386,7 +397,7 @@ fn tell_end(post: &Post, end: RunEnd) {
         Err(SendError(Message::Exit(end))) => shared.run_ended_late(key, run, Some(end)),
         Err(SendError(message)) => drop(unwind::discard(message)),
         // Either the supervisor has not ended yet, and finds the message; or it may have looked for the last time.
-        Ok(()) if shared.has_ended() => shared.run_ended_late(key, run, None),
+        Ok(()) if shared.shows_no_more() => shared.run_ended_late(key, run, None),
         Ok(()) => {}
     }
 }

@@ -11,7 +11,7 @@
 //! | the order that crossbeam's channels give | a message is one step here; what it publishes is not followed. The channel by which a thread hears the word to go is a stand-in of a lock and a condition variable | the stress test, ThreadSanitizer |
 //! | waits that are over by time | time is not modelled: a wait with a deadline is one without | tests on real threads |
 //! | `Arc`'s last drop | those of the standard library are used | AddressSanitizer |
-//! | spawning and joining, the roll of threads | threads are loom's, and are there from the beginning | tests on real threads |
+//! | spawning, the roll of threads | threads are loom's, and are there from the beginning | tests on real threads |
 //! | panics | loom tells its findings by them | tests on real threads |
 //!
 //! A name that ends with `bounded` says that its schedules are those of at most `PREEMPTIONS` switches away from a thread that
@@ -401,7 +401,7 @@ fn open_for_good_is_final() {
         });
         let (shared, breaker) = (child.shared.clone(), child.breaker.clone());
         let taking_over = spawn(move || {
-            shared.open_breakers_for_good();
+            shared.show_take_over();
             assert!(!breaker.is_call_permitted());
         });
         child.show(1, CircuitState::HalfOpen);

@@ -7,11 +7,12 @@ use std::{
 
 use super::world::MS;
 use crate::{
-    circuit::{ChildStatus, CircuitState, Policy, Rules, View},
+    circuit::{ChildStatus, CircuitState, OffBy, Policy, Rules, View},
     deadline,
     event::{Callback, EventKind, Order, StopCause},
+    exit::Failure,
     id::ChildId,
-    roster::StartDenied,
+    roster::{NotProvided, StartDenied},
 };
 
 /// A child, seen from outside.
@@ -36,6 +37,8 @@ pub(crate) struct Model {
     /// Orders that hold from the moment at which they were given.
     pub(crate) held: bool,
     pub(crate) removing: bool,
+    /// The orders that are yet to arrive. One that repeats another, or takes it back, has taken its place, at the end.
+    pub(crate) pending: Vec<Order>,
     /// The orders that have arrived.
     arrived_held: bool,
     pub(crate) arrived_removing: bool,
@@ -46,6 +49,8 @@ pub(crate) struct Model {
     owed_orders: VecDeque<Order>,
     /// The settling in which a thread was found for it last.
     thread_in: u64,
+    /// A thread waits for it, or did until it left by itself.
+    has_thread: bool,
     began: Option<u64>,
     started: Option<u64>,
     pub(crate) body: Option<Body>,
@@ -110,12 +115,14 @@ impl Model {
             listed: true,
             held: false,
             removing: false,
+            pending: Vec::new(),
             arrived_held: false,
             arrived_removing: false,
             is_owed_health: false,
             is_owed_trip: false,
             owed_orders: VecDeque::new(),
             thread_in: 0,
+            has_thread: false,
             began: None,
             started: None,
             body: None,
@@ -162,7 +169,10 @@ impl Model {
     }
 
     /// Whether it gets a thread, for a run that is about to begin.
-    pub(crate) fn provide_thread(&mut self, settling: u64, now: Instant) -> bool {
+    pub(crate) fn provide_thread(&mut self, settling: u64, now: Instant) -> Result<(), NotProvided> {
+        if self.removing || self.held {
+            return Err(NotProvided::Denied(StartDenied));
+        }
         assert!(self.began.is_none() && self.body.is_none(), "promise 1: {} begins while it runs", self.id);
         assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
         assert_eq!(self.asked_in, settling, "promise 6: the flag is asked right before every start");
@@ -173,7 +183,8 @@ impl Model {
         }
         assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
         self.thread_in = settling;
-        !self.fails_to_spawn
+        self.has_thread |= !self.fails_to_spawn;
+        if self.fails_to_spawn { Err(NotProvided::Failed(Failure::new("no thread".into()))) } else { Ok(()) }
     }
 
     /// Whether a run may be seen to begin.
@@ -315,6 +326,7 @@ impl Model {
 
     pub(crate) fn is_last_run(&mut self, is_closed: bool) {
         assert!(self.arrived_removing || is_closed, "an orderly child loses its body");
+        assert!(self.body.is_some() || self.started.is_some(), "only a run can be the last");
         self.let_go = true;
     }
 
@@ -322,6 +334,7 @@ impl Model {
         assert!(self.body.is_none() && self.listed);
         assert!(self.done || !keep_body || closing, "its thread is still of use");
         assert!(keep_body || closing, "its body is still of use");
+        self.has_thread = false;
         self.let_go |= !keep_body;
     }
 
@@ -465,6 +478,10 @@ impl Model {
         let wanted = self.asked_flag && !self.held && !self.removing && !self.done;
         assert!(!(wanted && due), "promise 3: {} is due and was not started: {:?}", self.id, self.view);
         assert!(!self.arrived_removing, "{} was removed and stays", self.id);
+        assert!(!(self.done && self.has_thread), "{} is done, and keeps a thread", self.id);
+        let status = self.view.map(|view| view.status);
+        let is_off = status == Some(ChildStatus::Off { by: OffBy::Operator });
+        assert_eq!(is_off, self.arrived_held && !self.done, "whether {} is shown as held: {status:?}", self.id);
     }
 
     /// What holds after a shutdown that nobody outlives.
@@ -480,9 +497,11 @@ impl Model {
         let body = self.body.map(|body| (ago(body.since), body.ended));
         let told = self.told.map(|(at, until)| (ago(at), left(until)));
         let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
-        let life = [self.listed, self.began.is_some(), self.started.is_some(), self.restarting, self.done, self.let_go];
+        let life =
+            [self.listed, self.began.is_some(), self.started.is_some(), self.restarting, self.done, self.let_go, self.has_thread];
         let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
-        let outside = (self.flag, self.asked_flag, self.fails_to_spawn);
+        let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
+        let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
         {
             let counts = (self.failures, self.forgiven, self.last_retry_in, self.runs);
             (body, told, orders, life, run, outside, counts, self.not_before.map(left))

@@ -10,7 +10,7 @@ use crate::{
     exit::{Exit, Failure},
     id::ChildId,
     key::Key,
-    roster::{Action, Answer, Heartbeats, Outside, Progress, Roster, StartDenied},
+    roster::{Action, Answer, Heartbeats, NotProvided, Outside, Progress, Roster, StartDenied},
 };
 
 const A: Key = Key(0);
@@ -58,8 +58,8 @@ impl Outside for Script {
         Ok(())
     }
 
-    fn provide_thread(&mut self, _key: Key) -> Result<(), Failure> {
-        if self.no_thread { Err(Failure::new("no thread".into())) } else { Ok(()) }
+    fn provide_thread(&mut self, _key: Key) -> Result<(), NotProvided> {
+        if self.no_thread { Err(NotProvided::Failed(Failure::new("no thread".into()))) } else { Ok(()) }
     }
 }
 

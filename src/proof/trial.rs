@@ -24,14 +24,35 @@ pub(crate) const WITHIN: u32 = 10_000;
 /// What is on its way to the core.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Exit { key: Key, run: u64, exit: Exit, at: Instant },
-    MarkedHealthy { key: Key, run: u64 },
-    FirstHeartbeat { key: Key, run: u64 },
-    Trip { key: Key, run: u64 },
-    Order { key: Key, order: Order },
-    Add { key: Key },
+    Exit {
+        key: Key,
+        run: u64,
+        exit: Exit,
+        at: Instant,
+    },
+    MarkedHealthy {
+        key: Key,
+        run: u64,
+    },
+    FirstHeartbeat {
+        key: Key,
+        run: u64,
+    },
+    Trip {
+        key: Key,
+        run: u64,
+    },
+    /// The next pending order of the child.
+    Order {
+        key: Key,
+    },
+    Add {
+        key: Key,
+    },
     Round,
-    Close { limit: Duration },
+    Close {
+        limit: Duration,
+    },
 }
 
 /// The core, the outside as the model has it, and what is on its way between them.
@@ -80,7 +101,11 @@ impl Trial {
             Order::Remove => model.removing = true,
             Order::Add | Order::Restart | Order::Reset => {}
         }
-        self.inbox.push_back(Message::Order { key, order });
+        match model.pending.iter().position(|pending| order.replaces(*pending)) {
+            Some(place) => drop(model.pending.remove(place)),
+            None => self.inbox.push_back(Message::Order { key }),
+        }
+        self.world.model(key).pending.push(order);
     }
 
     pub(crate) fn close(&mut self, limit: Duration) {
@@ -138,8 +163,9 @@ impl Trial {
                 }
                 self.roster.close(now, limit);
             }
-            Message::Order { key, order } => {
+            Message::Order { key } => {
                 let model = self.world.model(key);
+                let order = model.pending.remove(0);
                 let listed = model.listed;
                 if listed {
                     model.ordered(order);
@@ -270,15 +296,15 @@ impl Message {
         match self {
             Self::Exit { key, run, exit, at } => {
                 let ago = world.now.saturating_duration_since(*at);
-                (0, Some(*key), is_present(key, run), exit.name(), Some(ago), None)
+                (0, Some(*key), is_present(key, run), exit.name(), Some(ago))
             }
-            Self::MarkedHealthy { key, run } => (1, Some(*key), is_present(key, run), "", None, None),
-            Self::FirstHeartbeat { key, run } => (2, Some(*key), is_present(key, run), "", None, None),
-            Self::Trip { key, run } => (3, Some(*key), is_present(key, run), "", None, None),
-            Self::Order { key, order } => (4, Some(*key), false, "", None, Some(*order as u8)),
-            Self::Add { key } => (5, Some(*key), false, "", None, None),
-            Self::Round => (6, None, false, "", None, None),
-            Self::Close { limit } => (7, None, false, "", Some(*limit), None),
+            Self::MarkedHealthy { key, run } => (1, Some(*key), is_present(key, run), "", None),
+            Self::FirstHeartbeat { key, run } => (2, Some(*key), is_present(key, run), "", None),
+            Self::Trip { key, run } => (3, Some(*key), is_present(key, run), "", None),
+            Self::Order { key } => (4, Some(*key), false, "", None),
+            Self::Add { key } => (5, Some(*key), false, "", None),
+            Self::Round => (6, None, false, "", None),
+            Self::Close { limit } => (7, None, false, "", Some(*limit)),
         }
     }
 }

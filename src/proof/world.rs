@@ -8,10 +8,10 @@ use std::{
 use super::model::Model;
 use crate::{
     circuit::View,
-    exit::{Failure, Panic, Text},
+    exit::{Panic, Text},
     id::ChildId,
     key::Key,
-    roster::{Answer, Heartbeats, Outside, StartDenied},
+    roster::{Answer, Heartbeats, NotProvided, Outside, StartDenied},
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -116,10 +116,13 @@ impl Outside for World {
         Heartbeats { count: self.model(key).heartbeats, doing: "simulating" }
     }
 
-    fn provide_thread(&mut self, key: Key) -> Result<(), Failure> {
+    fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided> {
         self.take_time();
-        let (settling, now) = (self.settlings, self.now);
-        if self.model(key).provide_thread(settling, now) { Ok(()) } else { Err(Failure::new("no thread".into())) }
+        let (closing, settling, now) = (self.closing, self.settlings, self.now);
+        if closing {
+            return Err(NotProvided::Denied(StartDenied));
+        }
+        self.model(key).provide_thread(settling, now)
     }
 
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied> {

@@ -183,6 +183,7 @@ fn error_whose_drop_blocks_keeps_its_own_child_from_running_and_nobody_else() {
         .child(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
             0 => Err(Sticky(entered.clone(), bar.clone()).into()),
             1 => Err("its message takes the place of the sticky one".into()),
+            2 => Err("and as this run ends, the sticky one is dropped".into()),
             _ => idle(ctx),
         }))
         .start()

@@ -28,6 +28,7 @@ mod limits;
 mod model;
 mod nesting;
 mod operating;
+mod past_faults;
 mod process;
 mod queries;
 mod races;

@@ -357,6 +357,8 @@ impl Reference {
                 self.children.push(Child { is_known: false, ..Child::new(self.added, spec.clone()) });
                 self.inbox.push_back(Message::Add(spec.id));
             }
+            // Asked again before that is taken up, it is one wish.
+            Transition::CheckNow if self.inbox.iter().any(|message| matches!(message, Message::CheckNow)) => {}
             Transition::CheckNow => self.inbox.push_back(Message::CheckNow),
             Transition::Shutdown => self.ask_to_shut_down(),
             Transition::ReportFailure(id) => return self.report_failure(id),
@@ -482,12 +484,12 @@ impl Reference {
 
     /// The column "what the supervisor does" of the table at `ChildStatus`.
     fn see_to(&mut self, id: Id) {
-        let now = self.now;
+        let (now, closes) = (self.now, self.closes);
         let Some(child) = self.child_mut(id) else { return };
         let Some(run) = &mut child.run else {
             if child.is_removed {
                 self.children.retain(|child| child.spec.id != id);
-            } else if child.is_due(now) && child.is_known && child.has_had_turn {
+            } else if closes.is_none() && child.is_due(now) && child.is_known && child.has_had_turn {
                 self.start(id);
             }
             return;
@@ -516,16 +518,16 @@ impl Reference {
         let failing = self.failing_spawns.get_mut(id).filter(|left| **left > 0);
         let now = self.now;
         let Some(child) = self.children.iter_mut().find(|child| child.spec.id == id && child.is_flag_on) else { return };
+        // An order that keeps it down is known before its turn comes: the child stays due until then.
+        if self.is_closing || child.is_to_stay_down {
+            return;
+        }
         if !child.has_thread {
             if let Some(left) = failing {
                 *left -= 1;
                 return self.fail(id, StopCause::NotSpawned, Ending::Failed, Duration::ZERO);
             }
             child.has_thread = true;
-        }
-        // An order that keeps it down is known before its turn comes: the child stays due until then.
-        if self.is_closing || child.is_to_stay_down {
-            return;
         }
         child.retry_at = None;
         self.runs += 1;
@@ -571,12 +573,13 @@ impl Reference {
                 self.round = again.then_some(Round { after: 0, again: false });
                 return;
             };
-            let now = self.now;
+            let (now, is_closing) = (self.now, self.is_closing);
             let answer = self.flags.get(id).copied().flatten();
             let Some(child) = self.child_mut(id) else { return };
             let is_news = answer.is_some_and(|answer| answer != child.is_flag_on);
             let is_turn = !std::mem::replace(&mut child.has_had_turn, true);
-            let is_due = child.is_due(now);
+            // One whose start an order forbids is left alone until that order comes.
+            let is_due = child.is_due(now) && !child.is_to_stay_down && !is_closing;
             self.round = Some(Round { after: child.number, again });
             self.ask_flag(id);
             if self.child(id).is_some_and(|child| !child.is_flag_on) {

@@ -17,8 +17,7 @@ use crate::support::*;
 fn start_without_a_thread_is_never_seen_as_running_nor_permitted() {
     const FAILED_STARTS: usize = 8;
     let recorder = Recorder::default();
-    // No machine has that much address space.
-    let huge = idler("huge").stack_size(1 << 46);
+    let huge = idler("huge").stack_size(IMPOSSIBLE_STACK);
     let breaker = huge.breaker();
     let supervisor =
         Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).child(huge).start().unwrap();

@@ -186,6 +186,8 @@ fn error_that_the_error_of_the_next_run_replaces() {
     let child = ChildSpec::new("child", move |ctx| match (value.take(), ctx.attempt_count()) {
         (Some(value), _) => Err(value.into()),
         (None, 1) => Err("another".into()),
+        // As this one ends, the first is dropped.
+        (None, 2) => Err("a third".into()),
         (None, _) => idle(ctx),
     });
     check_delays_nobody(child, drops, leave_alone);

@@ -173,7 +173,7 @@ fn every_error_says_what_is_wrong_and_with_whom() {
     handle.request_shutdown();
     simulation.advance(SECOND);
     says(&handle.hold("idle").unwrap_err(), "the supervisor has ended");
-    says(&handle.add(unused("late")).unwrap_err(), "cannot add the child: the supervisor has ended");
+    says(&handle.add(unused("late")).unwrap_err(), "cannot add the child: the supervisor shuts down or has ended");
     says(
         &handle.wait_for("idle", HOUR, |_| false).unwrap_err(),
         "the supervisor has ended: `idle` is off (shutdown): its supervisor shuts down; it was stopped after 0 µs",

@@ -60,7 +60,10 @@ fn hanging_system_call_is_ended_by_its_callback() {
     take(&unblocked);
     let reader = wait_status(supervisor.handle(), "reader", ChildStatus::BackingOff);
     assert_eq!(reader.attempt_count, 1, "an `Ok` from a hung run is a failure too");
-    assert!(reader.to_string().contains("because it was silent for too long; 1 failure; tried again in 59 min"), "{reader}");
+    assert!(
+        reader.to_string().contains("because it was silent for too long while blocking; 1 failure; tried again in 59 min"),
+        "{reader}"
+    );
     assert!(supervisor.shutdown().is_clean());
 }
 
@@ -151,7 +154,7 @@ fn child_that_is_given_up_for_hanging_says_so() {
 }
 
 #[test]
-fn what_a_child_last_said_that_it_was_doing_is_shown_for_its_present_run_alone() {
+fn what_a_child_last_said_that_it_was_doing_is_shown_until_its_next_run() {
     let watched = unused("watched").watchdog(HOUR).backoff(constant(SECOND));
     let mut simulation = simulate(Supervisor::builder().child(watched).child(unused("unwatched")));
     assert_eq!(seen(&simulation, "watched").doing, None);
@@ -162,7 +165,7 @@ fn what_a_child_last_said_that_it_was_doing_is_shown_for_its_present_run_alone()
     simulation.heartbeat("unwatched", "reading").unwrap();
     assert_eq!(seen(&simulation, "unwatched").doing, None, "without a watchdog nobody listens");
     simulation.exit("watched", Exit::failed("no")).unwrap();
-    assert_eq!(seen(&simulation, "watched").doing, None);
+    assert_eq!(seen(&simulation, "watched").doing, Some("reading"), "of its last run");
     simulation.advance(SECOND);
     assert!(seen(&simulation, "watched").is_running());
     assert_eq!(seen(&simulation, "watched").doing, None);
