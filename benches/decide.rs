@@ -1,7 +1,8 @@
-//! What one decision costs, in nanoseconds: the core on virtual time, and the breaker, each beside a bare loop.
+//! What one decision costs, in nanoseconds: the core on virtual time, and the breaker, each beside
+//! a bare loop.
 //!
-//! `cargo bench --bench decide`. The core is driven by a [`Simulation`], so that its figures hold the engine around it, the
-//! views that handles see and two sinks, but no thread and no waiting.
+//! `cargo bench --bench decide`. The core is driven by a [`Simulation`], so that its figures hold
+//! the engine around it, the views that handles see and two sinks, but no thread and no waiting.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that finds no value has failed")]
 #![allow(missing_docs, reason = "the macro makes a public function")]
@@ -13,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{Backoff, ChildSpec, Exit, Simulation, Supervisor, SupervisorBuilder};
+use circuit_breaker_supervisor::{
+    Backoff, ChildSpec, Exit, Simulation, Supervisor, SupervisorBuilder,
+};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::unbounded;
 
@@ -48,7 +51,10 @@ fn restart(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("exit", children), |b| {
             b.iter_batched_ref(
                 || simulation(builder(children)),
-                |simulation| (0..STEPS).for_each(|_| simulation.exit("child-00000", Exit::completed()).unwrap()),
+                |simulation| {
+                    (0..STEPS)
+                        .for_each(|_| simulation.exit("child-00000", Exit::completed()).unwrap())
+                },
                 BatchSize::PerIteration,
             );
         });
@@ -73,8 +79,12 @@ fn poll(c: &mut Criterion) {
         let on: HashSet<String> = (0..children).map(name).collect();
         group.throughput(Throughput::Elements(children as u64));
         let flags = on.clone();
-        let mut simulation = simulation(builder(children).poll_interval(SECOND).enabled(move |id| flags.contains(id)));
-        group.bench_function(BenchmarkId::new("round", children), |b| b.iter(|| simulation.advance(SECOND)));
+        let mut simulation = simulation(
+            builder(children).poll_interval(SECOND).enabled(move |id| flags.contains(id)),
+        );
+        group.bench_function(BenchmarkId::new("round", children), |b| {
+            b.iter(|| simulation.advance(SECOND))
+        });
         let names: Vec<String> = (0..children).map(name).collect();
         group.bench_function(BenchmarkId::new("bare loop", children), |b| {
             b.iter(|| names.iter().filter(|name| black_box(on.contains(*name))).count());
@@ -90,10 +100,14 @@ fn call(c: &mut Criterion) {
     let breaker = simulation.handle().breaker("child-00000").unwrap();
     group.bench_function("permitted", |b| b.iter(|| breaker.call(|| Ok::<_, ()>(black_box(1)))));
     simulation.exit("child-00000", Exit::failed("no")).unwrap();
-    group.bench_function("rejected", |b| b.iter(|| breaker.call(|| Ok::<_, ()>(black_box(1))).is_err()));
+    group.bench_function("rejected", |b| {
+        b.iter(|| breaker.call(|| Ok::<_, ()>(black_box(1))).is_err())
+    });
     group.bench_function("asked first", |b| b.iter(|| breaker.is_call_permitted()));
     let flag = AtomicBool::new(true);
-    group.bench_function("bare flag", |b| b.iter(|| flag.load(Ordering::Relaxed).then(|| black_box(1))));
+    group.bench_function("bare flag", |b| {
+        b.iter(|| flag.load(Ordering::Relaxed).then(|| black_box(1)))
+    });
     group.finish();
 }
 

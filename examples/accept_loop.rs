@@ -41,14 +41,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The listener's body.
 fn accept(ctx: &ChildContext, listener: &TcpListener, accepted: &mut u32) -> ChildResult {
     let address = listener.local_addr()?;
-    let _unblock = ctx.on_stop(move || TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+    let _unblock =
+        ctx.on_stop(move || TcpStream::connect_timeout(&address, Duration::from_secs(1)));
     loop {
         let (stream, _) = listener.accept()?;
         if ctx.is_stopping() {
             return Ok(()); // it may have been the callback that connected
         }
         *accepted += 1;
-        let connection = ChildSpec::once(format!("connection-{accepted}"), move |ctx| serve(ctx, stream));
+        let connection =
+            ChildSpec::once(format!("connection-{accepted}"), move |ctx| serve(ctx, stream));
         ctx.supervisor().add(connection)?;
         ctx.mark_healthy();
     }

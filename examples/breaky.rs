@@ -1,6 +1,8 @@
-//! What Erlang's `breaky` shows first, in this library's terms: a database that is away, and callers that are told so at once.
+//! What Erlang's `breaky` shows first, in this library's terms: a database that is away, and
+//! callers that are told so at once.
 //!
-//! breaky trips after 10 failures and tries again after 10 s; here that is 1 s, so that nobody has to wait.
+//! breaky trips after 10 failures and tries again after 10 s; here that is 1 s, so that nobody has
+//! to wait.
 
 use std::{
     sync::{
@@ -11,7 +13,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, Breaker, CallError, ChildContext, ChildResult, ChildSpec, ChildStatus, Rejected, Supervisor,
+    Backoff, Breaker, CallError, ChildContext, ChildResult, ChildSpec, ChildStatus, Rejected,
+    Supervisor,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -25,15 +28,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .failure_threshold(10)
         .backoff(Backoff::constant(Duration::from_secs(1)).jitter(0.0));
     let db = spec.breaker();
-    let supervisor = Supervisor::builder().on_event(|event| println!("    {event}")).child(spec).start()?;
+    let supervisor =
+        Supervisor::builder().on_event(|event| println!("    {event}")).child(spec).start()?;
 
     println!("rows: {}", select(&db, &queries)?);
 
     is_up.store(false, Ordering::Relaxed);
-    let failed = (0..10).filter(|_| matches!(select(&db, &queries), Err(CallError::Failed(_)))).count();
+    let failed =
+        (0..10).filter(|_| matches!(select(&db, &queries), Err(CallError::Failed(_)))).count();
     println!("the database is away: {failed} queries failed");
-    supervisor.handle().wait_for("db", Duration::from_secs(10), |db| db.status == ChildStatus::BackingOff)?;
-    let Err(CallError::Rejected(rejected)) = select(&db, &queries) else { return Err("the breaker should be open".into()) };
+    supervisor
+        .handle()
+        .wait_for("db", Duration::from_secs(10), |db| db.status == ChildStatus::BackingOff)?;
+    let Err(CallError::Rejected(rejected)) = select(&db, &queries) else {
+        return Err("the breaker should be open".into());
+    };
     println!("db_unavailable, and this query was not sent: {}", reason(&rejected));
 
     is_up.store(true, Ordering::Relaxed);
@@ -48,7 +57,11 @@ fn serve(ctx: &ChildContext, inbox: &Receiver<Query>, is_up: &AtomicBool) -> Chi
     loop {
         let (query, reply) = ctx.recv(inbox)?;
         let rows = u32::try_from(query.len())?;
-        let _ = reply.send(if is_up.load(Ordering::Relaxed) { Ok(rows) } else { Err("connection refused") });
+        let _ = reply.send(if is_up.load(Ordering::Relaxed) {
+            Ok(rows)
+        } else {
+            Err("connection refused")
+        });
     }
 }
 

@@ -1,11 +1,14 @@
-//! Queue consumers that survive a poisoned message, a garbled one, a flag that goes off and a broker that is killed.
+//! Queue consumers that survive a poisoned message, a garbled one, a flag that goes off and a
+//! broker that is killed.
 //!
-//! The broker is a process of its own: this program again, started with the argument `broker`. It hands out numbered
-//! messages, one topic per consumer, and keeps what was acknowledged in a file, so that a new broker goes on where a killed
-//! one left off. The supervisor looks after the consumers, and after the broker's process as well.
+//! The broker is a process of its own: this program again, started with the argument `broker`. It
+//! hands out numbered messages, one topic per consumer, and keeps what was acknowledged in a file,
+//! so that a new broker goes on where a killed one left off. The supervisor looks after the
+//! consumers, and after the broker's process as well.
 //!
-//! `cargo run --example consumers` tells the whole story in less than 15 seconds, and fails unless every message was
-//! acknowledged. `cargo run --example consumers -- --serve` goes on until ctrl-c: edit the flag file, or kill the broker.
+//! `cargo run --example consumers` tells the whole story in less than 15 seconds, and fails unless
+//! every message was acknowledged. `cargo run --example consumers -- --serve` goes on until ctrl-c:
+//! edit the flag file, or kill the broker.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +23,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{Backoff, ChildContext, ChildResult, ChildSpec, ChildStatus, Supervisor};
+use circuit_breaker_supervisor::{
+    Backoff, ChildContext, ChildResult, ChildSpec, ChildStatus, Supervisor,
+};
 use crossbeam_channel::{RecvTimeoutError, after, bounded, select, tick};
 use parking_lot::Mutex;
 
@@ -37,7 +42,12 @@ fn main() -> AnyResult<ExitCode> {
         [] => run(false),
         ["--serve"] => run(true),
         ["broker", owner, ledger, messages, pace] => {
-            broker::main(owner, Path::new(ledger), messages.parse()?, Duration::from_millis(pace.parse()?))?;
+            broker::main(
+                owner,
+                Path::new(ledger),
+                messages.parse()?,
+                Duration::from_millis(pace.parse()?),
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         _ => Err("usage: consumers [--serve]".into()),
@@ -45,7 +55,9 @@ fn main() -> AnyResult<ExitCode> {
 }
 
 fn run(serve: bool) -> AnyResult<ExitCode> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_timestamp_millis().init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp_millis()
+        .init();
     let dir = TempDir::new()?;
     let flags = dir.0.join("flags");
     write_flags(&flags, &[])?;
@@ -57,7 +69,10 @@ fn run(serve: bool) -> AnyResult<ExitCode> {
         .backoff(Backoff::exponential(Duration::from_millis(100), Duration::from_millis(500)))
         .poll_interval(Duration::from_millis(250))
         .enabled(move |id| read_flag(&file, id))
-        .child(ChildSpec::new("broker", move |ctx| its.run(ctx)).backoff(Backoff::constant(Duration::from_secs(2)).jitter(0.0)))
+        .child(
+            ChildSpec::new("broker", move |ctx| its.run(ctx))
+                .backoff(Backoff::constant(Duration::from_secs(2)).jitter(0.0)),
+        )
         .children(TOPICS.map(|topic| consumer(topic, broker.clone())))
         .start()?;
 
@@ -70,7 +85,9 @@ fn run(serve: bool) -> AnyResult<ExitCode> {
     println!("\n{}\n", supervisor.handle().snapshot());
     match &acknowledged {
         Ok(counts) => {
-            counts.iter().for_each(|(topic, count)| println!("the broker counts {count} acknowledged {topic}"));
+            counts.iter().for_each(|(topic, count)| {
+                println!("the broker counts {count} acknowledged {topic}")
+            });
         }
         Err(error) => println!("the broker does not answer: {error}"),
     }
@@ -99,7 +116,10 @@ fn tell_the_story(supervisor: &Supervisor, broker: &Broker, flags: &Path) -> Any
     if since["invoices"] > before["invoices"] + 1 {
         return Err("`invoices` was consumed although its flag was off".into());
     }
-    log::info!("the flag of `invoices` goes on: {} orders went through meanwhile", since["orders"] - before["orders"]);
+    log::info!(
+        "the flag of `invoices` goes on: {} orders went through meanwhile",
+        since["orders"] - before["orders"]
+    );
     write_flags(flags, &[])?;
     let more = (since["invoices"] + 5).min(broker.messages);
     until("more invoices", || reached("invoices", more))?;
@@ -107,13 +127,19 @@ fn tell_the_story(supervisor: &Supervisor, broker: &Broker, flags: &Path) -> Any
     log::info!("the broker is killed");
     let killed = handle.wait_for("broker", LIMIT, |child| child.is_running())?.run_number;
     broker.kill();
-    let is_back = || handle.child("broker").is_some_and(|child| child.is_running() && child.run_number > killed);
-    let is_felt = || TOPICS.iter().all(|topic| handle.child(topic).is_some_and(|child| child.attempt_count > 0));
+    let is_back = || {
+        handle.child("broker").is_some_and(|child| child.is_running() && child.run_number > killed)
+    };
+    let is_felt = || {
+        TOPICS.iter().all(|topic| handle.child(topic).is_some_and(|child| child.attempt_count > 0))
+    };
     until("the consumers feel it", || is_felt() || is_back())?;
     println!("\n{}\n", handle.snapshot());
     until("the broker is back", is_back)?;
 
-    until("every message is acknowledged", || broker.acknowledged().is_ok_and(|counts| broker.is_complete(&counts)))?;
+    until("every message is acknowledged", || {
+        broker.acknowledged().is_ok_and(|counts| broker.is_complete(&counts))
+    })?;
     // Each of them is blocked in a read again, in a run in which it has done its work.
     for topic in TOPICS {
         handle.wait_for(topic, LIMIT, |child| child.is_running())?;
@@ -145,10 +171,11 @@ fn until(what: &str, condition: impl Fn() -> bool) -> Result<(), String> {
     Ok(())
 }
 
-// ── The consumers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── The consumers ──
 
 fn consumer(topic: &'static str, broker: Arc<Broker>) -> ChildSpec {
-    // Captured state outlives a panic: this is how the consumer knows a poisoned message when it comes again.
+    // Captured state outlives a panic: this is how the consumer knows a poisoned message when it
+    // comes again.
     let mut poisoned = None;
     ChildSpec::new(topic, move |ctx| consume(ctx, &broker, &mut poisoned))
 }
@@ -174,7 +201,7 @@ fn consume(ctx: &ChildContext, broker: &Broker, poisoned: &mut Option<u32>) -> C
     Ok(())
 }
 
-// ── The broker, as its clients see it ───────────────────────────────────────────────────────────────────────────────────
+// ── The broker, as its clients see it ──
 
 struct Broker {
     ledger: PathBuf,
@@ -186,11 +213,16 @@ struct Broker {
 
 impl Broker {
     fn new(ledger: PathBuf, serve: bool) -> Self {
-        let (messages, pace) = if serve { (u32::MAX, Duration::from_millis(500)) } else { (150, Duration::from_millis(20)) };
+        let (messages, pace) = if serve {
+            (u32::MAX, Duration::from_millis(500))
+        } else {
+            (150, Duration::from_millis(20))
+        };
         Self { ledger, messages, pace, address: Mutex::new(None), process: Mutex::new(None) }
     }
 
-    /// The body of the child that looks after the broker's process: starts it, and is down when that is down.
+    /// The body of the child that looks after the broker's process: starts it, and is down when
+    /// that is down.
     fn run(self: &Arc<Self>, ctx: &ChildContext) -> ChildResult {
         let mut process = Command::new(env::current_exe()?)
             .args(["broker", &process::id().to_string()])
@@ -210,7 +242,9 @@ impl Broker {
             *self.address.lock() = Some(address);
             ctx.mark_healthy();
         }
-        let Some(mut process) = self.process.lock().take() else { return Err("the process is gone".into()) };
+        let Some(mut process) = self.process.lock().take() else {
+            return Err("the process is gone".into());
+        };
         process.kill()?;
         Err(format!("the broker ended: {}", process.wait()?).into())
     }
@@ -221,7 +255,8 @@ impl Broker {
         }
     }
 
-    /// Connects, and says what is wanted. The process id keeps us from talking to somebody else's broker.
+    /// Connects, and says what is wanted. The process id keeps us from talking to somebody else's
+    /// broker.
     fn connect(&self, request: &str) -> AnyResult<TcpStream> {
         let address = self.address.lock().ok_or("the broker has not been up yet")?;
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -245,7 +280,7 @@ impl Broker {
     }
 }
 
-// ── The broker's own process ────────────────────────────────────────────────────────────────────────────────────────────
+// ── The broker's own process ──
 
 mod broker {
     use std::{
@@ -278,14 +313,27 @@ mod broker {
         file: File,
     }
 
-    pub(crate) fn main(owner: &str, ledger: &Path, messages: u32, pace: Duration) -> io::Result<()> {
+    pub(crate) fn main(
+        owner: &str,
+        ledger: &Path,
+        messages: u32,
+        pace: Duration,
+    ) -> io::Result<()> {
         // The terminal sends ctrl-c to this process too; it ends with its parent, and not before.
         ctrlc::set_handler(|| {}).map_err(io::Error::other)?;
         let file = File::options().append(true).create(true).open(ledger)?;
         let text = fs::read_to_string(ledger)?;
-        let counts = TOPICS.map(|topic| u32::try_from(text.lines().filter(|line| *line == topic).count()).unwrap_or(u32::MAX));
+        let counts = TOPICS.map(|topic| {
+            u32::try_from(text.lines().filter(|line| *line == topic).count()).unwrap_or(u32::MAX)
+        });
         let ledger = Mutex::new(Ledger { counts, file });
-        let broker = Broker { owner: owner.to_owned(), messages, pace, ledger, has_garbled: AtomicBool::new(false) };
+        let broker = Broker {
+            owner: owner.to_owned(),
+            messages,
+            pace,
+            ledger,
+            has_garbled: AtomicBool::new(false),
+        };
         let listener = TcpListener::bind("127.0.0.1:0")?;
         println!("{}", listener.local_addr()?);
         thread::scope(|scope| {
@@ -295,7 +343,8 @@ mod broker {
             });
             for stream in listener.incoming() {
                 let stream = stream?;
-                // An error is a consumer that has gone: it will be back, and is given the same message again.
+                // An error is a consumer that has gone: it will be back, and is given the same
+                // message again.
                 scope.spawn(|| broker.serve(stream));
             }
             Ok(())
@@ -305,14 +354,17 @@ mod broker {
     impl Broker {
         fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
             let mut lines = BufReader::new(stream.try_clone()?).lines();
-            let mut line = move || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+            let mut line =
+                move || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
             let request = line()?;
             let Some((owner, request)) = request.split_once(' ') else { return Ok(()) };
             if owner != self.owner {
                 return Ok(());
             }
             let Some(topic) = TOPICS.iter().position(|topic| *topic == request) else {
-                return stream.write_all(self.ledger.lock().counts.map(|count| format!("{count}\n")).concat().as_bytes());
+                return stream.write_all(
+                    self.ledger.lock().counts.map(|count| format!("{count}\n")).concat().as_bytes(),
+                );
             };
             loop {
                 let _ = after(self.pace).recv();
@@ -329,7 +381,9 @@ mod broker {
         fn message(&self, topic: usize, number: u32) -> String {
             match (TOPICS[topic], number) {
                 ("orders", 10) => format!("{number} poison\n"),
-                ("parcels", 20) if !self.has_garbled.swap(true, Ordering::Relaxed) => String::from("2?0 a parcel\n"),
+                ("parcels", 20) if !self.has_garbled.swap(true, Ordering::Relaxed) => {
+                    String::from("2?0 a parcel\n")
+                }
                 _ => format!("{number} one of the {}\n", TOPICS[topic]),
             }
         }
@@ -346,17 +400,19 @@ mod broker {
     }
 }
 
-// ── The flags, and where all files are ──────────────────────────────────────────────────────────────────────────────────
+// ── The flags, and where all files are ──
 
 fn write_flags(path: &Path, off: &[&str]) -> AnyResult<()> {
-    let line = |topic: &&str| format!("{topic} = {}\n", if off.contains(topic) { "off" } else { "on" });
+    let line =
+        |topic: &&str| format!("{topic} = {}\n", if off.contains(topic) { "off" } else { "on" });
     Ok(fs::write(path, TOPICS.iter().map(line).collect::<String>())?)
 }
 
 /// `None` where the file does not say, as while it is being written: then the last answer stands.
 fn read_flag(path: &Path, id: &str) -> Option<bool> {
     let text = fs::read_to_string(path).ok()?;
-    let value = text.lines().find_map(|line| line.split_once('=').filter(|(name, _)| name.trim() == id))?.1;
+    let value =
+        text.lines().find_map(|line| line.split_once('=').filter(|(name, _)| name.trim() == id))?.1;
     match value.trim() {
         "on" => Some(true),
         "off" => Some(false),

@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     news.send(Err("the broker hung up"))?;
     handle.wait_for("orders", LIMIT, |orders| orders.attempt_count == 1)?;
-    let (status, why) = get(address, "/healthz")?; // and it stays so until the child is trusted again
+    // It stays so until the child is trusted again.
+    let (status, why) = get(address, "/healthz")?;
     println!("{status}: {why}");
     assert_eq!(status, 503);
     let (status, table) = get(address, "/")?;
@@ -62,7 +63,8 @@ fn serve(ctx: &ChildContext, listener: &TcpListener) -> ChildResult {
             "/" => (200, format!("{snapshot}\n")),
             _ => (404, String::from("ask for / or /healthz\n")),
         };
-        let _ = request.respond(Response::from_string(text).with_status_code(status)); // a client that has left is no failure
+        // A client that has left is no failure.
+        let _ = request.respond(Response::from_string(text).with_status_code(status));
     }
     Ok(())
 }
@@ -70,7 +72,9 @@ fn serve(ctx: &ChildContext, listener: &TcpListener) -> ChildResult {
 fn get(address: SocketAddr, path: &str) -> Result<(u16, String), Box<dyn Error>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP answer")?;

@@ -1,4 +1,5 @@
-//! A supervisor on a child's thread: a branch whose crashes stay inside, until it gives up and is restarted as a whole.
+//! A supervisor on a child's thread: a branch whose crashes stay inside, until it gives up and is
+//! restarted as a whole.
 
 use std::{error::Error, time::Duration};
 
@@ -30,21 +31,34 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", handle.snapshot());
     assert!(handle.snapshot().is_healthy(), "the outer supervisor has seen no failure");
 
-    println!("the line is cut, and once more: the significant child gives up, and the branch with it");
+    println!(
+        "the line is cut, and once more: the significant child gives up, and the branch with it"
+    );
     cuts.send(())?;
     cuts.send(())?;
     let ingest = handle.wait_for("ingest", LIMIT, |ingest| ingest.attempt_count == 1)?;
     println!("{}", handle.snapshot());
     let exit = ingest.last_stop.map(|stop| stop.exit);
-    let Some(Exit::Failed(failure)) = exit else { return Err("`ingest` should have failed".into()) };
-    let gave_up = failure.error().downcast_ref::<ChildGaveUp>().ok_or("it should say who gave up")?;
+    let Some(Exit::Failed(failure)) = exit else {
+        return Err("`ingest` should have failed".into());
+    };
+    let gave_up =
+        failure.error().downcast_ref::<ChildGaveUp>().ok_or("it should say who gave up")?;
     assert_eq!(gave_up.id, "ingest/feed");
 
     println!("after its backoff the whole branch comes back, new");
     started(&events, "ingest/orders", 0)?;
     started(&events, "ingest/feed", 0)?;
-    assert_eq!(handle.child("ingest").map(|ingest| ingest.attempt_count), Some(1), "the branch is on trial");
-    assert_eq!(handle.child("reports").map(|reports| reports.attempt_count), Some(0), "its neighbour has nothing to do with it");
+    assert_eq!(
+        handle.child("ingest").map(|ingest| ingest.attempt_count),
+        Some(1),
+        "the branch is on trial"
+    );
+    assert_eq!(
+        handle.child("reports").map(|reports| reports.attempt_count),
+        Some(0),
+        "its neighbour has nothing to do with it"
+    );
 
     let report = supervisor.shutdown();
     println!("{report}");
@@ -74,7 +88,11 @@ fn ingest(ctx: &ChildContext, queue: &Receiver<&'static str>, line: &Receiver<()
 
 /// Waits for the start of a child after so many failures.
 fn started(events: &Receiver<Event>, id: &str, failures: u32) -> Result<(), Box<dyn Error>> {
-    let is_it = |event: &Event| event.id == id && event.attempt_count == failures && matches!(event.kind, EventKind::Started);
+    let is_it = |event: &Event| {
+        event.id == id
+            && event.attempt_count == failures
+            && matches!(event.kind, EventKind::Started)
+    };
     while !is_it(&events.recv_timeout(LIMIT)?) {}
     Ok(())
 }

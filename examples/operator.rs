@@ -1,4 +1,5 @@
-//! An operator's console: commands from standard input, or a scripted demo where nobody types and nothing is piped in.
+//! An operator's console: commands from standard input, or a scripted demo where nobody types and
+//! nothing is piped in.
 
 use std::{
     error::Error,
@@ -7,13 +8,15 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Handle, OffBy, Supervisor,
+    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Handle, OffBy,
+    Supervisor,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
-const HELP: &str = "list | hold ID | release ID | restart ID | reset ID | add ID | remove ID | quit";
-const DEMO: &str =
-    "list\nhold orders\nrestart orders\nrelease orders\nrestart orders\nreset printer\nadd extra\nlist\nremove extra\nlist";
+const HELP: &str =
+    "list | hold ID | release ID | restart ID | reset ID | add ID | remove ID | quit";
+const DEMO: &str = "list\nhold orders\nrestart orders\nrelease orders\nrestart orders\n\
+    reset printer\nadd extra\nlist\nremove extra\nlist";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut sheets = 0;
@@ -45,7 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", answer.unwrap_or_else(|error| error.to_string()));
     }
     println!("{}", supervisor.shutdown());
-    if has_operator || refused == 0 { Ok(()) } else { Err(format!("{refused} commands failed").into()) }
+    if has_operator || refused == 0 {
+        Ok(())
+    } else {
+        Err(format!("{refused} commands failed").into())
+    }
 }
 
 fn work(ctx: &ChildContext) -> ChildResult {
@@ -70,9 +77,16 @@ fn obey(handle: &Handle, line: &str) -> Result<String, Box<dyn Error>> {
         _ => return Err(HELP.into()),
     }
     let has_obeyed = |child: &ChildInfo| match (command, child.status) {
-        ("hold", ChildStatus::Off { by: OffBy::Operator, .. } | ChildStatus::Finished | ChildStatus::GaveUp) => true,
+        (
+            "hold",
+            ChildStatus::Off { by: OffBy::Operator, .. }
+            | ChildStatus::Finished
+            | ChildStatus::GaveUp,
+        ) => true,
         ("hold", _) | ("release", ChildStatus::Off { by: OffBy::Operator, .. }) => false,
-        ("restart" | "add", status) => child.run_number > run_before || matches!(status, ChildStatus::Off { .. }),
+        ("restart" | "add", status) => {
+            child.run_number > run_before || matches!(status, ChildStatus::Off { .. })
+        }
         ("reset", _) => child.attempt_count == 0,
         _ => true,
     };

@@ -21,9 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for job in ["first", "poison", "second"] {
         jobs.send(job)?;
     }
-    supervisor
-        .handle()
-        .wait_for("worker", Duration::from_secs(10), |worker| worker.run_number == 2 && worker.status == ChildStatus::Healthy)?;
+    supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| {
+        worker.run_number == 2 && worker.status == ChildStatus::Healthy
+    })?;
     println!("{}", supervisor.handle().snapshot());
     println!("{}", supervisor.shutdown());
     Ok(())

@@ -1,6 +1,8 @@
-//! A child owns a connection; others send it requests through its breaker, and are told at once when the server is away.
+//! A child owns a connection; others send it requests through its breaker, and are told at once
+//! when the server is away.
 //!
-//! The requests go through a channel that outlives the child's crashes: what waits in it is served by the next run.
+//! The requests go through a channel that outlives the child's crashes: what waits in it is served
+//! by the next run.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{Backoff, CallError, ChildContext, ChildResult, ChildSpec, ChildStatus, Supervisor};
+use circuit_breaker_supervisor::{
+    Backoff, CallError, ChildContext, ChildResult, ChildSpec, ChildStatus, Supervisor,
+};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 type Request = (String, Sender<String>);
@@ -20,7 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = listener.local_addr()?;
     let (requests, inbox) = unbounded();
     let backoff = || Backoff::exponential(Duration::from_millis(50), Duration::from_millis(200));
-    let client = ChildSpec::new("client", move |ctx| exchange(ctx, address, &inbox)).backoff(backoff());
+    let client =
+        ChildSpec::new("client", move |ctx| exchange(ctx, address, &inbox)).backoff(backoff());
     let breaker = client.breaker();
     let supervisor = Supervisor::builder()
         .on_event(|event| println!("    {event}"))
@@ -53,7 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The child that owns the connection. A request is lost only with the connection on which it was sent.
+/// The child that owns the connection. A request is lost only with the connection on which it was
+/// sent.
 fn exchange(ctx: &ChildContext, address: SocketAddr, inbox: &Receiver<Request>) -> ChildResult {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -71,7 +77,8 @@ fn exchange(ctx: &ChildContext, address: SocketAddr, inbox: &Receiver<Request>) 
                 let _ = reply.send(lines.next().ok_or("the server hung up")??);
             }
             recv(ctx.stopped()) -> _ => return Ok(()),
-            default(Duration::from_millis(50)) => { // so that a connection that broke is noticed without a request
+            // So that a connection that broke is noticed without a request.
+            default(Duration::from_millis(50)) => {
                 stream.write_all(b"ping\n")?;
                 lines.next().ok_or("the server hung up")??;
             }

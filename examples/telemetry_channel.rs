@@ -1,4 +1,5 @@
-//! Events that go through a channel to whoever counts them, on a thread other than the supervisor's.
+//! Events that go through a channel to whoever counts them, on a thread other than the
+//! supervisor's.
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
@@ -6,7 +7,8 @@ use circuit_breaker_supervisor::{Backoff, ChildSpec, Event, EventKind, Superviso
 use crossbeam_channel::bounded;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // When the channel is full, events are dropped rather than waited for; that shows as a gap in their numbers.
+    // When the channel is full, events are dropped rather than waited for; that shows as a gap in
+    // their numbers.
     let (sink, events) = bounded(1024);
     let supervisor = Supervisor::builder()
         .backoff(Backoff::exponential(Duration::from_millis(10), Duration::from_secs(1)))

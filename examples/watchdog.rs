@@ -1,4 +1,5 @@
-//! A reader that hangs in a blocking call: its watchdog notices, `on_stop` unblocks the call, and the reader comes back.
+//! A reader that hangs in a blocking call: its watchdog notices, `on_stop` unblocks the call, and
+//! the reader comes back.
 
 use std::{
     error::Error,
@@ -7,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildContext, ChildResult, ChildSpec, ChildStatus, StopCause, Supervisor};
+use circuit_breaker_supervisor::{
+    ChildContext, ChildResult, ChildSpec, ChildStatus, StopCause, Supervisor,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -16,7 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = device.local_addr()?;
     let supervisor = Supervisor::builder()
         .on_event(|event| println!("  {event}"))
-        .child(ChildSpec::new("reader", move |ctx| read(ctx, address)).watchdog(Duration::from_secs(1)))
+        .child(
+            ChildSpec::new("reader", move |ctx| read(ctx, address))
+                .watchdog(Duration::from_secs(1)),
+        )
         .start()?;
     let handle = supervisor.handle();
 
@@ -31,7 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("the reader is back, and the device answers again");
     let (mut line, _) = device.accept()?;
     answer(&mut line, 3)?;
-    let reader = handle.wait_for("reader", LIMIT, |reader| reader.status == ChildStatus::Healthy)?;
+    let reader =
+        handle.wait_for("reader", LIMIT, |reader| reader.status == ChildStatus::Healthy)?;
     println!("{reader}");
 
     let report = supervisor.shutdown(); // the same callback ends the read that blocks now
@@ -48,7 +55,8 @@ fn read(ctx: &ChildContext, address: SocketAddr) -> ChildResult {
     loop {
         ctx.heartbeat("asking the device");
         line.write_all(b"?")?;
-        ctx.heartbeat("waiting for the device"); // what it was doing, should it be silent from here on
+        // What it was doing, should it be silent from here on.
+        ctx.heartbeat("waiting for the device");
         line.read_exact(&mut value)?;
         println!("  the device says {}", value[0]);
         ctx.mark_healthy();

@@ -2,8 +2,8 @@
 
 use crate::{id::ChildId, key::Key};
 
-/// What a round needs to know of each child, side by side in list order: over thousands of children, a round is as slow as the
-/// memory that it touches.
+/// What a round needs to know of each child, side by side in list order: over thousands of
+/// children, a round is as slow as the memory that it touches.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Asked {
@@ -39,8 +39,8 @@ impl Asked {
         &self.children[place..]
     }
 
-    /// Takes out a child. Those that are gone leave their places when they are more than the others; then the place at which a
-    /// round is moves with what it has passed.
+    /// Takes out a child. Those that are gone leave their places when they are more than the
+    /// others; then the place at which a round is moves with what it has passed.
     pub(crate) fn forget(&mut self, key: Key, round: Option<&mut usize>) {
         self.set(key, Answers::Gone);
         self.gone += 1;
@@ -74,11 +74,18 @@ mod tests {
         for number in [0, 2, 5] {
             asked.forget(Key(number), Some(&mut place));
         }
-        assert_eq!((place, asked.from(place)[0].0), (4, Key(4)), "half of them are gone: nobody moves");
+        assert_eq!(
+            (place, asked.from(place)[0].0),
+            (4, Key(4)),
+            "half of them are gone: nobody moves"
+        );
         asked.forget(Key(3), Some(&mut place));
         assert_eq!((place, asked.from(place)[0].0), (1, Key(4)));
         assert_eq!(asked.from(0).len(), 2);
         asked.set(Key(4), Answers::NothingIf(true));
-        assert_eq!((asked.get(Key(1)), asked.get(Key(4))), (Some(Answers::Unknown), Some(Answers::NothingIf(true))));
+        assert_eq!(
+            (asked.get(Key(1)), asked.get(Key(4))),
+            (Some(Answers::Unknown), Some(Answers::NothingIf(true)))
+        );
     }
 }

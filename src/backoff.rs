@@ -7,9 +7,10 @@ const ONE: u128 = 1 << 32;
 
 /// How long a child stays down after each failure in a row, before it is tried again.
 ///
-/// The delay depends on the *attempt*: 1 for the first failure since the child was last healthy, 2 for the second, and so on. It is
-/// asked for once for each failure that is retried, on the supervisor thread. A delay of zero restarts at once; [`Duration::MAX`]
-/// (or anything beyond a century) means "never, until it is reset by hand".
+/// The delay depends on the *attempt*: 1 for the first failure since the child was last healthy, 2
+/// for the second, and so on. It is asked for once for each failure that is retried, on the
+/// supervisor thread. A delay of zero restarts at once; [`Duration::MAX`] (or anything beyond a
+/// century) means "never, until it is reset by hand".
 ///
 /// | constructor | delay of attempt 1, 2, 3, … | jitter unless set |
 /// | --- | --- | --- |
@@ -18,11 +19,12 @@ const ONE: u128 = 1 << 32;
 /// | [`Backoff::constant`] | always the same | 0.1 |
 /// | [`Backoff::from_fn`] | what the closure says | none: the closure's answer is taken as it is |
 ///
-/// Jitter only ever *shortens* a delay, so that no delay exceeds its maximum and children that failed together come back
-/// apart from one another at the cap as well. All arithmetic is in integers and saturates.
+/// Jitter only ever *shortens* a delay, so that no delay exceeds its maximum and children that
+/// failed together come back apart from one another at the cap as well. All arithmetic is in
+/// integers and saturates.
 ///
-/// A supervisor's own backoff is shared by all children that have none: a closure that keeps state for one child is for that
-/// child's [`ChildSpec::backoff`](crate::ChildSpec::backoff).
+/// A supervisor's own backoff is shared by all children that have none: a closure that keeps state
+/// for one child is for that child's [`ChildSpec::backoff`](crate::ChildSpec::backoff).
 ///
 /// # Examples
 ///
@@ -30,7 +32,10 @@ const ONE: u128 = 1 << 32;
 /// use circuit_breaker_supervisor::Backoff;
 /// use std::time::Duration;
 ///
-/// let mut backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(1)).jitter(0.2).seed(7);
+/// let mut backoff =
+///     Backoff::exponential(Duration::from_millis(50), Duration::from_secs(1))
+///         .jitter(0.2)
+///         .seed(7);
 /// let millis: Vec<_> = backoff.preview(7).iter().map(Duration::as_millis).collect();
 /// assert_eq!(millis, [50, 100, 200, 400, 800, 1000, 1000]);
 /// ```
@@ -57,7 +62,8 @@ impl Backoff {
     /// use circuit_breaker_supervisor::Backoff;
     /// use std::time::Duration;
     ///
-    /// let mut backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_secs(5));
+    /// let mut backoff =
+    ///     Backoff::exponential(Duration::from_secs(1), Duration::from_secs(5));
     /// assert_eq!(backoff.preview(4), [1, 2, 4, 5].map(Duration::from_secs));
     /// ```
     pub fn exponential(initial: Duration, max: Duration) -> Self {
@@ -79,9 +85,10 @@ impl Backoff {
 
     /// Creates a backoff from a closure that is given the attempt, 1 or more.
     ///
-    /// The closure runs on the supervisor thread and should be quick. If it panics, the delay of [`Backoff::default`] is used
-    /// for that failure, and the panic is reported as an event. Its answers are taken as they are, with no jitter
-    /// unless [`jitter`](Backoff::jitter) asks for it.
+    /// The closure runs on the supervisor thread and should be quick. If it panics, the delay of
+    /// [`Backoff::default`] is used for that failure, and the panic is reported as an event. Its
+    /// answers are taken as they are, with no jitter unless [`jitter`](Backoff::jitter) asks for
+    /// it.
     ///
     /// # Examples
     ///
@@ -94,19 +101,28 @@ impl Backoff {
     ///
     /// let mut backoff = Backoff::from_fn(|attempt| {
     ///     let attempt = u64::from(attempt);
-    ///     Duration::from_millis(attempt.saturating_pow(4).saturating_add(15).saturating_add(fastrand::u64(1..=30) * attempt))
+    ///     Duration::from_millis(
+    ///         attempt
+    ///             .saturating_pow(4)
+    ///             .saturating_add(15)
+    ///             .saturating_add(fastrand::u64(1..=30) * attempt),
+    ///     )
     /// });
     /// let third = backoff.preview(3)[2];
-    /// assert!(third >= Duration::from_millis(81 + 15 + 3) && third <= Duration::from_millis(81 + 15 + 90));
+    /// assert!(
+    ///     third >= Duration::from_millis(81 + 15 + 3)
+    ///         && third <= Duration::from_millis(81 + 15 + 90)
+    /// );
     /// ```
     pub fn from_fn(delay: impl FnMut(u32) -> Duration + Send + 'static) -> Self {
         Self::new(Curve::Custom(Box::new(delay)), 0.0)
     }
 
-    /// Sets how much of each delay may be taken away at random: 0.25 makes a delay of 4 s one between 3 s and 4 s.
+    /// Sets how much of each delay may be taken away at random: 0.25 makes a delay of 4 s one
+    /// between 3 s and 4 s.
     ///
-    /// The fraction is clamped to 0..=1, and NaN counts as 0. The idea of jitter is Marc Brooker's, in the AWS architecture
-    /// article "Exponential Backoff And Jitter".
+    /// The fraction is clamped to 0..=1, and NaN counts as 0. The idea of jitter is Marc Brooker's,
+    /// in the AWS architecture article "Exponential Backoff And Jitter".
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = parts(fraction);
         self
@@ -131,7 +147,8 @@ impl Backoff {
         matches!(self.curve, Curve::Custom(_))
     }
 
-    /// Returns the delays of the first `count` attempts without their jitter: the longest that each can be.
+    /// Returns the delays of the first `count` attempts without their jitter: the longest that each
+    /// can be.
     ///
     /// A closure given to [`from_fn`](Backoff::from_fn) is called for each of them, on this thread.
     ///
@@ -183,7 +200,9 @@ impl fmt::Debug for Backoff {
 impl Curve {
     fn longest(&mut self, attempt: u32) -> Duration {
         match self {
-            Self::Exponential { initial, max } => doubled(*initial, attempt.saturating_sub(1)).min(*max),
+            Self::Exponential { initial, max } => {
+                doubled(*initial, attempt.saturating_sub(1)).min(*max)
+            }
             Self::Constant(delay) => *delay,
             Self::Custom(delay) => delay(attempt),
         }
@@ -198,7 +217,10 @@ fn doubled(initial: Duration, times: u32) -> Duration {
 fn from_nanos(nanos: u128) -> Duration {
     const PER_SECOND: u128 = 1_000_000_000;
     match u64::try_from(nanos / PER_SECOND) {
-        Ok(seconds) => Duration::new(seconds, u32::try_from(nanos % PER_SECOND).expect("a remainder of 10⁹ fits")),
+        Ok(seconds) => Duration::new(
+            seconds,
+            u32::try_from(nanos % PER_SECOND).expect("a remainder of 10⁹ fits"),
+        ),
         Err(_) => Duration::MAX,
     }
 }
@@ -235,7 +257,10 @@ mod tests {
         }
         let mut tiny = Backoff::exponential(Duration::from_nanos(1), Duration::MAX).jitter(0.0);
         assert_eq!(tiny.delay(u32::MAX), Duration::MAX);
-        assert_eq!(Backoff::exponential(Duration::ZERO, MS).jitter(0.5).delay(u32::MAX), Duration::ZERO);
+        assert_eq!(
+            Backoff::exponential(Duration::ZERO, MS).jitter(0.5).delay(u32::MAX),
+            Duration::ZERO
+        );
         assert_eq!(Backoff::exponential(5 * MS, 2 * MS).jitter(0.0).delay(1), 2 * MS);
     }
 
@@ -268,10 +293,19 @@ mod tests {
 
     #[test]
     fn odd_fractions_are_clamped() {
-        for (fraction, shortest) in [(f64::NAN, 1000), (-1.0, 1000), (f64::NEG_INFINITY, 1000), (2.0, 0), (f64::INFINITY, 0)] {
+        for (fraction, shortest) in [
+            (f64::NAN, 1000),
+            (-1.0, 1000),
+            (f64::NEG_INFINITY, 1000),
+            (2.0, 0),
+            (f64::INFINITY, 0),
+        ] {
             let mut backoff = Backoff::constant(1000 * MS).jitter(fraction).seed(1);
             let least = (0..10_000).map(|_| backoff.delay(1)).min().unwrap();
-            assert!(least >= shortest * MS && least <= shortest * MS + 10 * MS, "{fraction}: {least:?}");
+            assert!(
+                least >= shortest * MS && least <= shortest * MS + 10 * MS,
+                "{fraction}: {least:?}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! What those who depend on a child see of it: whether to call it, and how to say that it failed them.
+//! What those who depend on a child see of it: whether to call it, and how to say that it failed
+//! them.
 
 use std::{error::Error, fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -14,12 +15,14 @@ use crate::{
     snapshot::ChildInfo,
 };
 
-/// The callers' view of one child: a cheap clone that says at once whether to call it, and takes their word when it fails them.
+/// The callers' view of one child: a cheap clone that says at once whether to call it, and takes
+/// their word when it fails them.
 ///
 /// It is had from [`ChildSpec::breaker`](crate::ChildSpec::breaker), before the start, or from
-/// [`Handle::breaker`](crate::Handle::breaker). It belongs to that child, through all its restarts, and is open for ever once
-/// the child is gone from the list or its supervisor has ended; a later child of the same id has another one. How the child was
-/// last, the text of its last error included, is kept for as long as there is a breaker of it.
+/// [`Handle::breaker`](crate::Handle::breaker). It belongs to that child, through all its restarts,
+/// and is open for ever once the child is gone from the list or its supervisor has ended; a later
+/// child of the same id has another one. How the child was last, the text of its last error
+/// included, is kept for as long as there is a breaker of it.
 ///
 /// ```text
 ///                        run begins, nothing has failed
@@ -36,16 +39,18 @@ use crate::{
 ///            from either: the run ended, or was told to stop
 /// ```
 ///
-/// Reports are about a run: what became of a call that began in an earlier run changes nothing. The report that reaches
-/// [`failure_threshold`](crate::ChildSpec::failure_threshold) opens the breaker itself, at once and for all callers; then the
-/// child is told to stop, with the cause [`Tripped`](crate::StopCause::Tripped), and the end of that run is a failure, which
-/// meets the child's backoff. A breaker does not stay half-open: the child becomes healthy, by its uptime or its own word, or
-/// fails.
+/// Reports are about a run: what became of a call that began in an earlier run changes nothing. The
+/// report that reaches [`failure_threshold`](crate::ChildSpec::failure_threshold) opens the breaker
+/// itself, at once and for all callers; then the child is told to stop, with the cause
+/// [`Tripped`](crate::StopCause::Tripped), and the end of that run is a failure, which meets the
+/// child's backoff. A breaker does not stay half-open: the child becomes healthy, by its uptime or
+/// its own word, or fails.
 ///
-/// Threads that call often have a clone each, so that their rejections do not slow one another down.
+/// Threads that call often have a clone each, so that their rejections do not slow one another
+/// down.
 ///
-/// The idea of callers that are told `off` at once, and whose reports trip the child, is that of Erlang's `breaky`; the three
-/// states are those of Michael Nygard's "Release It!".
+/// The idea of callers that are told `off` at once, and whose reports trip the child, is that of
+/// Erlang's `breaky`; the three states are those of Michael Nygard's "Release It!".
 ///
 /// # Examples
 ///
@@ -73,7 +78,8 @@ use crate::{
 /// assert_eq!(double(21)?, 42);
 ///
 /// supervisor.handle().hold("doubler")?;
-/// supervisor.handle().wait_for("doubler", Duration::from_secs(10), |doubler| !doubler.is_running())?;
+/// let limit = Duration::from_secs(10);
+/// supervisor.handle().wait_for("doubler", limit, |doubler| !doubler.is_running())?;
 /// assert!(matches!(double(21), Err(CallError::Rejected(_)))); // at once, and nothing was sent
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -82,8 +88,9 @@ pub struct Breaker {
     way: Arc<Way>,
 }
 
-/// The way from one clone of a breaker to its cell, of which permits and rejections take a share. With a share of the cell
-/// itself, every thread that is rejected would write to the memory that all others read.
+/// The way from one clone of a breaker to its cell, of which permits and rejections take a share.
+/// With a share of the cell itself, every thread that is rejected would write to the memory that
+/// all others read.
 struct Way(Arc<Cell>);
 
 impl Deref for Way {
@@ -117,24 +124,26 @@ impl Breaker {
 
     /// Returns whether the child may be called now: whether the breaker is closed or half-open.
     ///
-    /// It costs one relaxed atomic load: no lock, no clock, no allocation. On a machine without 64-bit atomics it costs a short
-    /// lock instead.
+    /// It costs one relaxed atomic load: no lock, no clock, no allocation. On a machine without
+    /// 64-bit atomics it costs a short lock instead.
     #[inline]
     pub fn is_call_permitted(&self) -> bool {
         self.cell.word().is_permitted()
     }
 
-    /// Calls the child by `f` if that is permitted. An `Err` of `f`, and a panic in it, counts as a failure of the child, which
-    /// may trip it; an `Ok` as a success. A panic goes on to the caller.
+    /// Calls the child by `f` if that is permitted. An `Err` of `f`, and a panic in it, counts as a
+    /// failure of the child, which may trip it; an `Ok` as a success. A panic goes on to the
+    /// caller.
     ///
-    /// The error may be of any type, whether it has a text or not. So if this call is the one that trips the child, the event
-    /// [`Tripped`](crate::EventKind::Tripped) says `a call failed` or `a call panicked`, and not what the error was: it goes to
-    /// the caller. Where the event and the log are to say it, call with a [`permit`](Breaker::permit) and tell it the error.
+    /// The error may be of any type, whether it has a text or not. So if this call is the one that
+    /// trips the child, the event [`Tripped`](crate::EventKind::Tripped) says `a call failed` or
+    /// `a call panicked`, and not what the error was: it goes to the caller. Where the event and
+    /// the log are to say it, call with a [`permit`](Breaker::permit) and tell it the error.
     ///
     /// # Errors
     ///
-    /// [`CallError::Rejected`] at once, without running `f`, if the breaker is open. [`CallError::Failed`] with the error of
-    /// `f`.
+    /// [`CallError::Rejected`] at once, without running `f`, if the breaker is open.
+    /// [`CallError::Failed`] with the error of `f`.
     ///
     /// # Examples
     ///
@@ -156,7 +165,8 @@ impl Breaker {
     ///         }
     ///     }
     /// }
-    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?)).failure_threshold(1);
+    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// # let spec = spec.failure_threshold(1);
     /// # let store = spec.breaker();
     /// # let (sink, events) = crossbeam_channel::unbounded();
     /// # let _supervisor = Supervisor::builder().telemetry(sink).child(spec).start()?;
@@ -171,8 +181,9 @@ impl Breaker {
         self.call_with(f, |_| true)
     }
 
-    /// Calls the child as [`call`](Breaker::call) does; an error of which `is_failure` says no is not the child's fault, and
-    /// counts neither as a failure nor as a success. As there, a trip does not say what the error was.
+    /// Calls the child as [`call`](Breaker::call) does; an error of which `is_failure` says no is
+    /// not the child's fault, and counts neither as a failure nor as a success. As there, a trip
+    /// does not say what the error was.
     ///
     /// # Errors
     ///
@@ -186,7 +197,8 @@ impl Breaker {
     /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
     /// # let store = spec.breaker();
     /// # let _supervisor = Supervisor::builder().child(spec).start()?;
-    /// let missing: Result<(), _> = store.call_with(|| Err("no such key"), |error| *error != "no such key");
+    /// let missing: Result<(), _> =
+    ///     store.call_with(|| Err("no such key"), |error| *error != "no such key");
     /// assert!(missing.is_err());
     /// assert!(store.is_call_permitted());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -246,13 +258,15 @@ impl Breaker {
         }
     }
 
-    /// Reports from outside of a call that the child has failed: breaky's `failure/1`. It is about the present run; without
-    /// one, it changes nothing. What becomes of the error's text is told at [`Permit::failure`].
+    /// Reports from outside of a call that the child has failed: breaky's `failure/1`. It is about
+    /// the present run; without one, it changes nothing. What becomes of the error's text is told
+    /// at [`Permit::failure`].
     pub fn report_failure(&self, error: impl fmt::Display) {
         report(&self.cell, self.cell.word().run(), error);
     }
 
-    /// Reports from outside of a call that the child does its job: the failures reported so far are no longer in a row.
+    /// Reports from outside of a call that the child does its job: the failures reported so far are
+    /// no longer in a row.
     pub fn report_success(&self) {
         self.cell.succeed(self.cell.word().run());
     }
@@ -261,16 +275,20 @@ impl Breaker {
     ///
     /// # Errors
     ///
-    /// [`WaitError::Gone`] if the child is gone from the list and [`WaitError::Ended`] if its supervisor has ended, whether
-    /// before or during the wait and whoever still has a [`Handle`](crate::Handle): both say how the child was last.
-    /// [`WaitError::TimedOut`] if the time is over, and [`WaitError::OnSupervisorThread`] if this is the supervisor's own
-    /// thread. A child that is not listed yet is waited for.
+    /// [`WaitError::Gone`] if the child is gone from the list and [`WaitError::Ended`] if its
+    /// supervisor has ended, whether before or during the wait and whoever still has a
+    /// [`Handle`](crate::Handle): both say how the child was last. [`WaitError::TimedOut`] if the
+    /// time is over, and [`WaitError::OnSupervisorThread`] if this is the supervisor's own thread.
+    /// A child that is not listed yet is waited for.
     pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
         let shared = self.cell.place.get().and_then(|(shared, _)| shared.upgrade());
         if shared.as_ref().is_some_and(|shared| lineage::is_supervisor(shared.number)) {
             return Err(WaitError::OnSupervisorThread);
         }
-        let deadline = shared.map_or_else(|| Clock::System.wait_deadline(timeout), |shared| shared.wait_deadline(timeout));
+        let deadline = shared.map_or_else(
+            || Clock::System.wait_deadline(timeout),
+            |shared| shared.wait_deadline(timeout),
+        );
         let answer = self.cell.news.wait_for(deadline, || {
             if self.is_call_permitted() {
                 return Some(Ok(()));
@@ -290,15 +308,17 @@ impl fmt::Debug for Breaker {
     }
 }
 
-/// Counts a failure, and tells the supervisor if it is the one that trips the child; which it learns even if the error cannot
-/// be shown, since the breaker is open by now, and nobody else would end this run.
+/// Counts a failure, and tells the supervisor if it is the one that trips the child; which it
+/// learns even if the error cannot be shown, since the breaker is open by now, and nobody else
+/// would end this run.
 fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
     if let Some(failures) = cell.fail(run) {
         cell.tell_of_trip(run, failures, &text_of_one(&error));
     }
 }
 
-/// The leave for one call of a child, by [`Breaker::permit`]. Dropped untold, it counts as neither a success nor a failure.
+/// The leave for one call of a child, by [`Breaker::permit`]. Dropped untold, it counts as neither
+/// a success nor a failure.
 #[must_use = "a permit that is dropped tells nothing of how the call went"]
 pub struct Permit {
     way: Arc<Way>,
@@ -313,9 +333,10 @@ impl Permit {
 
     /// Says that the call failed.
     ///
-    /// Of the failure that trips the child, and of no other, the error's `Display` is asked for its text, on this thread, and
-    /// the event [`Tripped`](crate::EventKind::Tripped) holds it. It has at most 64 KiB, and ends with `…` if that is not all. A
-    /// panic in the `Display` ends the text, which says so.
+    /// Of the failure that trips the child, and of no other, the error's `Display` is asked for its
+    /// text, on this thread, and the event [`Tripped`](crate::EventKind::Tripped) holds it. It has
+    /// at most 64 KiB, and ends with `…` if that is not all. A panic in the `Display` ends the
+    /// text, which says so.
     pub fn failure(self, error: impl fmt::Display) {
         report(&self.way, self.run, error);
     }
@@ -339,11 +360,13 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// A call was not permitted. It takes some nanoseconds to make; what it says, it looks for when it is asked.
+/// A call was not permitted. It takes some nanoseconds to make; what it says, it looks for when it
+/// is asked.
 ///
-/// Its `Display` says what the child is doing and when it is tried again. Where there is no child to be called, it says why:
-/// the child has not been started yet, it is gone from the list, or its supervisor shuts down or has ended. Then the methods
-/// return `None`, whoever still has a [`Handle`](crate::Handle).
+/// Its `Display` says what the child is doing and when it is tried again. Where there is no child
+/// to be called, it says why: the child has not been started yet, it is gone from the list, or its
+/// supervisor shuts down or has ended. Then the methods return `None`, whoever still has a
+/// [`Handle`](crate::Handle).
 ///
 /// # Examples
 ///
@@ -354,11 +377,17 @@ impl fmt::Debug for Permit {
 /// let mailer = ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?));
 /// let breaker = mailer.breaker();
 /// let Err(rejected) = breaker.permit() else { unreachable!() };
-/// assert_eq!(rejected.to_string(), "the call was rejected: `mailer` has not been started yet");
+/// assert_eq!(
+///     rejected.to_string(),
+///     "the call was rejected: `mailer` has not been started yet"
+/// );
 /// assert!(rejected.status().is_none());
 ///
 /// Supervisor::builder().child(mailer).start()?.shutdown();
-/// assert_eq!(rejected.to_string(), "the call was rejected: the supervisor of `mailer` has ended");
+/// assert_eq!(
+///     rejected.to_string(),
+///     "the call was rejected: the supervisor of `mailer` has ended"
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -372,16 +401,20 @@ impl Rejected {
         self.child()?.retry_in
     }
 
-    /// Returns what the child is doing; `None` if it has not been started yet, is gone from the list, or its supervisor has
-    /// ended.
+    /// Returns what the child is doing; `None` if it has not been started yet, is gone from the
+    /// list, or its supervisor has ended.
     pub fn status(&self) -> Option<ChildStatus> {
         let status = self.child()?.status;
-        Some(if self.way.word().is_tripped() && status.is_running() { ChildStatus::Stopping } else { status })
+        Some(if self.way.word().is_tripped() && status.is_running() {
+            ChildStatus::Stopping
+        } else {
+            status
+        })
     }
 
-    /// Returns how the child's last run ended; `None` if none has, or as for [`status`](Self::status). How a child was last
-    /// that is gone, or whose supervisor has ended, is said by the error of
-    /// [`wait_until_permitted`](Breaker::wait_until_permitted).
+    /// Returns how the child's last run ended; `None` if none has, or as for
+    /// [`status`](Self::status). How a child was last that is gone, or whose supervisor has ended,
+    /// is said by the error of [`wait_until_permitted`](Breaker::wait_until_permitted).
     pub fn last_exit(&self) -> Option<Exit> {
         Some(self.child()?.last_stop?.exit)
     }
@@ -412,7 +445,10 @@ impl fmt::Display for Rejected {
 
 impl fmt::Debug for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("status", &self.status()).field("retry_in", &self.retry_in()).finish_non_exhaustive()
+        f.debug_struct("Rejected")
+            .field("status", &self.status())
+            .field("retry_in", &self.retry_in())
+            .finish_non_exhaustive()
     }
 }
 

@@ -47,7 +47,8 @@ const DEFAULT_NAME: &str = "supervisor";
 /// | [`telemetry`](SupervisorBuilder::telemetry), [`on_event`](SupervisorBuilder::on_event) | [`LogSink`] | `:telemetry` events |
 /// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children:` of `start_link` |
 ///
-/// `healthy_after`, `stop_timeout` and `backoff` may be set for one child too, by its [`ChildSpec`].
+/// `healthy_after`, `stop_timeout` and `backoff` may be set for one child too, by its
+/// [`ChildSpec`].
 ///
 /// # Examples
 ///
@@ -59,7 +60,10 @@ const DEFAULT_NAME: &str = "supervisor";
 ///     .name("ingest")
 ///     .backoff(Backoff::exponential(Duration::from_millis(10), Duration::from_secs(5)))
 ///     .healthy_after(Duration::from_secs(30))
-///     .children(["north", "south"].map(|id| ChildSpec::new(id, |ctx| Ok(ctx.sleep(Duration::MAX)?))))
+///     .children(
+///         ["north", "south"]
+///             .map(|id| ChildSpec::new(id, |ctx| Ok(ctx.sleep(Duration::MAX)?))),
+///     )
 ///     .start()?;
 /// assert_eq!(supervisor.handle().snapshot().counts().running, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -98,17 +102,19 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Sets how often all flags are asked. It has no part in restarts, which have timers of their own.
+    /// Sets how often all flags are asked. It has no part in restarts, which have timers of their
+    /// own.
     ///
-    /// Without [`enabled`](SupervisorBuilder::enabled) nothing is polled. Zero is an error at the start; more than a century
-    /// means never: then only [`check_now`](crate::Handle::check_now) and starts ask.
+    /// Without [`enabled`](SupervisorBuilder::enabled) nothing is polled. Zero is an error at the
+    /// start; more than a century means never: then only [`check_now`](crate::Handle::check_now)
+    /// and starts ask.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Sets how long a run must last to be trusted, for the children that do not say it themselves; see
-    /// [`ChildSpec::healthy_after`].
+    /// Sets how long a run must last to be trusted, for the children that do not say it themselves;
+    /// see [`ChildSpec::healthy_after`].
     pub fn healthy_after(mut self, uptime: Duration) -> Self {
         self.healthy_after = uptime;
         self
@@ -121,27 +127,36 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Sets how long children stay down after a failure, for those that have no backoff of their own.
+    /// Sets how long children stay down after a failure, for those that have no backoff of their
+    /// own.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Sets the feature flag of each child: a closure that is given the child's id and says whether it is to run.
+    /// Sets the feature flag of each child: a closure that is given the child's id and says whether
+    /// it is to run.
     ///
-    /// It is asked for every child each [poll interval](SupervisorBuilder::poll_interval), for one child right before each of
-    /// its starts, and for all at [`check_now`](crate::Handle::check_now). A running child whose flag is off is asked to stop;
-    /// that is no failure, and a backoff that is under way goes on. `None` means "I cannot tell": the last answer stands, and
-    /// `true` if there is none.
+    /// It is asked for every child each [poll interval](SupervisorBuilder::poll_interval), for one
+    /// child right before each of its starts, and for all at
+    /// [`check_now`](crate::Handle::check_now). A running child whose flag is off is asked to stop;
+    /// that is no failure, and a backoff that is under way goes on. `None` means "I cannot tell":
+    /// the last answer stands, and `true` if there is none.
     ///
-    /// The closure runs on the supervisor thread and is to be quick: look at a cache that another thread keeps fresh rather
-    /// than at a service. A panic in it counts as `None` and is reported.
+    /// The closure runs on the supervisor thread and is to be quick: look at a cache that another
+    /// thread keeps fresh rather than at a service. A panic in it counts as `None` and is reported.
     ///
     /// # Examples
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor};
-    /// use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
+    /// use std::{
+    ///     sync::{
+    ///         Arc,
+    ///         atomic::{AtomicBool, Ordering},
+    ///     },
+    ///     time::Duration,
+    /// };
     ///
     /// let flag = Arc::new(AtomicBool::new(true));
     /// let its = flag.clone();
@@ -157,12 +172,16 @@ impl SupervisorBuilder {
     /// })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn enabled<R: Into<Option<bool>>>(mut self, mut flag: impl FnMut(&str) -> R + Send + 'static) -> Self {
+    pub fn enabled<R: Into<Option<bool>>>(
+        mut self,
+        mut flag: impl FnMut(&str) -> R + Send + 'static,
+    ) -> Self {
         self.flag = Some(Box::new(move |id| flag(id).into()));
         self
     }
 
-    /// Adds a telemetry sink. Any number may be given; each gets every event, in the order in which they were added.
+    /// Adds a telemetry sink. Any number may be given; each gets every event, in the order in which
+    /// they were added.
     pub fn telemetry(mut self, sink: impl TelemetrySink) -> Self {
         self.sinks.push(Arc::new(sink));
         self
@@ -172,14 +191,16 @@ impl SupervisorBuilder {
     ///
     /// ```
     /// # use circuit_breaker_supervisor::Supervisor;
-    /// let supervisor = Supervisor::builder().on_event(|event| println!("{event}")).start()?;
+    /// let supervisor =
+    ///     Supervisor::builder().on_event(|event| println!("{event}")).start()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_event(self, sink: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.telemetry(OnEvent(sink))
     }
 
-    /// Adds a child. Children are started in the order in which they were added, and asked to stop in the reverse order.
+    /// Adds a child. Children are started in the order in which they were added, and asked to stop
+    /// in the reverse order.
     pub fn child(mut self, child: ChildSpec) -> Self {
         self.children.push(child);
         self
@@ -191,13 +212,15 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Starts the supervisor thread, which starts the children, and returns once every enabled child has had its first start.
+    /// Starts the supervisor thread, which starts the children, and returns once every enabled
+    /// child has had its first start.
     ///
     /// # Errors
     ///
-    /// [`StartError`] names what is wrong with the configuration, or says that there is no thread for the supervisor, and gives
-    /// the builder back. Nothing has been started then. A *child* for which there is no thread is a failed start of that child,
-    /// which is tried again after its backoff.
+    /// [`StartError`] names what is wrong with the configuration, or says that there is no thread
+    /// for the supervisor, and gives the builder back. Nothing has been started then. A *child* for
+    /// which there is no thread is a failed start of that child, which is tried again after its
+    /// backoff.
     pub fn start(self) -> Result<Supervisor, StartError> {
         if let Err(invalid) = self.check() {
             return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
@@ -207,17 +230,21 @@ impl SupervisorBuilder {
         let (shared, inbox) = self.share(&name, None, Clock::System);
         let crew = Crew::new(&shared);
         let (started, first_round) = bounded(1);
-        // A spawn that fails drops the closure that it was given; so the builder waits outside of it.
+        // A spawn that fails drops the closure that it was given; so the builder waits outside of
+        // it.
         let slot = Arc::new(Mutex::new(Some(self)));
         let its = (slot.clone(), shared.clone(), crew.clone());
         let spawned = crew.spawn_supervisor(name, move || {
             let (slot, shared, crew) = its;
             let Some(builder) = slot.lock().take() else { return };
             let its = inbox.clone();
-            supervise(&shared, &crew, inbox, || MainLoop::new(builder.parts(&shared, its), crew.clone(), Some(started)).run());
+            supervise(&shared, &crew, inbox, || {
+                MainLoop::new(builder.parts(&shared, its), crew.clone(), Some(started)).run()
+            });
         });
         if let Err(error) = spawned {
-            let builder = slot.lock().take().expect("the thread that would take it was not spawned");
+            let builder =
+                slot.lock().take().expect("the thread that would take it was not spawned");
             return Err(StartError::new(StartErrorReason::Thread(error), builder));
         }
         // An engine that dies before the end of its first round lets go of its sender.
@@ -227,21 +254,24 @@ impl SupervisorBuilder {
 
     /// Supervises on this child's thread until the child is to stop: this is how supervisors nest.
     ///
-    /// The ids of the children become paths: a child `orders` of a supervisor that is run by the child `ingest` is
-    /// `ingest/orders`, in events, flags, reports and thread names. A [`Handle`](crate::Handle) of the nested supervisor, which
-    /// bodies have as [`ctx.supervisor()`](ChildContext::supervisor), knows it by its own id too. Unless the builder has sinks
-    /// of its own, events go to those of the outer supervisor; the [sequence](Event::seq) is counted for each supervisor. Flags
-    /// are not inherited: the flag of the child that runs this is the flag of all below it.
+    /// The ids of the children become paths: a child `orders` of a supervisor that is run by the
+    /// child `ingest` is `ingest/orders`, in events, flags, reports and thread names. A
+    /// [`Handle`](crate::Handle) of the nested supervisor, which bodies have as
+    /// [`ctx.supervisor()`](ChildContext::supervisor), knows it by its own id too. Unless the
+    /// builder has sinks of its own, events go to those of the outer supervisor; the
+    /// [sequence](Event::seq) is counted for each supervisor. Flags are not inherited: the flag of
+    /// the child that runs this is the flag of all below it.
     ///
-    /// When the child is told to stop, all below it are, the leaves first; and this returns when no thread of its children is
-    /// alive, however long that takes. A grandchild that does not stop so makes the outer child overdue, and nothing else waits
-    /// for it.
+    /// When the child is told to stop, all below it are, the leaves first; and this returns when no
+    /// thread of its children is alive, however long that takes. A grandchild that does not stop so
+    /// makes the outer child overdue, and nothing else waits for it.
     ///
     /// # Errors
     ///
-    /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the configuration is wrong, or if this is
-    /// called on a helper's thread with a clone of the context: such a supervisor could outlive its child's run. For the outer
-    /// child either is a failure. So is an `Ok` when this was shut down through the nested supervisor's own handle.
+    /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the
+    /// configuration is wrong, or if this is called on a helper's thread with a clone of the
+    /// context: such a supervisor could outlive its child's run. For the outer child either is a
+    /// failure. So is an `Ok` when this was shut down through the nested supervisor's own handle.
     ///
     /// # Examples
     ///
@@ -281,7 +311,8 @@ impl SupervisorBuilder {
         let _stop = ctx.on_stop(move || {
             let (shared, crew) = its;
             if thread::current().id() == here {
-                // The run was told to stop before this was set: this thread is about to notice by itself.
+                // The run was told to stop before this was set: this thread is about to notice by
+                // itself.
                 shared.request_shutdown(Duration::MAX);
             } else {
                 stop_children(&shared, &crew);
@@ -289,8 +320,11 @@ impl SupervisorBuilder {
         });
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
         crew.supervise_here(|| {
-            supervise(&shared, &crew, inbox, || MainLoop::new(self.parts(&shared, cloned), crew.clone(), None).run());
-            // Only after the supervisor has died of a fault of its own is there anybody to wait for.
+            supervise(&shared, &crew, inbox, || {
+                MainLoop::new(self.parts(&shared, cloned), crew.clone(), None).run()
+            });
+            // Only after the supervisor has died of a fault of its own is there anybody to wait
+            // for.
             crew.wait_for_children();
         });
         if let Some(report) = shared.end() {
@@ -298,14 +332,22 @@ impl SupervisorBuilder {
         }
         match cause {
             ShutdownCause::Requested => Ok(()),
-            ShutdownCause::GaveUp { id, cause, exit } => Err(ChildGaveUp { id, cause, exit }.into()),
+            ShutdownCause::GaveUp { id, cause, exit } => {
+                Err(ChildGaveUp { id, cause, exit }.into())
+            }
             ShutdownCause::Died => Err("the nested supervisor died".into()),
         }
     }
 
-    fn share(&self, name: &str, prefix: Option<ChildId>, clock: Clock) -> (Arc<Shared>, Receiver<Message>) {
+    fn share(
+        &self,
+        name: &str,
+        prefix: Option<ChildId>,
+        clock: Clock,
+    ) -> (Arc<Shared>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
-        let defaults = Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
+        let defaults =
+            Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
         (Shared::new(name.into(), prefix, defaults, clock, sender), inbox)
     }
 
@@ -327,18 +369,36 @@ impl SupervisorBuilder {
     }
 
     pub(crate) fn parts(self, shared: &Arc<Shared>, inbox: Receiver<Message>) -> Parts {
-        let Self { name: _, poll_interval, healthy_after: _, stop_timeout: _, backoff, flag, mut sinks, children } = self;
+        let Self {
+            name: _,
+            poll_interval,
+            healthy_after: _,
+            stop_timeout: _,
+            backoff,
+            flag,
+            mut sinks,
+            children,
+        } = self;
         if sinks.is_empty() {
             // So that nothing ever fails in silence.
             sinks.push(Arc::new(LogSink));
         }
         let children = children.into_iter().map(|spec| (shared.list(&spec), spec)).collect();
         let fallback = Backoff::default();
-        Parts { shared: shared.clone(), inbox, poll_interval, flag, backoff, fallback, sinks, children }
+        Parts {
+            shared: shared.clone(),
+            inbox,
+            poll_interval,
+            flag,
+            backoff,
+            fallback,
+            sinks,
+            children,
+        }
     }
 
-    /// Everything of a supervisor that runs on virtual time instead of threads: each backoff repeats itself, and `recorder` is
-    /// told of every event first.
+    /// Everything of a supervisor that runs on virtual time instead of threads: each backoff
+    /// repeats itself, and `recorder` is told of every event first.
     pub(crate) fn simulate(
         mut self,
         seed: u64,
@@ -361,9 +421,14 @@ impl SupervisorBuilder {
     }
 }
 
-/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are told to stop, and everybody who asks
-/// is told that it has ended.
-fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: impl FnOnce() -> ShutdownReport) {
+/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are told to
+/// stop, and everybody who asks is told that it has ended.
+fn supervise(
+    shared: &Shared,
+    crew: &Arc<Crew>,
+    inbox: Receiver<Message>,
+    run: impl FnOnce() -> ShutdownReport,
+) {
     let (report, fault) = match unwind::catch(run) {
         Ok(report) => (report, None),
         Err(panic) => {
@@ -377,10 +442,14 @@ fn supervise(shared: &Shared, crew: &Arc<Crew>, inbox: Receiver<Message>, run: i
     shared.ended(report);
     if let Some(panic) = fault {
         // Last, for a logger may block.
-        let _ = unwind::catch(|| log::error!(target: TARGET, "the supervisor thread of `{}` died: {panic}", shared.name));
+        let name = &shared.name;
+        let _ = unwind::catch(
+            || log::error!(target: TARGET, "the supervisor thread of `{name}` died: {panic}"),
+        );
     }
-    // Nothing is listed any more, so nobody is between listing a child and sending it: what is dropped here is all there is. It
-    // has an end, for no run begins any more, and each sends a few messages at most.
+    // Nothing is listed any more, so nobody is between listing a child and sending it: what is
+    // dropped here is all there is. It has an end, for no run begins any more, and each sends a few
+    // messages at most.
     while let Ok(message) = inbox.try_recv() {
         match message {
             Message::Exit(end) => shared.run_ended_late(end.key, end.run, Some(end)),
@@ -397,7 +466,8 @@ fn warn_of_abort() {
     if cfg!(panic = "abort") {
         ONCE.call_once(|| {
             let _ = unwind::catch(|| {
-                log::warn!(target: TARGET, "this program is built with panic = \"abort\": a panic in a child ends the process");
+                let text = "this program is built with panic = \"abort\"";
+                log::warn!(target: TARGET, "{text}: a panic in a child ends the process");
             });
         });
     }
@@ -405,7 +475,16 @@ fn warn_of_abort() {
 
 impl fmt::Debug for SupervisorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, poll_interval, healthy_after, stop_timeout, backoff, flag, sinks, children } = self;
+        let Self {
+            name,
+            poll_interval,
+            healthy_after,
+            stop_timeout,
+            backoff,
+            flag,
+            sinks,
+            children,
+        } = self;
         f.debug_struct("SupervisorBuilder")
             .field("name", &name.as_deref().unwrap_or(DEFAULT_NAME))
             .field("poll_interval", poll_interval)
@@ -422,7 +501,8 @@ impl fmt::Debug for SupervisorBuilder {
 /// A supervisor could not be started. Nothing was: no thread exists, no body ran.
 pub struct StartError {
     reason: StartErrorReason,
-    /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for it.
+    /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for
+    /// it.
     builder: Mutex<Box<SupervisorBuilder>>,
 }
 
@@ -457,7 +537,8 @@ impl StartError {
     /// let error = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
     /// assert_eq!(error.to_string(), "cannot start the supervisor: `poll_interval` is zero");
     /// assert!(matches!(error.reason(), StartErrorReason::Invalid(_)));
-    /// let supervisor = error.into_builder().poll_interval(Duration::from_secs(1)).start()?;
+    /// let supervisor =
+    ///     error.into_builder().poll_interval(Duration::from_secs(1)).start()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn into_builder(self) -> SupervisorBuilder {
@@ -475,13 +556,18 @@ impl fmt::Debug for StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
-            StartErrorReason::Invalid(invalid) => write!(f, "cannot start the supervisor: {invalid}"),
-            StartErrorReason::Thread(error) => write!(f, "cannot start the supervisor: no thread for it: {error}"),
+            StartErrorReason::Invalid(invalid) => {
+                write!(f, "cannot start the supervisor: {invalid}")
+            }
+            StartErrorReason::Thread(error) => {
+                write!(f, "cannot start the supervisor: no thread for it: {error}")
+            }
         }
     }
 }
 
-/// Its text says the reason, which is therefore no source: whoever prints all sources would print it twice.
+/// Its text says the reason, which is therefore no source: whoever prints all sources would print
+/// it twice.
 impl Error for StartError {}
 
 #[cfg(test)]

@@ -24,8 +24,9 @@ use crate::{
 /// | 2–23 | failures reported of the present run, without a success since |
 /// | 24–63 | the run |
 ///
-/// The word orders nothing but itself: callers act on what it says and not on what others wrote before, so that relaxed loads
-/// do; the exchanges that count reports are atomic whatever their ordering.
+/// The word orders nothing but itself: callers act on what it says and not on what others wrote
+/// before, so that relaxed loads do; the exchanges that count reports are atomic whatever their
+/// ordering.
 pub(crate) struct Cell {
     pub(crate) id: ChildId,
     word: AtomicU64,
@@ -34,12 +35,14 @@ pub(crate) struct Cell {
     pub(crate) place: OnceLock<(Weak<Shared>, Weak<Row>)>,
     /// Tells of all news of the child: those who wait for another one are left asleep.
     pub(crate) news: Watch,
-    /// Set before the word opens for good, except where a shutdown goes past a stuck supervisor thread: that one still has to
-    /// end. Kept here, since the child's row is dropped with its supervisor's last handle.
+    /// Set before the word opens for good, except where a shutdown goes past a stuck supervisor
+    /// thread: that one still has to end. Kept here, since the child's row is dropped with its
+    /// supervisor's last handle.
     last: Mutex<Option<Last>>,
 }
 
-/// Why a child is called no more, and how it was last: without the error of its last run, which a breaker does not keep alive.
+/// Why a child is called no more, and how it was last: without the error of its last run, which a
+/// breaker does not keep alive.
 #[derive(Clone)]
 pub(crate) enum Last {
     /// It is gone from the list.
@@ -116,7 +119,14 @@ impl Cell {
     pub(crate) fn new(id: ChildId) -> Arc<Self> {
         let word = AtomicU64::new(Word::new(0, Word::OPEN).0);
         let threshold = AtomicU32::new(Self::DEFAULT_THRESHOLD);
-        Arc::new(Self { id, word, threshold, place: OnceLock::new(), news: Watch::default(), last: Mutex::new(None) })
+        Arc::new(Self {
+            id,
+            word,
+            threshold,
+            place: OnceLock::new(),
+            news: Watch::default(),
+            last: Mutex::new(None),
+        })
     }
 
     pub(crate) fn set_threshold(&self, threshold: u32) {
@@ -132,8 +142,8 @@ impl Cell {
         let _ = self.place.set((shared, row));
     }
 
-    /// Shows what the supervisor knows; whoever calls this tells the news to those who wait. A breaker that callers have tripped
-    /// stays so until the supervisor has heard of it.
+    /// Shows what the supervisor knows; whoever calls this tells the news to those who wait. A
+    /// breaker that callers have tripped stays so until the supervisor has heard of it.
     pub(crate) fn show(&self, view: &View) {
         let state = match view.circuit {
             CircuitState::Open => Word::OPEN,
@@ -148,20 +158,23 @@ impl Cell {
                 _ if word == Word::FOR_GOOD => None,
                 Word::OPEN => Some(shown.0),
                 _ if is_same_run && word.is_tripped() => None,
-                // A child on trial that becomes healthy keeps the count, which is 0; and so does one that was healthy before.
+                // A child on trial that becomes healthy keeps the count, which is 0; and so does
+                // one that was healthy before.
                 _ if is_same_run => Some(shown.with_failures(word.failures()).0),
                 _ => Some(shown.0),
             }
         });
     }
 
-    /// The child is gone, or was stopped by others than the supervisor thread: open for ever, whatever that thread may still
-    /// show. `last` is `None` for the latter. What was said first of why it is gone stays.
+    /// The child is gone, or was stopped by others than the supervisor thread: open for ever,
+    /// whatever that thread may still show. `last` is `None` for the latter. What was said first of
+    /// why it is gone stays.
     pub(crate) fn open_for_good(&self, last: Option<Last>) {
         if let Some(last) = last {
             self.last.lock().get_or_insert(last);
         }
-        // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into the midst of one.
+        // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into
+        // the midst of one.
         self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
         self.news.notify();
     }
@@ -171,7 +184,8 @@ impl Cell {
         Word(self.word.load(Ordering::Relaxed))
     }
 
-    /// Counts a failure of this run. Returns how many there were if it is the one that trips the child.
+    /// Counts a failure of this run. Returns how many there were if it is the one that trips the
+    /// child.
     pub(crate) fn fail(&self, run: u64) -> Option<u32> {
         let mut tripping = None;
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
@@ -181,17 +195,22 @@ impl Cell {
                 return None;
             }
             let failures = word.failures() + 1;
-            let trips = word.state() == CircuitState::HalfOpen || failures >= u64::from(self.threshold());
+            let trips =
+                word.state() == CircuitState::HalfOpen || failures >= u64::from(self.threshold());
             tripping = trips.then(|| u32::try_from(failures).expect("it has 22 bits"));
-            Some(if trips { Word::new(run, Word::TRIPPED).0 } else { word.with_failures(failures).0 })
+            Some(if trips {
+                Word::new(run, Word::TRIPPED).0
+            } else {
+                word.with_failures(failures).0
+            })
         });
         tripping
     }
 
     #[inline]
     pub(crate) fn succeed(&self, run: u64) {
-        // Most successes follow a success: then there is nothing to write, and callers on several cores do not disturb each
-        // other.
+        // Most successes follow a success: then there is nothing to write, and callers on several
+        // cores do not disturb each other.
         if self.word().failures() == 0 {
             return;
         }
@@ -216,8 +235,8 @@ impl Cell {
 
     /// Returns why the child is called no more, once it is.
     ///
-    /// The lock orders it against [`open_for_good`](Self::open_for_good): whoever has seen the word open for good, however
-    /// relaxed the load, finds what was set before.
+    /// The lock orders it against [`open_for_good`](Self::open_for_good): whoever has seen the word
+    /// open for good, however relaxed the load, finds what was set before.
     pub(crate) fn last(&self) -> Option<Last> {
         self.last.lock().clone()
     }
@@ -237,7 +256,9 @@ impl Cell {
             Some(Last::Gone(info)) => Presence::Gone(info.id),
             Some(Last::Ended(info)) => Presence::Ended(info.id),
             // The supervisor thread, which is stuck, keeps the row.
-            None => Presence::ShuttingDown(self.info().map_or_else(|| self.id.clone(), |info| info.id)),
+            None => {
+                Presence::ShuttingDown(self.info().map_or_else(|| self.id.clone(), |info| info.id))
+            }
         }
     }
 }
@@ -258,23 +279,38 @@ mod tests {
 
     fn view(run: u64, circuit: CircuitState) -> View {
         let status = ChildStatus::OnTrial;
-        View { status, circuit, attempt_count: 0, run, since: None, told: None, is_overdue: false, retry_at: None }
+        View {
+            status,
+            circuit,
+            attempt_count: 0,
+            run,
+            since: None,
+            told: None,
+            is_overdue: false,
+            retry_at: None,
+        }
     }
 
-    // BR-03, BR-04: what the supervisor shows and what callers report, of present and of earlier runs, in any order.
+    // BR-03, BR-04: what the supervisor shows and what callers report, of present and of earlier
+    // runs, in any order.
     #[test]
     fn word_agrees_with_a_model_of_it() {
         let mut random = fastrand::Rng::with_seed(4);
         for _ in 0..20_000 {
             let cell = Cell::new("child".into());
             cell.set_threshold(random.u32(1..4));
-            let mut model = Model { run: 0, state: CircuitState::Open, is_tripped: false, failures: 0 };
+            let mut model =
+                Model { run: 0, state: CircuitState::Open, is_tripped: false, failures: 0 };
             for _ in 0..30 {
                 let about = model.run.saturating_sub(u64::from(random.u8(..3) == 0));
                 match random.u8(..8) {
                     0 => {
                         let run = model.run + 1;
-                        let state = if random.bool() { CircuitState::Closed } else { CircuitState::HalfOpen };
+                        let state = if random.bool() {
+                            CircuitState::Closed
+                        } else {
+                            CircuitState::HalfOpen
+                        };
                         cell.show(&view(run, state));
                         model = Model { run, state, is_tripped: false, failures: 0 };
                     }
@@ -300,8 +336,13 @@ mod tests {
                         let tripped = cell.fail(about);
                         let counts = about == model.run && model.state != CircuitState::Open;
                         model.failures += u32::from(counts);
-                        let trips = model.state == CircuitState::HalfOpen || model.failures >= cell.threshold();
-                        assert_eq!(tripped, (counts && trips).then_some(model.failures), "{model:?}");
+                        let trips = model.state == CircuitState::HalfOpen
+                            || model.failures >= cell.threshold();
+                        assert_eq!(
+                            tripped,
+                            (counts && trips).then_some(model.failures),
+                            "{model:?}"
+                        );
                         if counts && trips {
                             model.state = CircuitState::Open;
                             model.is_tripped = true;

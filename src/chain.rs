@@ -19,13 +19,15 @@ const ELLIPSIS: &str = "…";
 
 /// Joins the texts of an error and of its sources by `: `.
 ///
-/// A source whose text the error before it ends with is left out: that error has said it already. What is left out because a
-/// bound is reached is an `…` in the end. A panic in a `Display` or a `source` ends the text, which says so, and is returned.
+/// A source whose text the error before it ends with is left out: that error has said it already.
+/// What is left out because a bound is reached is an `…` in the end. A panic in a `Display` or a
+/// `source` ends the text, which says so, and is returned.
 pub(crate) fn text_of(error: &(dyn Error + 'static)) -> (String, Option<Panic>) {
     made_by(|text| text.follow(error))
 }
 
-/// The text of one value, without any source. It is bounded as [`text_of`] is, and a panic ends it in the same way.
+/// The text of one value, without any source. It is bounded as [`text_of`] is, and a panic ends it
+/// in the same way.
 pub(crate) fn text_of_one(value: &dyn fmt::Display) -> String {
     made_by(|text| text.show(value)).0
 }
@@ -79,8 +81,8 @@ impl ChainText {
         }
         self.start = self.text.len();
         self.is_shown = false;
-        // An error that this sink has told to end returns an error, and so may one that fails for a reason of its own: what it
-        // has written stays.
+        // An error that this sink has told to end returns an error, and so may one that fails for a
+        // reason of its own: what it has written stays.
         let _ = write!(self, "{error}");
         self.is_shown = true;
         // What was cut is not known to its end.
@@ -95,8 +97,11 @@ impl ChainText {
     fn note_panic(&mut self) {
         let culprit = if self.is_shown { "source" } else { "Display" };
         let is_silent = self.text.len() == self.start && (!self.is_shown || self.text.is_empty());
-        let note =
-            if is_silent { format!("an error whose `{culprit}` panicked") } else { format!(" (its `{culprit}` panicked)") };
+        let note = if is_silent {
+            format!("an error whose `{culprit}` panicked")
+        } else {
+            format!(" (its `{culprit}` panicked)")
+        };
         self.cut_to(LONGEST - note.len());
         self.text.push_str(&note);
     }
@@ -119,8 +124,8 @@ impl ChainText {
     }
 }
 
-/// Takes the text of the present error, up to the bound of the whole: so a source that is as long can still be compared with
-/// the text before it.
+/// Takes the text of the present error, up to the bound of the whole: so a source that is as long
+/// can still be compared with the text before it.
 impl fmt::Write for ChainText {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         let room = self.start + LONGEST - self.text.len();
@@ -184,7 +189,10 @@ mod tests {
         }
     }
 
-    fn showing(show: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result + 'static, source: Source) -> Link {
+    fn showing(
+        show: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result + 'static,
+        source: Source,
+    ) -> Link {
         Link { show: Box::new(show), source }
     }
 
@@ -194,9 +202,14 @@ mod tests {
     }
 
     /// A chain of errors with these texts, the outermost first, and this at its end.
-    fn chain<'a>(texts: impl IntoIterator<Item = &'a str, IntoIter: DoubleEndedIterator>, end: Source) -> Link {
-        let Source::Link(outermost) =
-            texts.into_iter().rev().fold(end, |source, text| Source::Link(Box::new(link(text, source))))
+    fn chain<'a>(
+        texts: impl IntoIterator<Item = &'a str, IntoIter: DoubleEndedIterator>,
+        end: Source,
+    ) -> Link {
+        let Source::Link(outermost) = texts
+            .into_iter()
+            .rev()
+            .fold(end, |source, text| Source::Link(Box::new(link(text, source))))
         else {
             panic!("a chain has a link")
         };
@@ -243,7 +256,8 @@ mod tests {
     #[test]
     fn sixteen_errors_are_told() {
         let texts: Vec<_> = (1..=17).map(|number| number.to_string()).collect();
-        let of = |count: usize| told(&chain(texts[..count].iter().map(String::as_str), Source::None));
+        let of =
+            |count: usize| told(&chain(texts[..count].iter().map(String::as_str), Source::None));
         assert_eq!(of(16), texts[..16].join(": "));
         assert_eq!(of(17), texts[..16].join(": ") + ": …");
     }
@@ -258,11 +272,17 @@ mod tests {
     fn text_is_cut_after_64_kib_between_two_characters() {
         let longest = "x".repeat(LONGEST);
         assert_eq!(told(&link(&longest, Source::None)), longest);
-        assert_eq!(told(&link(&format!("{longest}x"), Source::None)), longest[3..].to_owned() + "…");
-        // At each place of a character of four bytes, in one error and in the source of a short one.
+        assert_eq!(
+            told(&link(&format!("{longest}x"), Source::None)),
+            longest[3..].to_owned() + "…"
+        );
+        // At each place of a character of four bytes, in one error and in the source of a short
+        // one.
         for shift in 0..4 {
             let text = "x".repeat(shift) + &"🦀".repeat(LONGEST / 4);
-            for cut in [told(&link(&text, Source::Itself)), told(&chain([".", &text], Source::None))] {
+            for cut in
+                [told(&link(&text, Source::Itself)), told(&chain([".", &text], Source::None))]
+            {
                 let (kept, rest) = cut.split_at(cut.len() - "…".len());
                 assert_eq!((rest, cut.len() > LONGEST - 4), ("…", true), "{shift}");
                 assert!(format!(".: {text}").contains(kept) || text.starts_with(kept));
@@ -273,13 +293,20 @@ mod tests {
         assert_eq!(told(&parts), "äb".repeat(LONGEST / 3 - 1) + "…");
         let half = ["a", "b", "c"].map(|text| text.repeat(LONGEST / 2));
         let text = told(&chain(half.iter().map(String::as_str), Source::None));
-        assert!(text.starts_with(&format!("{}: bb", half[0])) && text.ends_with("b…") && text.len() == LONGEST);
+        assert!(
+            text.starts_with(&format!("{}: bb", half[0]))
+                && text.ends_with("b…")
+                && text.len() == LONGEST
+        );
     }
 
     #[test]
     fn long_source_is_left_out_as_a_short_one_is() {
         let tail = "x".repeat(LONGEST - 3);
-        assert_eq!(told(&chain([&*format!("a: {tail}"), &tail], Source::None)), format!("a: {tail}"));
+        assert_eq!(
+            told(&chain([&*format!("a: {tail}"), &tail], Source::None)),
+            format!("a: {tail}")
+        );
     }
 
     #[test]
@@ -301,36 +328,67 @@ mod tests {
     #[test]
     fn text_of_one_value_is_bounded_as_that_of_a_chain() {
         assert_eq!(text_of_one(&"refused"), "refused");
-        assert_eq!(text_of_one(&link("no connection", Source::Panics)), "no connection", "its source is not asked for");
+        assert_eq!(
+            text_of_one(&link("no connection", Source::Panics)),
+            "no connection",
+            "its source is not asked for"
+        );
         let longest = "x".repeat(LONGEST);
         assert_eq!(text_of_one(&longest), longest);
         assert_eq!(text_of_one(&format!("{longest}x")), longest[3..].to_owned() + "…");
-        assert_eq!(text_of_one(&showing(|_| panic!("no"), Source::None)), "an error whose `Display` panicked");
+        assert_eq!(
+            text_of_one(&showing(|_| panic!("no"), Source::None)),
+            "an error whose `Display` panicked"
+        );
         let halfway = showing(|f| f.write_str("half").map(|()| panic!("no")), Source::None);
         assert_eq!(text_of_one(&halfway), "half (its `Display` panicked)");
     }
 
     #[test]
     fn error_of_a_display_that_has_room_is_no_matter() {
-        let failing = showing(|f| f.write_str("half").and(Err(fmt::Error)), Source::Link(Box::new(link("cause", Source::None))));
+        let failing = showing(
+            |f| f.write_str("half").and(Err(fmt::Error)),
+            Source::Link(Box::new(link("cause", Source::None))),
+        );
         assert_eq!(told(&failing), "half: cause");
     }
 
     #[test]
     fn what_was_told_before_a_panic_is_kept() {
         let silent = || showing(|_| panic!("cannot be shown"), Source::None);
-        let halfway = || showing(|f| f.write_str("half").map(|()| panic!("cannot be shown")), Source::None);
+        let halfway =
+            || showing(|f| f.write_str("half").map(|()| panic!("cannot be shown")), Source::None);
         let below = |outer: &str, inner| link(outer, Source::Link(Box::new(inner)));
         for (error, text, message) in [
             (silent(), "an error whose `Display` panicked", "cannot be shown"),
             (halfway(), "half (its `Display` panicked)", "cannot be shown"),
-            (below("no connection", silent()), "no connection: an error whose `Display` panicked", "cannot be shown"),
-            (below("no connection", halfway()), "no connection: half (its `Display` panicked)", "cannot be shown"),
-            (link("no connection", Source::Panics), "no connection (its `source` panicked)", "no source"),
+            (
+                below("no connection", silent()),
+                "no connection: an error whose `Display` panicked",
+                "cannot be shown",
+            ),
+            (
+                below("no connection", halfway()),
+                "no connection: half (its `Display` panicked)",
+                "cannot be shown",
+            ),
+            (
+                link("no connection", Source::Panics),
+                "no connection (its `source` panicked)",
+                "no source",
+            ),
             (chain(["a: b", "b"], Source::Panics), "a: b (its `source` panicked)", "no source"),
-            (chain(["no connection", ""], Source::Panics), "no connection (its `source` panicked)", "no source"),
+            (
+                chain(["no connection", ""], Source::Panics),
+                "no connection (its `source` panicked)",
+                "no source",
+            ),
             (link("", Source::Panics), "an error whose `source` panicked", "no source"),
-            (showing(|_| panic_any(7), Source::None), "an error whose `Display` panicked", "unknown panic"),
+            (
+                showing(|_| panic_any(7), Source::None),
+                "an error whose `Display` panicked",
+                "unknown panic",
+            ),
         ] {
             let (told, panic) = text_of(&error);
             assert_eq!((&*told, panic.unwrap().message()), (text, message));
@@ -342,8 +400,12 @@ mod tests {
         let note = "… (its `Display` panicked)";
         for count in [LONGEST - 1, LONGEST, LONGEST + 1] {
             // Such a `Display` takes it for granted that it can be written.
-            let error =
-                showing(move |f| f.write_str(&"x".repeat(count)).map(|()| panic!("no")).map_err(|_| panic!("no")), Source::None);
+            let error = showing(
+                move |f| {
+                    f.write_str(&"x".repeat(count)).map(|()| panic!("no")).map_err(|_| panic!("no"))
+                },
+                Source::None,
+            );
             let (text, panic) = text_of(&error);
             assert!(panic.is_some());
             assert_eq!(text, "x".repeat(LONGEST - note.len()) + note);

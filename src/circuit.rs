@@ -10,14 +10,15 @@ use crate::{
     event::{Order, StopCause},
 };
 
-/// The least delay after a start that got no thread: retrying at once would only keep the machine short of threads.
+/// The least delay after a start that got no thread: retrying at once would only keep the machine
+/// short of threads.
 const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 
 /// What a child is doing, or why it is not running.
 ///
-/// The status is derived from what is known of the child; the first row that fits decides. *Wanted* means: its flag is on, it is
-/// not held, not being removed or restarted by hand, its supervisor is not shutting down, and it has neither been tripped by its
-/// callers nor found to hang.
+/// The status is derived from what is known of the child; the first row that fits decides. *Wanted*
+/// means: its flag is on, it is not held, not being removed or restarted by hand, its supervisor is
+/// not shutting down, and it has neither been tripped by its callers nor found to hang.
 ///
 /// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
 /// | --- | --- | --- | --- | --- | --- |
@@ -115,7 +116,8 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// When a child that has ended by itself is started again; with OTP's *temporary*, which users spell `ChildSpec::once`.
+/// When a child that has ended by itself is started again; with OTP's *temporary*, which users
+/// spell `ChildSpec::once`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     Permanent,
@@ -138,12 +140,15 @@ impl Rules {
     /// How long after one look for heartbeats the next one is: four to a limit.
     fn time_to_look(&self) -> Duration {
         // The nanosecond makes four of them no less than the limit where that cannot be divided.
-        let quarter = self.watchdog.map_or(Duration::MAX, |limit| (limit / 4).saturating_add(Duration::from_nanos(1)));
+        let quarter = self
+            .watchdog
+            .map_or(Duration::MAX, |limit| (limit / 4).saturating_add(Duration::from_nanos(1)));
         quarter.max(Duration::from_millis(1))
     }
 }
 
-/// What is to be done next with a child. At most one thing at a time: doing it changes the facts, and so the next decision.
+/// What is to be done next with a child. At most one thing at a time: doing it changes the facts,
+/// and so the next decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Start,
@@ -281,21 +286,36 @@ impl Circuit {
     /// The one place where the status and what to do follow from the facts.
     pub(crate) fn judge(&self, now: Instant) -> (ChildStatus, Decision) {
         let off = |by| ChildStatus::Off { by };
-        let retire = |keep_body| if self.retired { Decision::Sleep(None) } else { Decision::Retire { keep_body } };
+        let retire = |keep_body| {
+            if self.retired { Decision::Sleep(None) } else { Decision::Retire { keep_body } }
+        };
         match &self.run {
-            Some(Run { told: Some(told), .. }) if told.lapsed => (ChildStatus::Stopping, Decision::Sleep(None)),
+            Some(Run { told: Some(told), .. }) if told.lapsed => {
+                (ChildStatus::Stopping, Decision::Sleep(None))
+            }
             Some(Run { told: Some(told), .. }) if deadline::is_reached(told.deadline, now) => {
                 (ChildStatus::Stopping, Decision::Lapse)
             }
-            Some(Run { told: Some(told), .. }) => (ChildStatus::Stopping, Decision::Sleep(told.deadline)),
+            Some(Run { told: Some(told), .. }) => {
+                (ChildStatus::Stopping, Decision::Sleep(told.deadline))
+            }
             Some(run) => {
                 let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
-                let healthy_at = if run.healthy { None } else { deadline::after(run.since, self.rules.healthy_after) };
-                let look_at = run.watch.as_ref().and_then(|watch| deadline::after(watch.looked, self.rules.time_to_look()));
+                let healthy_at = if run.healthy {
+                    None
+                } else {
+                    deadline::after(run.since, self.rules.healthy_after)
+                };
+                let look_at = run
+                    .watch
+                    .as_ref()
+                    .and_then(|watch| deadline::after(watch.looked, self.rules.time_to_look()));
                 match self.unwanted() {
                     Some(cause) => (status, Decision::TellToStop(cause)),
                     None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
-                    None if deadline::is_reached(look_at, now) => (status, Decision::LookForHeartbeat),
+                    None if deadline::is_reached(look_at, now) => {
+                        (status, Decision::LookForHeartbeat)
+                    }
                     None => (status, Decision::Sleep(deadline::sooner(healthy_at, look_at))),
                 }
             }
@@ -305,7 +325,9 @@ impl Circuit {
             None if self.rest == Rest::GaveUp => (ChildStatus::GaveUp, retire(true)),
             None if self.held => (off(OffBy::Operator), Decision::Sleep(None)),
             None if !self.flag => (off(OffBy::Flag), Decision::Sleep(None)),
-            None if !deadline::is_reached(self.not_before, now) => (ChildStatus::BackingOff, Decision::Sleep(self.not_before)),
+            None if !deadline::is_reached(self.not_before, now) => {
+                (ChildStatus::BackingOff, Decision::Sleep(self.not_before))
+            }
             None => (ChildStatus::Due, Decision::Start),
         }
     }
@@ -369,7 +391,7 @@ impl Circuit {
         self.run.is_some() && self.last_run == run
     }
 
-    // ── What happens to it ──────────────────────────────────────────────────────────────────────────────────────────
+    // ── What happens to it ──
 
     /// The flag was asked.
     pub(crate) fn flag_is(&mut self, on: bool) {
@@ -383,7 +405,14 @@ impl Circuit {
 
     pub(crate) fn begin(&mut self, now: Instant) {
         debug_assert!(self.run.is_none(), "one run at a time");
-        self.run = Some(Run { since: now, healthy: false, forgiven: 0, told: None, overdue: false, watch: None });
+        self.run = Some(Run {
+            since: now,
+            healthy: false,
+            forgiven: 0,
+            told: None,
+            overdue: false,
+            watch: None,
+        });
         self.last_run += 1;
     }
 
@@ -393,7 +422,8 @@ impl Circuit {
         self.last_run -= 1;
     }
 
-    /// The word to go is being given, later than `begin` by the time that a thread and the sinks took.
+    /// The word to go is being given, later than `begin` by the time that a thread and the sinks
+    /// took.
     pub(crate) fn go(&mut self, now: Instant) {
         if let Some(run) = &mut self.run {
             run.since = now;
@@ -412,7 +442,8 @@ impl Circuit {
         }
     }
 
-    /// Its time to stop is over. Returns for how long it has been stopping, if that is yet to be reported.
+    /// Its time to stop is over. Returns for how long it has been stopping, if that is yet to be
+    /// reported.
     pub(crate) fn lapse(&mut self, now: Instant) -> Option<Duration> {
         let run = self.run.as_mut()?;
         let told = run.told.as_mut()?;
@@ -430,7 +461,8 @@ impl Circuit {
 
     /// It was looked at. Returns for how long it has been silent, if that is too long.
     ///
-    /// A look that comes late counts as one in time: if the supervisor could not run, the child may not have been able to.
+    /// A look that comes late counts as one in time: if the supervisor could not run, the child may
+    /// not have been able to.
     pub(crate) fn look(&mut self, heartbeats: u64, now: Instant) -> Option<Duration> {
         let (time_to_look, limit) = (self.rules.time_to_look(), self.rules.watchdog?);
         let watch = self.run.as_mut()?.watch.as_mut()?;
@@ -444,8 +476,8 @@ impl Circuit {
         (watch.silent_for >= limit).then_some(watch.silent_for)
     }
 
-    /// It is trusted now, by its uptime or its own word. Returns whether that is news: a run that was told to stop cannot
-    /// become healthy any more.
+    /// It is trusted now, by its uptime or its own word. Returns whether that is news: a run that
+    /// was told to stop cannot become healthy any more.
     pub(crate) fn trust(&mut self) -> bool {
         match &mut self.run {
             Some(run) if run.told.is_none() && !run.healthy => {
@@ -458,7 +490,12 @@ impl Circuit {
     }
 
     /// The run ended at `at`; `backoff` is asked if that is a failure which is to be tried again.
-    pub(crate) fn end(&mut self, at: Instant, completed: bool, backoff: impl FnOnce(u32) -> Duration) -> Ended {
+    pub(crate) fn end(
+        &mut self,
+        at: Instant,
+        completed: bool,
+        backoff: impl FnOnce(u32) -> Duration,
+    ) -> Ended {
         let run = self.run.take().expect("only a present run ends");
         let told_at = run.told.as_ref().map_or(at, |told| told.at.min(at));
         let healthy_at = deadline::after(run.since, self.rules.healthy_after);
@@ -487,13 +524,17 @@ impl Circuit {
             gave_up: false,
             was_lapsed: run.told.is_some_and(|told| told.lapsed),
         };
-        // A child that goes away, or whose history an operator has cleared, has no failure to wait for.
+        // A child that goes away, or whose history an operator has cleared, has no failure to wait
+        // for.
         let restarting = std::mem::take(&mut self.restarting);
         if failed && !self.removing && !self.closing && !restarting {
-            // One that said too soon that it is healthy: its failures go on where they were, or it would be tried again at the
-            // shortest delay for ever. By its uptime alone no run becomes healthy so soon.
+            // One that said too soon that it is healthy: its failures go on where they were, or it
+            // would be tried again at the shortest delay for ever. By its uptime alone no run
+            // becomes healthy so soon.
             let lasted = told_at.saturating_duration_since(run.since);
-            let least = self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
+            let least = self
+                .last_retry_in
+                .map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
             if run.healthy && lasted < least {
                 self.attempt_count = run.forgiven;
                 ended.attempt_count = run.forgiven;
@@ -503,8 +544,13 @@ impl Circuit {
         ended
     }
 
-    /// There was no thread for the next run: a failure, whatever the restart policy, of a run that nobody saw begin.
-    pub(crate) fn end_without_thread(&mut self, now: Instant, backoff: impl FnOnce(u32) -> Duration) -> Ended {
+    /// There was no thread for the next run: a failure, whatever the restart policy, of a run that
+    /// nobody saw begin.
+    pub(crate) fn end_without_thread(
+        &mut self,
+        now: Instant,
+        backoff: impl FnOnce(u32) -> Duration,
+    ) -> Ended {
         self.last_run += 1;
         let mut ended = Ended {
             newly_healthy: false,
@@ -520,10 +566,17 @@ impl Circuit {
         ended
     }
 
-    fn fail(&mut self, at: Instant, least: Duration, backoff: impl FnOnce(u32) -> Duration, ended: &mut Ended) {
+    fn fail(
+        &mut self,
+        at: Instant,
+        least: Duration,
+        backoff: impl FnOnce(u32) -> Duration,
+        ended: &mut Ended,
+    ) {
         ended.failed = true;
         self.attempt_count = self.attempt_count.saturating_add(1);
-        // One that is never restarted cannot be restarted too often: until there is a thread for it, it waits.
+        // One that is never restarted cannot be restarted too often: until there is a thread for
+        // it, it waits.
         let is_restarted = self.rules.policy != Policy::Temporary;
         if is_restarted && self.rules.max_restarts.is_some_and(|most| self.attempt_count > most) {
             self.rest = Rest::GaveUp;
@@ -536,7 +589,7 @@ impl Circuit {
         }
     }
 
-    // ── What it is told by hand ─────────────────────────────────────────────────────────────────────────────────────
+    // ── What it is told by hand ──
 
     pub(crate) fn order(&mut self, order: Order, now: Instant) {
         match order {
@@ -544,12 +597,14 @@ impl Circuit {
             Order::Hold => self.held = true,
             Order::Release => self.held = false,
             Order::Remove => self.removing = true,
-            // A running child is to be stopped and started again; one that is down has its history cleared.
+            // A running child is to be stopped and started again; one that is down has its history
+            // cleared.
             Order::Restart => {
                 self.clear_history(now);
                 self.restarting = self.is_running();
             }
-            // The failures are forgiven, a backoff ends, a given-up child is to be tried again; a finished one stays finished.
+            // The failures are forgiven, a backoff ends, a given-up child is to be tried again; a
+            // finished one stays finished.
             Order::Reset => {
                 let rest = self.rest;
                 self.clear_history(now);
@@ -572,14 +627,16 @@ impl Circuit {
         self.retired = true;
     }
 
-    /// The supervisor shuts down: every run gets its stop timeout, anew if it had been told before, but at most `limit`.
-    /// Returns whether a run that had lapsed was given time again. Said once more, it can only shorten that time.
+    /// The supervisor shuts down: every run gets its stop timeout, anew if it had been told before,
+    /// but at most `limit`. Returns whether a run that had lapsed was given time again. Said once
+    /// more, it can only shorten that time.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) -> bool {
         let again = std::mem::replace(&mut self.closing, true);
         self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
         let deadline = deadline::after(now, self.rules.stop_timeout);
         if !again {
-            // A finished or given-up child keeps its body for a run by hand; now there will be none.
+            // A finished or given-up child keeps its body for a run by hand; now there will be
+            // none.
             self.retired = false;
         }
         let Some(told) = self.run.as_mut().and_then(|run| run.told.as_mut()) else { return false };
@@ -594,8 +651,9 @@ impl Circuit {
 
 #[cfg(test)]
 impl Circuit {
-    /// Whatever decides what becomes of it, for telling apart moments of which something else may follow. Instants are shown as
-    /// how far away they are, and not how long ago where that is over.
+    /// Whatever decides what becomes of it, for telling apart moments of which something else may
+    /// follow. Instants are shown as how far away they are, and not how long ago where that is
+    /// over.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self {
             rules,
@@ -615,14 +673,24 @@ impl Circuit {
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
         let run = run.as_ref().map(|Run { since, healthy, forgiven, told, overdue, watch }| {
             let age = |at: Instant| at.saturating_duration_since(*since).min(rules.healthy_after);
-            let told = told.as_ref().map(|Told { cause, at, deadline, lapsed }| (*cause, age(*at), left(*deadline), *lapsed));
+            let told = told.as_ref().map(|Told { cause, at, deadline, lapsed }| {
+                (*cause, age(*at), left(*deadline), *lapsed)
+            });
             let watch = watch.as_ref().map(|Watch { heartbeats, looked, silent_for }| {
                 (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
             });
             (age(now), *healthy, *forgiven, told, *overdue, watch)
         });
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
-        (rules.stop_timeout, *attempt_count, *last_retry_in, left(*not_before), switches, *rest as u8, run)
+        (
+            rules.stop_timeout,
+            *attempt_count,
+            *last_retry_in,
+            left(*not_before),
+            switches,
+            *rest as u8,
+            run,
+        )
     }
 }
 
@@ -647,7 +715,11 @@ mod tests {
         for (status, word) in words {
             assert_eq!(format!("{status:<16}|"), format!("{word:<16}|"));
         }
-        let words = [(CircuitState::Closed, "closed"), (CircuitState::HalfOpen, "half-open"), (CircuitState::Open, "open")];
+        let words = [
+            (CircuitState::Closed, "closed"),
+            (CircuitState::HalfOpen, "half-open"),
+            (CircuitState::Open, "open"),
+        ];
         for (circuit, word) in words {
             assert_eq!(format!("{circuit:<16}|"), format!("{word:<16}|"));
         }

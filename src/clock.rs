@@ -36,7 +36,8 @@ impl Clock {
         }
     }
 
-    /// The deadline, on the system's clock, of a wait that begins now. By hand it is over already: time would not pass in it.
+    /// The deadline, on the system's clock, of a wait that begins now. By hand it is over already:
+    /// time would not pass in it.
     pub(crate) fn wait_deadline(&self, timeout: Duration) -> Option<Instant> {
         match self {
             Self::System => deadline::after(system_now(), timeout),

@@ -27,15 +27,17 @@ use crate::{
     telemetry::TelemetrySink,
 };
 
-/// The hand that a body holds on its own run: whether it is to stop, ways to wait that end at a stop, and ways to be
-/// unblocked.
+/// The hand that a body holds on its own run: whether it is to stop, ways to wait that end at a
+/// stop, and ways to be unblocked.
 ///
-/// It is made for one run. It *stops* when the run is told to stop, and when the run ends, however it ends; so helper threads
-/// that a body spawns are given a clone, and told to go when the run that they helped has crashed. Clones of an ended run do
-/// nothing: they report stopped, and set no callbacks.
+/// It is made for one run. It *stops* when the run is told to stop, and when the run ends, however
+/// it ends; so helper threads that a body spawns are given a clone, and told to go when the run
+/// that they helped has crashed. Clones of an ended run do nothing: they report stopped, and set no
+/// callbacks.
 ///
-/// Helper threads are for [`std::thread::spawn`]. A scoped helper ([`std::thread::scope`]) that waits on the context waits
-/// for ever if the body panics: the scope waits for the helper, the helper for the end of the run, and the run for the scope.
+/// Helper threads are for [`std::thread::spawn`]. A scoped helper ([`std::thread::scope`]) that
+/// waits on the context waits for ever if the body panics: the scope waits for the helper, the
+/// helper for the end of the run, and the run for the scope.
 ///
 /// # Examples
 ///
@@ -62,7 +64,8 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// It is unwind-safe: a body that is to survive the panic of one order catches it, and goes on to the next.
+/// It is unwind-safe: a body that is to survive the panic of one order catches it, and goes on to
+/// the next.
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
@@ -89,7 +92,8 @@ pub struct ChildContext {
     run: Arc<Run>,
 }
 
-/// A child as its runs and its thread know it. It does not lead to the body: clones of a context may outlive everything.
+/// A child as its runs and its thread know it. It does not lead to the body: clones of a context
+/// may outlive everything.
 pub(crate) struct Link {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
@@ -155,12 +159,13 @@ struct Heart {
 }
 
 impl Heart {
-    /// Returns whether this was the first. Relaxed is enough: the count tells only that there is life, and the lock orders
-    /// the texts.
+    /// Returns whether this was the first. Relaxed is enough: the count tells only that there is
+    /// life, and the lock orders the texts.
     fn beat(&self, run: u64, doing: &'static str, activity: &Activity) -> bool {
         let mark = doing.as_ptr().addr() ^ doing.len().rotate_left(usize::BITS / 2);
         if self.mark.load(Ordering::Relaxed) != mark {
-            // Both under the lock: the mark of one text beside another would keep the first from ever being seen again.
+            // Both under the lock: the mark of one text beside another would keep the first from
+            // ever being seen again.
             let mut last = activity.0.lock();
             Activity::note(&mut last, run, doing);
             self.mark.store(mark, Ordering::Relaxed);
@@ -189,7 +194,8 @@ impl ChildContext {
         Self { run: Arc::new(Run::new(link, number, attempt_count)) }
     }
 
-    /// Makes the context of the next run of this one, whose run has ended: a new one only if somebody still has this.
+    /// Makes the context of the next run of this one, whose run has ended: a new one only if
+    /// somebody still has this.
     pub(crate) fn renew(mut self, number: u64, attempt_count: u32) -> Self {
         let link = self.run.link.clone();
         match Arc::get_mut(&mut self.run) {
@@ -206,7 +212,8 @@ impl ChildContext {
         &self.run.link.id
     }
 
-    /// Returns how often the child had failed since it was last healthy when this run began: 0 for the first run.
+    /// Returns how often the child had failed since it was last healthy when this run began: 0 for
+    /// the first run.
     ///
     /// # Examples
     ///
@@ -223,14 +230,18 @@ impl ChildContext {
     ///         Err("nobody there: the next one, then".into())
     ///     }))
     ///     .start()?;
-    /// assert_eq!(chosen.iter().take(3).collect::<Vec<_>>(), ["first.example", "second.example", "first.example"]);
+    /// assert_eq!(
+    ///     chosen.iter().take(3).collect::<Vec<_>>(),
+    ///     ["first.example", "second.example", "first.example"]
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn attempt_count(&self) -> u32 {
         self.run.attempt_count
     }
 
-    /// Returns the number of this run: how often the child was started, this time and starts that found no thread included.
+    /// Returns the number of this run: how often the child was started, this time and starts that
+    /// found no thread included.
     pub fn run_number(&self) -> u64 {
         self.run.number
     }
@@ -240,7 +251,8 @@ impl ChildContext {
         self.run.signal.is_stopping()
     }
 
-    /// Returns a channel that never carries a message and is disconnected when this run is to stop, for `select!`.
+    /// Returns a channel that never carries a message and is disconnected when this run is to stop,
+    /// for `select!`.
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
@@ -302,8 +314,8 @@ impl ChildContext {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Stopped`] when the run is to stop, also if there is a message: it stays in the channel.
-    /// [`RecvError::Disconnected`] when the channel is empty and all its senders are gone.
+    /// [`RecvError::Stopped`] when the run is to stop, also if there is a message: it stays in the
+    /// channel. [`RecvError::Disconnected`] when the channel is empty and all its senders are gone.
     pub fn recv<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
         if self.is_stopping() {
             return Err(RecvError::Stopped);
@@ -318,31 +330,41 @@ impl ChildContext {
     ///
     /// # Errors
     ///
-    /// [`SendError`] gives the message back, when the run is to stop or when all receivers are gone.
+    /// [`SendError`] gives the message back, when the run is to stop or when all receivers are
+    /// gone.
     pub fn send<T>(&self, sender: &Sender<T>, message: T) -> Result<(), SendError<T>> {
         if self.is_stopping() {
             return Err(SendError::stopped(message));
         }
         select! {
-            send(sender, message) -> sent => sent.map_err(|error| SendError::disconnected(error.into_inner())),
+            send(sender, message) -> sent => {
+                sent.map_err(|error| SendError::disconnected(error.into_inner()))
+            }
             recv(self.stopped()) -> _ => Err(SendError::stopped(message)),
         }
     }
 
-    /// Sets what is to be called when this run is told to stop: the way out of a blocking system call.
+    /// Sets what is to be called when this run is told to stop: the way out of a blocking system
+    /// call.
     ///
-    /// The callbacks of a run are called once, in the order in which they were set, on a short-lived thread named `<id>:stop`,
-    /// unless the body has left by itself and taken them back before their turn; a callback that is set when the stop was already
-    /// asked for is called at once, on the caller's thread. What it returns is dropped. At the end of a run nothing is called.
+    /// The callbacks of a run are called once, in the order in which they were set, on a
+    /// short-lived thread named `<id>:stop`, unless the body has left by itself and taken them back
+    /// before their turn; a callback that is set when the stop was already asked for is called at
+    /// once, on the caller's thread. What it returns is dropped. At the end of a run nothing is
+    /// called.
     ///
-    /// Dropping the guard takes the callback back; if it is just being called on another thread, the drop waits for it. So
-    /// what the callback uses may be let go after the guard. A callback that blocks keeps its own child from ending, which
-    /// is reported as overdue, and delays no other. A panic in it is contained and reported, the first one of a run. If there is no
-    /// thread to be had for the callbacks, it is tried again every 100 ms, until the supervisor has ended.
+    /// Dropping the guard takes the callback back; if it is just being called on another thread,
+    /// the drop waits for it. So what the callback uses may be let go after the guard. A callback
+    /// that blocks keeps its own child from ending, which is reported as overdue, and delays no
+    /// other. A panic in it is contained and reported, the first one of a run. If there is no
+    /// thread to be had for the callbacks, it is tried again every 100 ms, until the supervisor has
+    /// ended.
     ///
-    /// The guard must not be dropped under a lock that the callback takes: each would wait for the other.
+    /// The guard must not be dropped under a lock that the callback takes: each would wait for the
+    /// other.
     ///
-    /// It is a way out and not a way to clean up: of a body that leaves first, it is not called. For that there is `Drop`.
+    /// It is a way out and not a way to clean up: of a body that leaves first, it is not called.
+    /// For that there is `Drop`.
     ///
     /// # Examples
     ///
@@ -350,7 +372,10 @@ impl ChildContext {
     ///
     /// ```no_run
     /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
-    /// use std::{io::Read, net::{Shutdown, TcpStream}};
+    /// use std::{
+    ///     io::Read,
+    ///     net::{Shutdown, TcpStream},
+    /// };
     ///
     /// fn body(ctx: &ChildContext) -> ChildResult {
     ///     let mut stream = TcpStream::connect("127.0.0.1:7000")?;
@@ -379,14 +404,17 @@ impl ChildContext {
         StopGuard { signal: &self.run.signal, number }
     }
 
-    /// Says that this run is doing its job: the child is trusted from now on, and its failures are forgiven.
+    /// Says that this run is doing its job: the child is trusted from now on, and its failures are
+    /// forgiven.
     ///
-    /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more cost one atomic load, so it
-    /// may stand in a loop. In a run that was told to stop it comes too late.
+    /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more
+    /// cost one atomic load, so it may stand in a loop. In a run that was told to stop it comes too
+    /// late.
     ///
-    /// A run that fails right after it has said so does not start its backoff anew. If it lasted for less time than the child
-    /// had been down before it ([`retry_in`](crate::EventKind::Stopped), and `healthy_after` at most), the failures that were
-    /// forgiven count again, and this one is added to them: so the delays grow, and
+    /// A run that fails right after it has said so does not start its backoff anew. If it lasted
+    /// for less time than the child had been down before it
+    /// ([`retry_in`](crate::EventKind::Stopped), and `healthy_after` at most), the failures that
+    /// were forgiven count again, and this one is added to them: so the delays grow, and
     /// [`max_restarts`](crate::ChildSpec::max_restarts) are used up, as if it had said nothing.
     ///
     /// # Examples
@@ -405,25 +433,30 @@ impl ChildContext {
     ///         }
     ///     }))
     ///     .start()?;
-    /// let orders = supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| {
-    ///     orders.run_number == 2 && orders.circuit == CircuitState::Closed
-    /// })?;
+    /// let orders =
+    ///     supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| {
+    ///         orders.run_number == 2 && orders.circuit == CircuitState::Closed
+    ///     })?;
     /// assert_eq!(orders.attempt_count, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn mark_healthy(&self) {
-        if !self.run.marked_healthy.load(Ordering::Relaxed) && !self.run.marked_healthy.swap(true, Ordering::Relaxed) {
+        if !self.run.marked_healthy.load(Ordering::Relaxed)
+            && !self.run.marked_healthy.swap(true, Ordering::Relaxed)
+        {
             self.tell(Message::MarkedHealthy { key: self.run.link.key, run: self.run.number });
         }
     }
 
-    /// Gives a sign of life to the child's [watchdog](crate::ChildSpec::watchdog), and says what it is about to do.
+    /// Gives a sign of life to the child's [watchdog](crate::ChildSpec::watchdog), and says what it
+    /// is about to do.
     ///
     /// The text is for the end of a sentence, "silent for 40 s while …": `"reading the port"`.
     ///
-    /// Without a watchdog it does nothing. With one it costs an atomic load and an atomic addition, some nanoseconds, and no
-    /// look at the clock; where the text is another one than before, or the machine has no 64-bit atomics, an uncontended lock
-    /// besides. So it may stand in a hot loop. Clones of the context, on helper threads, beat for the same run.
+    /// Without a watchdog it does nothing. With one it costs an atomic load and an atomic addition,
+    /// some nanoseconds, and no look at the clock; where the text is another one than before, or
+    /// the machine has no 64-bit atomics, an uncontended lock besides. So it may stand in a hot
+    /// loop. Clones of the context, on helper threads, beat for the same run.
     pub fn heartbeat(&self, doing: &'static str) {
         let Some(activity) = &self.run.link.activity else { return };
         if self.run.heart.beat(self.run.number, doing, activity) {
@@ -432,14 +465,18 @@ impl ChildContext {
     }
 
     pub(crate) fn heartbeats(&self) -> Heartbeats {
-        let doing = self.run.link.activity.as_ref().and_then(|activity| activity.of(self.run.number));
-        Heartbeats { count: self.run.heart.count.load(Ordering::Relaxed), doing: doing.unwrap_or_default() }
+        let doing =
+            self.run.link.activity.as_ref().and_then(|activity| activity.of(self.run.number));
+        Heartbeats {
+            count: self.run.heart.count.load(Ordering::Relaxed),
+            doing: doing.unwrap_or_default(),
+        }
     }
 
     /// Returns the handle of the supervisor that runs this child.
     ///
-    /// A body that needs its supervisor takes it from here instead of capturing a [`Handle`], which would keep the
-    /// supervisor's shared state alive for as long as the body.
+    /// A body that needs its supervisor takes it from here instead of capturing a [`Handle`], which
+    /// would keep the supervisor's shared state alive for as long as the body.
     ///
     /// # Examples
     ///
@@ -450,7 +487,9 @@ impl ChildContext {
     /// let dispatcher = ChildSpec::once("dispatcher", move |ctx| {
     ///     for number in 1..=3 {
     ///         let results = results.clone();
-    ///         let job = ChildSpec::once(format!("job-{number}"), move |ctx| Ok(ctx.send(&results, number * number)?));
+    ///         let job = ChildSpec::once(format!("job-{number}"), move |ctx| {
+    ///             Ok(ctx.send(&results, number * number)?)
+    ///         });
     ///         ctx.supervisor().add(job)?;
     ///     }
     ///     Ok(())
@@ -481,16 +520,24 @@ impl ChildContext {
         &self.run.signal
     }
 
-    /// Notes that stop callbacks were called. The supervisor is told of the first panic at once, for the run may never end; that
-    /// all went well it learns from the end of the run.
+    /// Notes that stop callbacks were called. The supervisor is told of the first panic at once,
+    /// for the run may never end; that all went well it learns from the end of the run.
     pub(crate) fn callback_returned(&self, panic: Option<Panic>) {
         let callbacks = &self.run.callbacks;
         match panic {
             None if callbacks.load(Ordering::Relaxed) == Callbacks::NONE => {
-                let _ = callbacks.compare_exchange(Callbacks::NONE, Callbacks::SUCCEEDED, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = callbacks.compare_exchange(
+                    Callbacks::NONE,
+                    Callbacks::SUCCEEDED,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
             }
             None => {}
-            Some(panic) if callbacks.swap(Callbacks::PANICKED, Ordering::Relaxed) != Callbacks::PANICKED => {
+            Some(panic)
+                if callbacks.swap(Callbacks::PANICKED, Ordering::Relaxed)
+                    != Callbacks::PANICKED =>
+            {
                 let (key, run, callback) = (self.run.link.key, self.run.number, Callback::OnStop);
                 self.tell(Message::CallbackPanicked { key, run, callback, panic });
             }
@@ -523,7 +570,7 @@ impl fmt::Debug for ChildContext {
 /// Keeps an [`on_stop`](ChildContext::on_stop) callback set; dropping it takes the callback back.
 ///
 /// Bind it to a name: `let _ = ctx.on_stop(…)` drops it at once.
-#[must_use = "dropping the guard takes the callback back, and `let _ =` drops it at once: write `let _guard =`"]
+#[must_use = "dropping the guard takes the callback back: bind it to a name, as `let _guard =`"]
 pub struct StopGuard<'a> {
     signal: &'a StopSignal,
     number: Option<u64>,

@@ -25,19 +25,21 @@ use crate::{
 };
 
 thread_local! {
-    /// Says that its thread is gone, when all destructors of thread-local variables have run: it is the first to be made, and
-    /// the last to be dropped.
+    /// Says that its thread is gone, when all destructors of thread-local variables have run: it is
+    /// the first to be made, and the last to be dropped.
     static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
 }
 
-/// How many threads of one child may be alive when it is given another. Those of fresh threads, and of a child that is restarted
-/// by hand after it was given up, may take their time to end, and without a bound they would be all that the machine has.
+/// How many threads of one child may be alive when it is given another. Those of fresh threads, and
+/// of a child that is restarted by hand after it was given up, may take their time to end, and
+/// without a bound they would be all that the machine has.
 const MOST_THREADS: u64 = 8;
 
 /// All threads of one supervisor.
 ///
-/// None of them is ever joined. A join has no limit, and lasts for as long as the destructors of pthread keys take, which C
-/// libraries set and which run after a thread has said that it is gone. Whoever waits for a thread waits for that word.
+/// None of them is ever joined. A join has no limit, and lasts for as long as the destructors of
+/// pthread keys take, which C libraries set and which run after a thread has said that it is gone.
+/// Whoever waits for a thread waits for that word.
 pub(crate) struct Crew {
     lineage: Lineage,
     /// The supervisor thread's.
@@ -54,7 +56,8 @@ struct Roll {
     threads: BTreeMap<ThreadNumber, Arc<Thread>>,
     /// How many threads of children are alive, for each stop timeout.
     alive: BTreeMap<Duration, usize>,
-    /// The supervisor thread waits for all of them, and hears when those have gone that may take the longest.
+    /// The supervisor thread waits for all of them, and hears when those have gone that may take
+    /// the longest.
     is_closing: bool,
     /// Nothing is spawned any more.
     sealed: bool,
@@ -99,8 +102,8 @@ impl Drop for Farewell {
     }
 }
 
-/// Calls user code of which nobody knows how long it takes, such as a logger, on a thread of its own, and waits for it no longer
-/// than this. Without a thread it is not called.
+/// Calls user code of which nobody knows how long it takes, such as a logger, on a thread of its
+/// own, and waits for it no longer than this. Without a thread it is not called.
 pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
     let (sender, done) = mpsc::channel::<()>();
     #[expect(clippy::disallowed_methods, reason = "it belongs to no supervisor")]
@@ -125,7 +128,7 @@ impl Crew {
         self.lineage.supervise(f)
     }
 
-    // ── Spawning ────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Spawning ──
 
     fn spawn(
         self: &Arc<Self>,
@@ -135,7 +138,8 @@ impl Crew {
         is_for_drops: bool,
         main: impl FnOnce(&Thread) + Send + 'static,
     ) -> io::Result<()> {
-        // Held while the thread is spawned, so that it is listed before it can be gone. No user code runs meanwhile.
+        // Held while the thread is spawned, so that it is listed before it can be gone. No user
+        // code runs meanwhile.
         let mut roll = self.roll.lock();
         if roll.sealed && !is_for_drops {
             return Err(io::Error::other("the supervisor has ended"));
@@ -161,7 +165,11 @@ impl Crew {
     }
 
     /// Spawns the supervisor's own thread.
-    pub(crate) fn spawn_supervisor(self: &Arc<Self>, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn spawn_supervisor(
+        self: &Arc<Self>,
+        name: String,
+        main: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
         let lineage = self.lineage.clone();
         self.spawn(name, None, None, false, move |_| lineage.supervise(main))
     }
@@ -176,8 +184,14 @@ impl Crew {
         }
         let (words, inbox) = bounded(1);
         let its = post.clone();
-        self.spawn(post.link.id.as_str().to_owned(), post.stack_size, Some(post), false, move |thread| work(thread, &its, inbox))
-            .map_err(|error| Failure::new(error.into()))?;
+        self.spawn(
+            post.link.id.as_str().to_owned(),
+            post.stack_size,
+            Some(post),
+            false,
+            move |thread| work(thread, &its, inbox),
+        )
+        .map_err(|error| Failure::new(error.into()))?;
         post.has_got_thread(words);
         Ok(())
     }
@@ -186,7 +200,8 @@ impl Crew {
     ///
     /// # Errors
     ///
-    /// If there is no thread for the callbacks; then [`call_back`](Crew::call_back) is to be tried again.
+    /// If there is no thread for the callbacks; then [`call_back`](Crew::call_back) is to be tried
+    /// again.
     pub(crate) fn stop(self: &Arc<Self>, post: &Arc<Post>, now: Instant) -> io::Result<()> {
         post.tell_to_stop(now);
         self.call_back(post)
@@ -194,17 +209,25 @@ impl Crew {
 
     /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
     pub(crate) fn call_back(self: &Arc<Self>, post: &Arc<Post>) -> io::Result<()> {
-        let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else { return Ok(()) };
-        self.spawn(format!("{}:stop", post.link.id.as_str()), None, Some(post), false, move |thread| {
-            thread.enter(Phase::Running);
-            if let Ok(panic) = context.signal().call_all() {
-                context.callback_returned(panic);
-            }
-        })
+        let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else {
+            return Ok(());
+        };
+        self.spawn(
+            format!("{}:stop", post.link.id.as_str()),
+            None,
+            Some(post),
+            false,
+            move |thread| {
+                thread.enter(Phase::Running);
+                if let Ok(panic) = context.signal().call_all() {
+                    context.callback_returned(panic);
+                }
+            },
+        )
     }
 
-    /// Ends the thread that waits for a word. What the child has left is dropped there, and the body too unless it is kept; on a
-    /// thread of their own where there is none.
+    /// Ends the thread that waits for a word. What the child has left is dropped there, and the
+    /// body too unless it is kept; on a thread of their own where there is none.
     ///
     /// # Errors
     ///
@@ -214,19 +237,26 @@ impl Crew {
             return Ok(());
         }
         let its = post.clone();
-        self.spawn(format!("{}:drop", post.link.id.as_str()), None, Some(post), true, move |thread| {
-            drop_all(thread, &its, false);
-        })
+        self.spawn(
+            format!("{}:drop", post.link.id.as_str()),
+            None,
+            Some(post),
+            true,
+            move |thread| {
+                drop_all(thread, &its, false);
+            },
+        )
     }
 
-    // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Ending ──
 
-    /// Takes everything out of the hands of a supervisor thread that does not come back: every run is told to stop, every
-    /// thread to leave, and no run is let go any more.
+    /// Takes everything out of the hands of a supervisor thread that does not come back: every run
+    /// is told to stop, every thread to leave, and no run is let go any more.
     pub(crate) fn seize(self: &Arc<Self>, now: Instant) {
         for post in self.posts() {
             post.seal();
-            // Without a thread for them, callbacks are not called and bodies not dropped: whoever seizes does not retry.
+            // Without a thread for them, callbacks are not called and bodies not dropped: whoever
+            // seizes does not retry.
             let _ = self.stop(&post, now);
             let _ = self.retire(&post, false);
         }
@@ -234,8 +264,13 @@ impl Crew {
 
     /// The children that have a thread, the last first.
     fn posts(&self) -> Vec<Arc<Post>> {
-        let mut posts: Vec<_> =
-            self.roll.lock().threads.values().filter_map(|thread| thread.child.as_ref()?.post.upgrade()).collect();
+        let mut posts: Vec<_> = self
+            .roll
+            .lock()
+            .threads
+            .values()
+            .filter_map(|thread| thread.child.as_ref()?.post.upgrade())
+            .collect();
         posts.sort_by_key(|post| std::cmp::Reverse(post.link.key));
         posts.dedup_by_key(|post| post.link.key);
         posts
@@ -263,7 +298,8 @@ impl Crew {
         self.roll.lock().longest_stop_timeout()
     }
 
-    /// The children of which a thread is alive, in list order. All were told to stop `since`, if not before.
+    /// The children of which a thread is alive, in list order. All were told to stop `since`, if
+    /// not before.
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         // Dropped after the lock: one may be the last, and hold a user's value.
         let mut kept = Vec::new();
@@ -279,8 +315,12 @@ impl Crew {
             let told_at = post.as_ref().and_then(|post| post.told_at());
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
-                run: post.as_ref().map_or_else(|| served.last_run.load(Ordering::Relaxed), |post| post.last_run()),
-                stopping_for: now.saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
+                run: post.as_ref().map_or_else(
+                    || served.last_run.load(Ordering::Relaxed),
+                    |post| post.last_run(),
+                ),
+                stopping_for: now
+                    .saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
                 phase,
             });
             child.phase = child.phase.min(phase);
@@ -290,8 +330,9 @@ impl Crew {
         children.into_values().collect()
     }
 
-    /// Tells all threads to leave, and spawns no more. Those that are alive stay on the roll until they are gone: whoever looks
-    /// later, such as a supervisor thread that was stuck, names them too.
+    /// Tells all threads to leave, and spawns no more. Those that are alive stay on the roll until
+    /// they are gone: whoever looks later, such as a supervisor thread that was stuck, names them
+    /// too.
     pub(crate) fn dismiss(&self) {
         self.roll.lock().sealed = true;
         // A run that ends only now finds nobody to tell its thread what to do next.
@@ -346,7 +387,10 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     /// A child as the supervisor thread has it, without that thread: the test plays its part.
-    fn post(body: impl FnMut(&ChildContext) + Send + 'static, fresh_thread: bool) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
+    fn post(
+        body: impl FnMut(&ChildContext) + Send + 'static,
+        fresh_thread: bool,
+    ) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
         let shared = Shared::new("test".into(), None, defaults, Clock::System, sender);
@@ -377,7 +421,8 @@ mod tests {
     #[test]
     fn thread_that_leaves_late_does_not_take_the_body_of_the_next_run() {
         let (_crew, post, _inbox) = post(|_| (), false);
-        // Restarted by hand after it had been given up: a new thread is about to hear the word to go, and then it is shut down.
+        // Restarted by hand after it had been given up: a new thread is about to hear the word to
+        // go, and then it is shut down.
         let (words, _unheard) = bounded(1);
         post.has_got_thread(words);
         assert!(post.go(2, 0));
@@ -393,10 +438,14 @@ mod tests {
         let (crew, post, inbox) = post(move |_| drop(token.clone()), false);
         crew.provide(&post).unwrap();
         assert!(post.go(1, 0));
-        // The end that the supervisor thread is too late to see: it has not said that this was the last run.
+        // The end that the supervisor thread is too late to see: it has not said that this was the
+        // last run.
         assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
         crew.dismiss();
-        assert!(dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()), "the body is dropped");
+        assert!(
+            dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()),
+            "the body is dropped"
+        );
         crew.wait_for_children();
         assert!(!post.go(2, 0), "nothing runs any more");
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Longer than any program runs: what lies further away than this is never reached, and is not handed to a timer.
+/// Longer than any program runs: what lies further away than this is never reached, and is not
+/// handed to a timer.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The instant `delay` after `start`, or `None` where that is never.
@@ -36,11 +37,17 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any instant does as the origin of virtual time")]
     fn absurd_delays_are_never_reached() {
         let now = Instant::now();
-        for delay in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(i64::MAX as u64)] {
+        for delay in
+            [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(i64::MAX as u64)]
+        {
             assert_eq!(after(now, delay), None);
         }
         let year = Duration::from_secs(365 * 24 * 60 * 60);
-        assert!(!is_never(100 * year) && is_never(100 * year + Duration::from_nanos(1)) && is_never(Duration::MAX));
+        assert!(
+            !is_never(100 * year)
+                && is_never(100 * year + Duration::from_nanos(1))
+                && is_never(Duration::MAX)
+        );
         assert!(!is_reached(None, now));
         assert!(is_reached(after(now, Duration::ZERO), now));
         assert!(!is_reached(after(now, Duration::from_nanos(1)), now));

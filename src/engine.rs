@@ -21,7 +21,9 @@ use crate::{
     inbox::{Message, RunEnd},
     key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
-    roster::{Action, Answer, Heartbeats, NotProvided, Outside, Progress, Report, Roster, StartDenied},
+    roster::{
+        Action, Answer, Heartbeats, NotProvided, Outside, Progress, Report, Roster, StartDenied,
+    },
     shared::{Row, Shared},
     telemetry::{TARGET, TelemetrySink},
     unwind,
@@ -57,7 +59,8 @@ pub(crate) trait Workers {
     fn go(&mut self, post: &Self::Post, run: u64, attempt_count: u32) -> bool;
     /// Tells the present run to stop.
     fn stop(&mut self, post: &Self::Post);
-    /// No further run will be: the body may be dropped as the present one ends, and in a shutdown whoever ran it leaves then.
+    /// No further run will be: the body may be dropped as the present one ends, and in a shutdown
+    /// whoever ran it leaves then.
     fn make_last_run(&mut self, post: &Self::Post, is_closing: bool);
     /// The run's end has been seen.
     fn run_is_over(&mut self, post: &Self::Post);
@@ -93,7 +96,8 @@ pub(crate) struct Closing {
 impl<W: Workers> Engine<W> {
     /// Lists the children. They are looked at in the first round.
     pub(crate) fn new(parts: Parts, workers: W) -> Self {
-        let Parts { shared, inbox, poll_interval: _, flag, backoff, fallback, sinks, children } = parts;
+        let Parts { shared, inbox, poll_interval: _, flag, backoff, fallback, sinks, children } =
+            parts;
         let mut engine = Self {
             inbox,
             roster: Roster::new(),
@@ -192,9 +196,15 @@ impl<W: Workers> Engine<W> {
         match message {
             Message::Exit(end) => self.run_ended(end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
-            Message::Trip { key, run, failures, last } => self.roster.tripped(key, run, failures, last, now),
-            Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.desk),
-            Message::CallbackPanicked { key, run, callback, panic } => self.note_panic(key, run, callback, panic),
+            Message::Trip { key, run, failures, last } => {
+                self.roster.tripped(key, run, failures, last, now)
+            }
+            Message::FirstHeartbeat { key, run } => {
+                self.roster.gave_heartbeat(key, run, now, &mut self.desk)
+            }
+            Message::CallbackPanicked { key, run, callback, panic } => {
+                self.note_panic(key, run, callback, panic)
+            }
             Message::ThreadGone => {}
             Message::CheckNow => {
                 self.desk.shared.check_is_taken_up();
@@ -203,13 +213,18 @@ impl<W: Workers> Engine<W> {
             Message::Add { key, spec } => {
                 match self.desk.shared.row_of(key) {
                     Some(row) => self.list(row, *spec, now),
-                    None => debug_assert!(false, "a listed child keeps its row until the engine forgets it"),
+                    None => debug_assert!(
+                        false,
+                        "a listed child keeps its row until the engine forgets it"
+                    ),
                 }
                 self.roster.order(key, Order::Add, now);
             }
             Message::Order { key } => {
                 // Those of a child that is gone are gone with it.
-                if let Some(order) = self.desk.stations.get(&key).and_then(|station| station.row.take_order()) {
+                if let Some(order) =
+                    self.desk.stations.get(&key).and_then(|station| station.row.take_order())
+                {
                     self.roster.order(key, order, now);
                 }
             }
@@ -223,14 +238,15 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    /// A callback panicked on another thread. Of a child that has left the list nothing is told any more, but no panic is passed
-    /// over in silence.
+    /// A callback panicked on another thread. Of a child that has left the list nothing is told any
+    /// more, but no panic is passed over in silence.
     fn note_panic(&mut self, key: Key, run: u64, callback: Callback, panic: Panic) {
         if self.desk.stations.contains_key(&key) {
             let now = self.now();
             self.roster.note_call_of(key, run, callback, Some(panic), now);
         } else {
-            let log = || log::error!(target: TARGET, "the `{callback}` callback for a child that is gone panicked: {panic}");
+            let whose = format!("the `{callback}` callback for a child that is gone");
+            let log = || log::error!(target: TARGET, "{whose} panicked: {panic}");
             let _ = self.desk.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
         }
     }
@@ -280,8 +296,12 @@ impl<W: Workers> Engine<W> {
             Action::Report { key, report } => self.desk.record(key, report),
             Action::Go { key, run, attempt_count } => {
                 self.has_let_go = true;
-                if stations.get(&key).is_some_and(|station| !workers.go(&station.post, run, attempt_count)) {
-                    // Somebody who found this thread stuck has taken over and ended the threads; the body never ran.
+                if stations
+                    .get(&key)
+                    .is_some_and(|station| !workers.go(&station.post, run, attempt_count))
+                {
+                    // Somebody who found this thread stuck has taken over and ended the threads;
+                    // the body never ran.
                     let _ = shared.tell(Message::Exit(RunEnd::of_no_run(key, run, shared.now())));
                 }
             }
@@ -293,7 +313,9 @@ impl<W: Workers> Engine<W> {
             Action::LastRun { key } => {
                 if let Some(station) = stations.get_mut(&key) {
                     // It is not asked any more.
-                    if let Some(backoff) = station.backoff.take_if(|backoff| backoff.holds_closure()) {
+                    if let Some(backoff) =
+                        station.backoff.take_if(|backoff| backoff.holds_closure())
+                    {
                         workers.entrust(&station.post, Remain::Backoff(backoff));
                     }
                     workers.make_last_run(&station.post, self.roster.is_closing());
@@ -301,7 +323,9 @@ impl<W: Workers> Engine<W> {
             }
             Action::Retire { key, keep_body } => {
                 if let Some(station) = stations.get_mut(&key) {
-                    if let Some(backoff) = station.backoff.take_if(|backoff| !keep_body && backoff.holds_closure()) {
+                    if let Some(backoff) =
+                        station.backoff.take_if(|backoff| !keep_body && backoff.holds_closure())
+                    {
                         workers.entrust(&station.post, Remain::Backoff(backoff));
                     }
                     workers.retire(&station.post, keep_body);
@@ -323,7 +347,9 @@ impl<W: Workers> Engine<W> {
                 }
             }
             Action::GiveUp { id, cause, exit } => {
-                if !self.roster.is_closing() && shared.give_up(ShutdownCause::GaveUp { id, cause, exit }) {
+                if !self.roster.is_closing()
+                    && shared.give_up(ShutdownCause::GaveUp { id, cause, exit })
+                {
                     shared.request_shutdown(Duration::MAX);
                 }
             }
@@ -339,7 +365,8 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    /// Takes what is in the inbox by now, though not what is sent meanwhile. Returns whether a run's end was among it.
+    /// Takes what is in the inbox by now, though not what is sent meanwhile. Returns whether a
+    /// run's end was among it.
     fn clear_inbox(&mut self) -> bool {
         let mut has_run_ended = false;
         for _ in 0..self.inbox.len() {
@@ -349,7 +376,9 @@ impl<W: Workers> Engine<W> {
                     has_run_ended = true;
                     self.run_ended(end);
                 }
-                Message::CallbackPanicked { key, run, callback, panic } => self.note_panic(key, run, callback, panic),
+                Message::CallbackPanicked { key, run, callback, panic } => {
+                    self.note_panic(key, run, callback, panic)
+                }
                 Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
                 Message::MarkedHealthy { .. }
                 | Message::Trip { .. }
@@ -367,8 +396,9 @@ impl<W: Workers> Engine<W> {
     /// Lets go of everything, and says who did not stop.
     pub(crate) fn finish(mut self) -> ShutdownReport {
         self.desk.shared.close_directory();
-        // Each run is told of or named: whoever is not named has gone before, and left an exit in the inbox; and after an exit
-        // that comes at the last moment it is looked anew who is still there.
+        // Each run is told of or named: whoever is not named has gone before, and left an exit in
+        // the inbox; and after an exit that comes at the last moment it is looked anew who is still
+        // there.
         let since = self.closing.map_or_else(|| self.now(), |closing| closing.since);
         let unstopped = loop {
             let unstopped = self.desk.workers.unstopped(self.now(), since);
@@ -384,7 +414,8 @@ impl<W: Workers> Engine<W> {
             }
         }
         workers.dismiss();
-        // User closures end here at the latest. The rows stay in the directory, for those who ask what was known last.
+        // User closures end here at the latest. The rows stay in the directory, for those who ask
+        // what was known last.
         shared.doing.call(Callback::Drop, None, || {
             for station in stations.into_values() {
                 let _ = unwind::discard(station);
@@ -393,7 +424,8 @@ impl<W: Workers> Engine<W> {
             let _ = unwind::discard(inbox);
             let _ = unwind::discard(flag);
             let _ = unwind::discard(backoff);
-            // One by one, if nobody else has them: a panic in the drop of one is not to take the others along.
+            // One by one, if nobody else has them: a panic in the drop of one is not to take the
+            // others along.
             match Arc::try_unwrap(sinks) {
                 Ok(sinks) => sinks.into_iter().for_each(|sink| drop(unwind::discard(sink))),
                 Err(shared) => drop(unwind::discard(shared)),
@@ -434,7 +466,10 @@ impl<W: Workers> Desk<W> {
         let event = Event { seq: self.events, id, run, attempt_count, at: self.shared.now(), kind };
         self.events += 1;
         for (sink, faults) in self.sinks.iter().zip(&mut self.faults) {
-            let result = self.shared.doing.call(Callback::Sink, key, || unwind::catch(|| sink.record(&event)));
+            let result = self
+                .shared
+                .doing
+                .call(Callback::Sink, key, || unwind::catch(|| sink.record(&event)));
             match result {
                 Ok(()) => {
                     if !faults.is_empty() {
@@ -445,7 +480,10 @@ impl<W: Workers> Desk<W> {
                     if faults.insert(key) {
                         // The log may be what panicked, and it may block.
                         let log = || {
-                            log::error!(target: TARGET, "a telemetry sink panicked at `{}` of child `{}`: {panic}", event.name(), event.id);
+                            let (name, id) = (event.name(), &event.id);
+                            let text =
+                                format!("a telemetry sink panicked at `{name}` of child `{id}`");
+                            log::error!(target: TARGET, "{text}: {panic}");
                         };
                         let _ = self.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
                     }
@@ -477,7 +515,11 @@ impl<W: Workers> Outside for Desk<W> {
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration> {
         let own = self.stations.get_mut(&key).and_then(|station| station.backoff.as_deref_mut());
         let backoff = own.unwrap_or(&mut self.backoff);
-        match self.shared.doing.call(Callback::Backoff, key, || unwind::catch(|| backoff.delay(attempt))) {
+        match self
+            .shared
+            .doing
+            .call(Callback::Backoff, key, || unwind::catch(|| backoff.delay(attempt)))
+        {
             Ok(value) => Answer { value, panic: None },
             Err(panic) => Answer { value: self.fallback.delay(attempt), panic: Some(panic) },
         }
@@ -485,7 +527,9 @@ impl<W: Workers> Outside for Desk<W> {
 
     fn heartbeats(&mut self, key: Key) -> Heartbeats {
         let station = self.stations.get(&key);
-        station.map_or(Heartbeats { count: 0, doing: "" }, |station| self.workers.heartbeats(&station.post))
+        station.map_or(Heartbeats { count: 0, doing: "" }, |station| {
+            self.workers.heartbeats(&station.post)
+        })
     }
 
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied> {
@@ -496,11 +540,15 @@ impl<W: Workers> Outside for Desk<W> {
     }
 
     fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided> {
-        let Some(station) = self.stations.get(&key) else { return Err(NotProvided::Denied(StartDenied)) };
+        let Some(station) = self.stations.get(&key) else {
+            return Err(NotProvided::Denied(StartDenied));
+        };
         self.shared.check_start(&station.row).map_err(NotProvided::Denied)?;
         self.workers.provide(&station.post).map_err(|failure| {
             // What failed may have been forbidden meanwhile, and then is no failed start.
-            self.shared.check_start(&station.row).map_or_else(NotProvided::Denied, |()| NotProvided::Failed(failure))
+            self.shared
+                .check_start(&station.row)
+                .map_or_else(NotProvided::Denied, |()| NotProvided::Failed(failure))
         })
     }
 }

@@ -48,7 +48,8 @@ impl Error for RecvError {}
 ///
 /// It is an [`Error`] for every message that is `Send`, so that `?` works in bodies.
 pub struct SendError<T> {
-    /// A mutex makes the error `Sync` for every message that is `Send`, which a body's error type asks for.
+    /// A mutex makes the error `Sync` for every message that is `Send`, which a body's error type
+    /// asks for.
     message: Mutex<T>,
     stopped: bool,
 }
@@ -88,7 +89,8 @@ impl<T> SendError<T> {
         self.message.into_inner()
     }
 
-    /// Returns whether it was for a stop that the message was not sent, and not for want of receivers.
+    /// Returns whether it was for a stop that the message was not sent, and not for want of
+    /// receivers.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -118,7 +120,8 @@ pub enum Invalid {
     NulInId(ChildId),
     /// Two children have this id, or one is listed that has it.
     DuplicateId(ChildId),
-    /// [`run`](crate::SupervisorBuilder::run) was called with the context of this child on another thread than the child's.
+    /// [`run`](crate::SupervisorBuilder::run) was called with the context of this child on another
+    /// thread than the child's.
     ForeignThread(ChildId),
     /// The supervisor's name holds a NUL, which no thread name can.
     NulInName,
@@ -136,10 +139,14 @@ impl fmt::Display for Invalid {
             Self::EmptyId => f.write_str("the id of a child is empty"),
             Self::NulInId(id) => write!(f, "the id {id:?} holds a NUL"),
             Self::DuplicateId(id) => write!(f, "the id {id:?} is taken"),
-            Self::ForeignThread(id) => write!(f, "a nested supervisor has to run on the own thread of its child {id:?}"),
+            Self::ForeignThread(id) => {
+                write!(f, "a nested supervisor has to run on the own thread of its child {id:?}")
+            }
             Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
             Self::ZeroWatchdog(id) => write!(f, "the `watchdog` of the child {id:?} is zero"),
-            Self::ZeroFailureThreshold(id) => write!(f, "the `failure_threshold` of the child {id:?} is zero"),
+            Self::ZeroFailureThreshold(id) => {
+                write!(f, "the `failure_threshold` of the child {id:?} is zero")
+            }
             Self::ZeroPollInterval => f.write_str("`poll_interval` is zero"),
         }
     }
@@ -178,7 +185,8 @@ pub struct AddError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddErrorReason {
-    /// Its id or one of its settings cannot be used. An id stays taken until the last run of a removed child has ended.
+    /// Its id or one of its settings cannot be used. An id stays taken until the last run of a
+    /// removed child has ended.
     Invalid(Invalid),
     /// The supervisor shuts down or has ended.
     Ended,
@@ -211,12 +219,15 @@ impl fmt::Display for AddError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             AddErrorReason::Invalid(invalid) => write!(f, "cannot add the child: {invalid}"),
-            AddErrorReason::Ended => f.write_str("cannot add the child: the supervisor shuts down or has ended"),
+            AddErrorReason::Ended => {
+                f.write_str("cannot add the child: the supervisor shuts down or has ended")
+            }
         }
     }
 }
 
-/// Its text says the reason, which is therefore no source: whoever prints all sources would print it twice.
+/// Its text says the reason, which is therefore no source: whoever prints all sources would print
+/// it twice.
 impl Error for AddError {}
 
 /// A nested supervisor ended because it gave up a [significant](ChildSpec::significant) child: what
@@ -246,8 +257,8 @@ impl Error for ChildGaveUp {}
 pub enum WaitError {
     /// There is no child of this id.
     UnknownId(ChildId),
-    /// The time is over; the child was like this last. `None` where there is none to be seen: the wait was for the whole
-    /// supervisor, or for a child that is not listed yet.
+    /// The time is over; the child was like this last. `None` where there is none to be seen: the
+    /// wait was for the whole supervisor, or for a child that is not listed yet.
     TimedOut(Option<Box<ChildInfo>>),
     /// The child is gone from the list; it was like this last.
     Gone(Box<ChildInfo>),
@@ -265,7 +276,9 @@ impl fmt::Display for WaitError {
             Self::TimedOut(None) => f.write_str("timed out"),
             Self::Gone(child) => write!(f, "the child is gone: {child}"),
             Self::Ended(child) => write!(f, "the supervisor has ended: {child}"),
-            Self::OnSupervisorThread => f.write_str("a callback on the supervisor's thread cannot wait for the supervisor"),
+            Self::OnSupervisorThread => {
+                f.write_str("a callback on the supervisor's thread cannot wait for the supervisor")
+            }
         }
     }
 }

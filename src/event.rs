@@ -11,11 +11,13 @@ use crate::{
     id::ChildId,
 };
 
-/// One thing that happened to a child, as it is given to every [`TelemetrySink`](crate::TelemetrySink).
+/// One thing that happened to a child, as it is given to every
+/// [`TelemetrySink`](crate::TelemetrySink).
 ///
-/// All events of one supervisor are totally ordered by [`seq`](Event::seq) and recorded in that order. `Started` is recorded
-/// before the first instruction of the body, `Stopped` after its last; whoever is told of an event and asks a
-/// [`Handle`](crate::Handle) sees at least what the event says.
+/// All events of one supervisor are totally ordered by [`seq`](Event::seq) and recorded in that
+/// order. `Started` is recorded before the first instruction of the body, `Stopped` after its last;
+/// whoever is told of an event and asks a [`Handle`](crate::Handle) sees at least what the event
+/// says.
 ///
 /// Its `Display` is one sentence, the one that [`LogSink`](crate::LogSink) logs.
 ///
@@ -27,8 +29,12 @@ use crate::{
 ///
 /// let supervisor = Supervisor::builder()
 ///     .on_event(|event| match &event.kind {
-///         EventKind::Stopped { exit, retry_in: Some(delay), .. } => eprintln!("{}: {exit}; down for {delay:?}", event.id),
-///         EventKind::Overdue { .. } | EventKind::Hung { .. } | EventKind::GaveUp => eprintln!("look at this: {event}"),
+///         EventKind::Stopped { exit, retry_in: Some(delay), .. } => {
+///             eprintln!("{}: {exit}; down for {delay:?}", event.id)
+///         }
+///         EventKind::Overdue { .. } | EventKind::Hung { .. } | EventKind::GaveUp => {
+///             eprintln!("look at this: {event}")
+///         }
 ///         _ => {}
 ///     })
 ///     .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
@@ -42,15 +48,18 @@ pub struct Event {
     pub seq: u64,
     /// The child.
     pub id: ChildId,
-    /// The run that this is about: the number of its start, counted from 1 for each child. A start for which no thread could be had
-    /// counts, too. 0 if the child has not been started yet. A child that is removed and added again begins anew.
+    /// The run that this is about: the number of its start, counted from 1 for each child. A start
+    /// for which no thread could be had counts, too. 0 if the child has not been started yet. A
+    /// child that is removed and added again begins anew.
     pub run: u64,
-    /// The failures since the child was last healthy. A `Stopped` that is a failure, as its `failed` says, does not count itself
-    /// yet: a metric of failures adds one to it, or takes the count of what follows, the next `Started` or `GaveUp`, which does.
-    /// `Healthy`, and an order that forgives failures, say 0. In the `Stopped` of a run that said too soon that it was healthy it is
-    /// the count from before it said so.
+    /// The failures since the child was last healthy. A `Stopped` that is a failure, as its
+    /// `failed` says, does not count itself yet: a metric of failures adds one to it, or takes the
+    /// count of what follows, the next `Started` or `GaveUp`, which does. `Healthy`, and an order
+    /// that forgives failures, say 0. In the `Stopped` of a run that said too soon that it was
+    /// healthy it is the count from before it said so.
     pub attempt_count: u32,
-    /// When the sinks were told, on the monotonic clock: later than what happened if another callback was slow.
+    /// When the sinks were told, on the monotonic clock: later than what happened if another
+    /// callback was slow.
     pub at: Instant,
     /// What happened.
     pub kind: EventKind,
@@ -91,22 +100,25 @@ impl Event {
 pub enum EventKind {
     /// A run begins.
     Started,
-    /// A run has ended. Exactly one follows each `Started`, unless the run outlives the supervisor, which the
-    /// [`ShutdownReport`](crate::ShutdownReport) tells. A child for which no thread could be had reports it without a
-    /// `Started`.
+    /// A run has ended. Exactly one follows each `Started`, unless the run outlives the supervisor,
+    /// which the [`ShutdownReport`](crate::ShutdownReport) tells. A child for which no thread could
+    /// be had reports it without a `Started`.
     #[non_exhaustive]
     Stopped {
         /// Why it ended.
         cause: StopCause,
         /// How the body ended.
         exit: Exit,
-        /// How long it ran, from when the sinks had been told of `Started` until the body had ended.
+        /// How long it ran, from when the sinks had been told of `Started` until the body had
+        /// ended.
         uptime: Duration,
-        /// Whether it counts as a failure: then the child is tried again after its backoff, or given up. An end that was asked for
-        /// is none, nor is any end of a [`once`](crate::ChildSpec::once) child.
+        /// Whether it counts as a failure: then the child is tried again after its backoff, or
+        /// given up. An end that was asked for is none, nor is any end of a
+        /// [`once`](crate::ChildSpec::once) child.
         failed: bool,
-        /// After a failure, the backoff: how long after its end it is tried again. `None` if this was no failure, or there
-        /// is no next time. The very long delay that a backoff may give means "not before it is reset by hand".
+        /// After a failure, the backoff: how long after its end it is tried again. `None` if this
+        /// was no failure, or there is no next time. The very long delay that a backoff may give
+        /// means "not before it is reset by hand".
         retry_in: Option<Duration>,
     },
     /// The child has been up for `healthy_after`, or said so itself: its failures are forgiven.
@@ -117,7 +129,8 @@ pub enum EventKind {
         /// How long ago it was asked.
         stopping_for: Duration,
     },
-    /// Callers have [reported](crate::Breaker) so many failures that the child's breaker has tripped: it is told to stop.
+    /// Callers have [reported](crate::Breaker) so many failures that the child's breaker has
+    /// tripped: it is told to stop.
     #[non_exhaustive]
     Tripped {
         /// How many there were in a row.
@@ -125,26 +138,31 @@ pub enum EventKind {
         /// What was said of the last.
         last: Arc<str>,
     },
-    /// The child has a [watchdog](crate::ChildSpec::watchdog) and has been silent for too long: it is told to stop.
+    /// The child has a [watchdog](crate::ChildSpec::watchdog) and has been silent for too long: it
+    /// is told to stop.
     #[non_exhaustive]
     Hung {
-        /// What it said that it was doing, with its last [heartbeat](crate::ChildContext::heartbeat).
+        /// What it said that it was doing, with its last
+        /// [heartbeat](crate::ChildContext::heartbeat).
         doing: &'static str,
         /// For how long the supervisor has seen it silent, its own lateness left out.
         silent_for: Duration,
     },
-    /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down until reset by hand.
+    /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down
+    /// until reset by hand.
     GaveUp,
-    /// An order that was given through a [`Handle`](crate::Handle) was carried out. It is told once for each, also where it changed
-    /// nothing: this is the audit trail. [`run`](Event::run) is the child's present or last one. The children of the builder have
-    /// no `Add`. An order that repeats one which is still pending is one with it. Not told is an order to a child that is gone by
-    /// then, and what the end of the supervisor overtakes.
+    /// An order that was given through a [`Handle`](crate::Handle) was carried out. It is told once
+    /// for each, also where it changed nothing: this is the audit trail. [`run`](Event::run) is the
+    /// child's present or last one. The children of the builder have no `Add`. An order that
+    /// repeats one which is still pending is one with it. Not told is an order to a child that is
+    /// gone by then, and what the end of the supervisor overtakes.
     #[non_exhaustive]
     Ordered {
         /// What was ordered.
         order: Order,
     },
-    /// User code panicked outside of a body. Told once per callback and child, until that callback succeeds again.
+    /// User code panicked outside of a body. Told once per callback and child, until that callback
+    /// succeeds again.
     #[non_exhaustive]
     CallbackPanicked {
         /// Whose code it was.
@@ -154,7 +172,8 @@ pub enum EventKind {
     },
 }
 
-/// What an operator asks of one child, by the method of [`Handle`](crate::Handle) that has this name.
+/// What an operator asks of one child, by the method of [`Handle`](crate::Handle) that has this
+/// name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
@@ -198,8 +217,8 @@ impl fmt::Display for Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopCause {
-    /// Nobody asked: the body returned or panicked by itself. A failure, except `Ok` from a transient child and any end of a
-    /// [`once`](crate::ChildSpec::once) child.
+    /// Nobody asked: the body returned or panicked by itself. A failure, except `Ok` from a
+    /// transient child and any end of a [`once`](crate::ChildSpec::once) child.
     Exited,
     /// Its flag was off.
     Disabled,
@@ -209,16 +228,17 @@ pub enum StopCause {
     Restarted,
     /// It was removed, with [`Handle::remove`](crate::Handle::remove).
     Removed,
-    /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure however it ended, unless it was
-    /// restarted by hand or removed meanwhile, its supervisor shuts down, or it has but one run.
+    /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure however
+    /// it ended, unless it was restarted by hand or removed meanwhile, its supervisor shuts down,
+    /// or it has but one run.
     Tripped,
-    /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A failure however it ended, as
-    /// after `Tripped`.
+    /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A
+    /// failure however it ended, as after `Tripped`.
     Hung,
     /// The supervisor shuts down.
     Shutdown,
-    /// It never ran: no thread could be had for it. A failure, after which it stays down for at least 100 ms whatever its
-    /// backoff says.
+    /// It never ran: no thread could be had for it. A failure, after which it stays down for at
+    /// least 100 ms whatever its backoff says.
     NotSpawned,
 }
 
@@ -239,7 +259,8 @@ impl StopCause {
     }
 }
 
-/// Shows the stable word that the `cause` key of a log line carries: `exited`, `disabled`, and so on.
+/// Shows the stable word that the `cause` key of a log line carries: `exited`, `disabled`, and so
+/// on.
 impl fmt::Display for StopCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -266,8 +287,8 @@ pub struct LastStop {
     pub exit: Exit,
     /// How long it had run.
     pub uptime: Duration,
-    /// Whether it counted as a failure: then the child was to be tried again, or given up. An end that was asked for is none, nor is
-    /// any end of a [`once`](crate::ChildSpec::once) child.
+    /// Whether it counted as a failure: then the child was to be tried again, or given up. An end
+    /// that was asked for is none, nor is any end of a [`once`](crate::ChildSpec::once) child.
     pub failed: bool,
 }
 
@@ -290,10 +311,12 @@ pub enum Callback {
     OnStop,
     /// The `Display` or the `source` of the error that a body returned, or of one of its sources.
     Display,
-    /// The `Drop` of a body, a backoff closure, an error, a panic's payload or a stop callback. An error that is
-    /// no longer the last one is dropped as the next run ends. What panics after its child has left the list is logged and not reported.
+    /// The `Drop` of a body, a backoff closure, an error, a panic's payload or a stop callback. An
+    /// error that is no longer the last one is dropped as the next run ends. What panics after its
+    /// child has left the list is logged and not reported.
     Drop,
-    /// A telemetry sink. Its panics are logged and not reported: there is nobody left to report them to.
+    /// A telemetry sink. Its panics are logged and not reported: there is nobody left to report
+    /// them to.
     Sink,
 }
 
@@ -314,9 +337,15 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, run, attempt_count, kind, .. } = self;
         match kind {
-            EventKind::Started if *attempt_count == 0 => write!(f, "child `{id}` started (run {run})"),
+            EventKind::Started if *attempt_count == 0 => {
+                write!(f, "child `{id}` started (run {run})")
+            }
             EventKind::Started => {
-                write!(f, "child `{id}` started again (run {run}, after {})", Failures(*attempt_count))
+                write!(
+                    f,
+                    "child `{id}` started again (run {run}, after {})",
+                    Failures(*attempt_count)
+                )
             }
             EventKind::Stopped { cause, exit, uptime, failed, retry_in } => {
                 match cause {
@@ -326,11 +355,21 @@ impl fmt::Display for Event {
                     }
                     StopCause::Exited => write!(f, "child `{id}` {}", Ran(exit, *uptime))?,
                     StopCause::NotSpawned => {
-                        write!(f, "child `{id}` got no thread: {}", OneLine(exit.message().unwrap_or_default()))?;
+                        write!(
+                            f,
+                            "child `{id}` got no thread: {}",
+                            OneLine(exit.message().unwrap_or_default())
+                        )?;
                     }
-                    asked => write!(f, "child `{id}` stopped after {}: {}", Span(*uptime), asked.reason())?,
+                    asked => write!(
+                        f,
+                        "child `{id}` stopped after {}: {}",
+                        Span(*uptime),
+                        asked.reason()
+                    )?,
                 }
-                // A run that was asked to stop may leave with any error; only its panic is worth a word.
+                // A run that was asked to stop may leave with any error; only its panic is worth a
+                // word.
                 if exit.is_panicked() && *cause != StopCause::Exited {
                     write!(f, " (it {exit})")?;
                 }
@@ -341,13 +380,25 @@ impl fmt::Display for Event {
             }
             EventKind::Tripped { failures, last } => {
                 let failures = Failures(*failures);
-                write!(f, "child `{id}` is told to stop: its callers reported {failures}, the last: {}", OneLine(last))
+                write!(
+                    f,
+                    "child `{id}` is told to stop: its callers reported {failures}, the last: {}",
+                    OneLine(last)
+                )
             }
             EventKind::Hung { doing, silent_for } => {
-                write!(f, "child `{id}` hangs: silent for {} while {doing}; it is told to stop", Span(*silent_for))
+                write!(
+                    f,
+                    "child `{id}` hangs: silent for {} while {doing}; it is told to stop",
+                    Span(*silent_for)
+                )
             }
             EventKind::GaveUp => {
-                write!(f, "child `{id}` is given up after {}, and stays down unless it is reset", Failures(*attempt_count))
+                write!(
+                    f,
+                    "child `{id}` is given up after {}, and stays down unless it is reset",
+                    Failures(*attempt_count)
+                )
             }
             EventKind::Healthy => write!(f, "child `{id}` is healthy"),
             EventKind::Ordered { order } => {
@@ -362,7 +413,11 @@ impl fmt::Display for Event {
                 write!(f, "child `{id}` {what}")
             }
             EventKind::Overdue { stopping_for } => {
-                write!(f, "child `{id}` was asked to stop {} ago and still runs", Span(*stopping_for))
+                write!(
+                    f,
+                    "child `{id}` was asked to stop {} ago and still runs",
+                    Span(*stopping_for)
+                )
             }
             EventKind::CallbackPanicked { callback, panic } => {
                 write!(f, "the `{callback}` callback for child `{id}` panicked: {panic}")
@@ -423,7 +478,9 @@ impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             StopCause::Exited => write!(f, "it {}", self.1),
-            StopCause::NotSpawned => write!(f, "it got no thread: {}", OneLine(self.1.message().unwrap_or_default())),
+            StopCause::NotSpawned => {
+                write!(f, "it got no thread: {}", OneLine(self.1.message().unwrap_or_default()))
+            }
             asked => f.write_str(asked.reason()),
         }
     }

@@ -12,13 +12,14 @@ use crate::chain::text_of;
 
 /// What a child's body returns.
 ///
-/// The error type is fixed, so that `?` works on any error in a body without annotations and a body that is an endless
-/// `loop` fits as it is.
+/// The error type is fixed, so that `?` works on any error in a body without annotations and a body
+/// that is an endless `loop` fits as it is.
 pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// How one run of a child's body ended. *Why* it ended is told by [`StopCause`](crate::StopCause).
 ///
-/// Its `Display` is one line, cut after 300 characters and with control characters escaped, whatever the message holds.
+/// Its `Display` is one line, cut after 300 characters and with control characters escaped,
+/// whatever the message holds.
 ///
 /// # Examples
 ///
@@ -26,10 +27,18 @@ pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
 /// use circuit_breaker_supervisor::{ChildSpec, StopCause, Supervisor};
 /// use std::time::Duration;
 ///
-/// let supervisor = Supervisor::builder().child(ChildSpec::new("worker", |_| panic!("boom"))).start()?;
-/// let worker = supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| worker.last_stop.is_some())?;
+/// let supervisor = Supervisor::builder()
+///     .child(ChildSpec::new("worker", |_| panic!("boom")))
+///     .start()?;
+/// let worker =
+///     supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| {
+///         worker.last_stop.is_some()
+///     })?;
 /// let stop = worker.last_stop.ok_or("it has stopped")?;
-/// assert_eq!((stop.cause, stop.exit.name(), stop.exit.message()), (StopCause::Exited, "panicked", Some("boom")));
+/// assert_eq!(
+///     (stop.cause, stop.exit.name(), stop.exit.message()),
+///     (StopCause::Exited, "panicked", Some("boom"))
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -37,14 +46,16 @@ pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
 pub enum Exit {
     /// The body returned `Ok`.
     Completed,
-    /// The body returned an error; or no thread could be had to run it, and this is the operating system's error.
+    /// The body returned an error; or no thread could be had to run it, and this is the operating
+    /// system's error.
     Failed(Failure),
     /// The body panicked.
     Panicked(Panic),
 }
 
 impl Exit {
-    /// The same without the user's error, whose text takes its place: for those who keep it for long.
+    /// The same without the user's error, whose text takes its place: for those who keep it for
+    /// long.
     pub(crate) fn without_error(&self) -> Self {
         match self {
             Self::Failed(failure) => Self::Failed(Failure::new(failure.message().into())),
@@ -62,7 +73,8 @@ impl Exit {
         Self::Failed(Failure::new(error.into()))
     }
 
-    /// Makes the exit of a body that panics with this message, for a [`Simulation`](crate::Simulation).
+    /// Makes the exit of a body that panics with this message, for a
+    /// [`Simulation`](crate::Simulation).
     pub fn panicked(message: &str) -> Self {
         Self::Panicked(Panic::new(Text::Shared(message.into()), None))
     }
@@ -108,13 +120,15 @@ impl fmt::Display for Exit {
 
 /// The error that a body returned, and its text.
 ///
-/// The text is that of the error and of all its [sources](Error::source), joined by `: `, as in `error connecting to server:
-/// Connection refused`. A source whose text the error before it ends with is left out. The text has at most 64 KiB, is of the
-/// first 16 errors of the chain, and ends with `…` if that is not all.
+/// The text is that of the error and of all its [sources](Error::source), joined by `: `, as in
+/// `error connecting to server: Connection refused`. A source whose text the error before it ends
+/// with is left out. The text has at most 64 KiB, is of the first 16 errors of the chain, and ends
+/// with `…` if that is not all.
 ///
-/// It is made once, on the child's own thread. Everything that this crate prints uses that text, so that an error whose
-/// `Display` is slow or panics is asked a single time. A panic in a `Display` or a `source` is reported as
-/// [`Callback::Display`](crate::Callback::Display), and the text holds what was told before it.
+/// It is made once, on the child's own thread. Everything that this crate prints uses that text, so
+/// that an error whose `Display` is slow or panics is asked a single time. A panic in a `Display`
+/// or a `source` is reported as [`Callback::Display`](crate::Callback::Display), and the text holds
+/// what was told before it.
 ///
 /// # Examples
 ///
@@ -176,10 +190,17 @@ impl Failure {
     /// use std::{io, time::Duration};
     ///
     /// let supervisor = Supervisor::builder()
-    ///     .child(ChildSpec::new("reader", |_| Err(io::Error::from(io::ErrorKind::BrokenPipe).into())))
+    ///     .child(ChildSpec::new("reader", |_| {
+    ///         Err(io::Error::from(io::ErrorKind::BrokenPipe).into())
+    ///     }))
     ///     .start()?;
-    /// let reader = supervisor.handle().wait_for("reader", Duration::from_secs(10), |reader| reader.last_stop.is_some())?;
-    /// let Some(Exit::Failed(failure)) = reader.last_stop.map(|stop| stop.exit) else { unreachable!() };
+    /// let reader =
+    ///     supervisor.handle().wait_for("reader", Duration::from_secs(10), |reader| {
+    ///         reader.last_stop.is_some()
+    ///     })?;
+    /// let Some(Exit::Failed(failure)) = reader.last_stop.map(|stop| stop.exit) else {
+    ///     unreachable!()
+    /// };
     /// let error: &io::Error = failure.error().downcast_ref().ok_or("another error")?;
     /// assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -197,8 +218,8 @@ impl fmt::Display for Failure {
 
 /// What is known of a panic.
 ///
-/// The message is the panic's text if its payload is a `&'static str` or a `String`, as `panic!` makes them, and
-/// `unknown panic` for any other payload.
+/// The message is the panic's text if its payload is a `&'static str` or a `String`, as `panic!`
+/// makes them, and `unknown panic` for any other payload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Panic {
     message: Text,
@@ -306,8 +327,15 @@ mod tests {
         assert!(line.starts_with("failed: first\\nsecond\\u{0}xxx"), "{line}");
         assert!(line.chars().count() < 330 && !line.contains('\n'));
         let kept = exit.message().unwrap();
-        assert_eq!((kept.len(), kept.strip_suffix('…').is_some_and(|start| text.starts_with(start))), (64 * 1024, true));
+        assert_eq!(
+            (kept.len(), kept.strip_suffix('…').is_some_and(|start| text.starts_with(start))),
+            (64 * 1024, true)
+        );
         let panicked = Exit::panicked(&text);
-        assert_eq!(panicked.message(), Some(text.as_str()), "a panic has its text already, and nothing is made of it");
+        assert_eq!(
+            panicked.message(),
+            Some(text.as_str()),
+            "a panic has its text already, and nothing is made of it"
+        );
     }
 }

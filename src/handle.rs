@@ -15,19 +15,22 @@ use crate::{
 
 /// A cheap clone by which any thread asks and commands a supervisor, for as long as it likes.
 ///
-/// It keeps neither the supervisor nor a child alive, only what is known of them: it still answers after the end.
+/// It keeps neither the supervisor nor a child alive, only what is known of them: it still answers
+/// after the end.
 ///
-/// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without waiting for the supervisor
-/// thread, unless its name says `wait`. Commands are checked at once, on the caller's thread, and carried out by the supervisor
-/// in the order in which they were given, those for one child each with an event, [`Ordered`](crate::EventKind::Ordered).
+/// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without
+/// waiting for the supervisor thread, unless its name says `wait`. Commands are checked at once, on
+/// the caller's thread, and carried out by the supervisor in the order in which they were given,
+/// those for one child each with an event, [`Ordered`](crate::EventKind::Ordered).
 ///
-/// Repeated wishes are one wish: while a command is yet to be carried out, giving it to the same child once more moves it to the
-/// end of that child's commands. `hold` and `release` take the place of one another, so a `hold` that is followed by a `release`
-/// soon enough stops nothing.
+/// Repeated wishes are one wish: while a command is yet to be carried out, giving it to the same
+/// child once more moves it to the end of that child's commands. `hold` and `release` take the
+/// place of one another, so a `hold` that is followed by a `release` soon enough stops nothing.
 ///
-/// Whoever commands and wants to know what came of it waits for the child to be as it should: after a
-/// [`hold`](Handle::hold) until it is off, after a [`restart`](Handle::restart) for a greater
-/// [`run_number`](ChildInfo::run_number). That a command has been carried out, whatever it changed, is told by its event:
+/// Whoever commands and wants to know what came of it waits for the child to be as it should: after
+/// a [`hold`](Handle::hold) until it is off, after a [`restart`](Handle::restart) for a greater
+/// [`run_number`](ChildInfo::run_number). That a command has been carried out, whatever it changed,
+/// is told by its event:
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ChildSpec, EventKind, Order, Supervisor};
@@ -48,8 +51,8 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// What a command does depends on what the child is doing; what it returns depends on whether there is a child of that id and
-/// nothing else.
+/// What a command does depends on what the child is doing; what it returns depends on whether there
+/// is a child of that id and nothing else.
 ///
 /// | | [`hold`](Handle::hold) | [`release`](Handle::release) | [`restart`](Handle::restart) | [`reset`](Handle::reset) | [`remove`](Handle::remove) |
 /// | --- | --- | --- | --- | --- | --- |
@@ -62,7 +65,8 @@ use crate::{
 /// | **gave up** | stays given up; held if reset | not held if reset | failures forgiven; started¹ | failures forgiven; started¹ | gone |
 /// | **due** | held | nothing | started¹ | started¹ | gone |
 ///
-/// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child that has begun is gone at the end
+/// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child that
+///   has begun is gone at the end
 /// of its run, whatever it was told. While the supervisor shuts down, nothing starts.
 #[derive(Clone)]
 pub struct Handle {
@@ -78,7 +82,7 @@ impl Handle {
         &self.shared
     }
 
-    // ── Asking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Asking ──
 
     /// Returns what is known of one child, `None` if there is none of this id.
     ///
@@ -94,11 +98,13 @@ impl Handle {
     ///     .backoff(Backoff::constant(Duration::from_secs(600)).jitter(0.0))
     ///     .child(ChildSpec::new("orders", |_| Err("the broker hung up".into())))
     ///     .start()?;
-    /// supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| orders.attempt_count == 1)?;
+    /// let limit = Duration::from_secs(10);
+    /// supervisor.handle().wait_for("orders", limit, |orders| orders.attempt_count == 1)?;
     ///
     /// let orders = supervisor.handle().child("orders").ok_or("not listed")?;
     /// assert!(orders.retry_in.is_some_and(|delay| delay > Duration::from_secs(60)));
-    /// // `orders` is backing off: it failed after 9 µs: the broker hung up; 1 failure; tried again in 9 min 59 s
+    /// // `orders` is backing off: it failed after 9 µs: the broker hung up; 1 failure; tried
+    /// // again in 9 min 59 s
     /// assert!(orders.to_string().starts_with("`orders` is backing off: it failed after"));
     /// assert!(supervisor.handle().child("parcels").is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -120,7 +126,7 @@ impl Handle {
         Snapshot { name: self.shared.name.clone(), is_running, children }
     }
 
-    // ── Commanding ──────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Commanding ──
 
     /// Has all flags asked now instead of at the next poll.
     ///
@@ -131,7 +137,8 @@ impl Handle {
         self.shared.check_now()
     }
 
-    /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown) does, and returns.
+    /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown)
+    /// does, and returns.
     ///
     /// Once this has returned, no run begins any more. Asking again does nothing.
     ///
@@ -154,13 +161,14 @@ impl Handle {
         self.shared.request_shutdown(Duration::MAX);
     }
 
-    /// Adds a child to the end of the list. `Ok` means accepted: it is started at once, if its flag is on. Only a shutdown that is
-    /// asked for meanwhile keeps it from being started: then it is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
+    /// Adds a child to the end of the list. `Ok` means accepted: it is started at once, if its flag
+    /// is on. Only a shutdown that is asked for meanwhile keeps it from being started: then it is
+    /// listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
     ///
     /// # Errors
     ///
-    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, if a setting is of no use, as at the start,
-    /// or if the supervisor shuts down.
+    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, if a setting
+    /// is of no use, as at the start, or if the supervisor shuts down.
     ///
     /// # Examples
     ///
@@ -186,8 +194,8 @@ impl Handle {
         self.shared.add(spec)
     }
 
-    /// Stops a child and forgets it. Its id stays taken until its run has ended. Once this has returned, no run of it begins, as
-    /// with [`hold`](Handle::hold).
+    /// Stops a child and forgets it. Its id stays taken until its run has ended. Once this has
+    /// returned, no run of it begins, as with [`hold`](Handle::hold).
     ///
     /// # Errors
     ///
@@ -196,8 +204,8 @@ impl Handle {
         self.shared.order(id, Order::Remove)
     }
 
-    /// Stops a running child and starts it again; a child that is stopping is started after its end. Its failures are
-    /// forgiven, and a backoff ends. One that is off or held stays so.
+    /// Stops a running child and starts it again; a child that is stopping is started after its
+    /// end. Its failures are forgiven, and a backoff ends. One that is off or held stays so.
     ///
     /// # Errors
     ///
@@ -209,18 +217,24 @@ impl Handle {
     /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
     /// use std::time::Duration;
     ///
-    /// let supervisor =
-    ///     Supervisor::builder().child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?))).start()?;
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+    ///     .start()?;
     /// supervisor.handle().restart("orders")?; // its configuration has changed
-    /// let orders = supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| orders.run_number == 2)?;
+    /// let orders =
+    ///     supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| {
+    ///         orders.run_number == 2
+    ///     })?;
     /// assert_eq!(orders.attempt_count, 0); // a restart by hand is no failure
+    ///
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn restart(&self, id: &str) -> Result<(), CommandError> {
         self.shared.order(id, Order::Restart)
     }
 
-    /// Forgives a child's failures: a backoff ends, and a given-up child is tried again. A running child runs on.
+    /// Forgives a child's failures: a backoff ends, and a given-up child is tried again. A running
+    /// child runs on.
     ///
     /// # Errors
     ///
@@ -234,29 +248,35 @@ impl Handle {
     ///
     /// let (repairs, repaired) = crossbeam_channel::unbounded::<()>();
     /// let supervisor = Supervisor::builder()
-    ///     .child(ChildSpec::new("printer", move |ctx| {
-    ///         repaired.try_recv()?;
-    ///         Ok(ctx.sleep(Duration::MAX)?)
-    ///     })
-    ///     .max_restarts(0))
+    ///     .child(
+    ///         ChildSpec::new("printer", move |ctx| {
+    ///             repaired.try_recv()?;
+    ///             Ok(ctx.sleep(Duration::MAX)?)
+    ///         })
+    ///         .max_restarts(0),
+    ///     )
     ///     .start()?;
     /// let handle = supervisor.handle();
-    /// handle.wait_for("printer", Duration::from_secs(10), |printer| printer.status == ChildStatus::GaveUp)?;
+    /// handle.wait_for("printer", Duration::from_secs(10), |printer| {
+    ///     printer.status == ChildStatus::GaveUp
+    /// })?;
     ///
     /// repairs.send(())?;
     /// handle.reset("printer")?;
-    /// handle.wait_for("printer", Duration::from_secs(10), |printer| printer.is_running())?;
+    /// handle
+    ///     .wait_for("printer", Duration::from_secs(10), |printer| printer.is_running())?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reset(&self, id: &str) -> Result<(), CommandError> {
         self.shared.order(id, Order::Reset)
     }
 
-    /// Stops a child and keeps it down, whatever its flag says, until it is [released](Handle::release).
+    /// Stops a child and keeps it down, whatever its flag says, until it is
+    /// [released](Handle::release).
     ///
     /// Once this has returned, no run of the child begins; one that was made known before, which
-    /// [`run_number`](ChildInfo::run_number) shows, may be just about to execute its first instruction, and is told to stop.
-    /// Holding a held child does nothing.
+    /// [`run_number`](ChildInfo::run_number) shows, may be just about to execute its first
+    /// instruction, and is told to stop. Holding a held child does nothing.
     ///
     /// # Errors
     ///
@@ -268,11 +288,14 @@ impl Handle {
     /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor};
     /// use std::time::Duration;
     ///
-    /// let supervisor =
-    ///     Supervisor::builder().child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?))).start()?;
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+    ///     .start()?;
     /// let handle = supervisor.handle();
     /// handle.hold("mailer")?;
-    /// handle.wait_for("mailer", Duration::from_secs(10), |mailer| matches!(mailer.status, ChildStatus::Off { .. }))?;
+    /// handle.wait_for("mailer", Duration::from_secs(10), |mailer| {
+    ///     matches!(mailer.status, ChildStatus::Off { .. })
+    /// })?;
     /// handle.release("mailer")?;
     /// handle.wait_for("mailer", Duration::from_secs(10), |mailer| mailer.is_running())?;
     /// assert!(handle.hold("nobody").is_err());
@@ -291,22 +314,23 @@ impl Handle {
         self.shared.order(id, Order::Release)
     }
 
-    // ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Waiting ──
 
     /// Waits until the predicate holds for a child.
     ///
-    /// A command may be carried out only after it has returned; so a wait right behind one may find what was true before. To wait
-    /// for what comes of a [`restart`](Handle::restart), take the [`run_number`](ChildInfo::run_number) first and wait for a
-    /// greater one.
+    /// A command may be carried out only after it has returned; so a wait right behind one may find
+    /// what was true before. To wait for what comes of a [`restart`](Handle::restart), take the
+    /// [`run_number`](ChildInfo::run_number) first and wait for a greater one.
     ///
-    /// The predicate is called on this thread, with no lock held: once at first, then after each piece of
-    /// news of this child, and a last time when the limit is over: it delays the end of the wait by its own time at most. States
-    /// that pass quickly may be missed. Its panics are the caller's.
+    /// The predicate is called on this thread, with no lock held: once at first, then after each
+    /// piece of news of this child, and a last time when the limit is over: it delays the end of
+    /// the wait by its own time at most. States that pass quickly may be missed. Its panics are the
+    /// caller's.
     ///
     /// # Errors
     ///
-    /// [`WaitError`] if there is no such child, the time is over, the child or the supervisor is gone, or this is the
-    /// supervisor's own thread.
+    /// [`WaitError`] if there is no such child, the time is over, the child or the supervisor is
+    /// gone, or this is the supervisor's own thread.
     ///
     /// # Examples
     ///
@@ -314,7 +338,10 @@ impl Handle {
     /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
     /// # use std::time::Duration;
     /// # let supervisor = Supervisor::builder()
-    /// #     .child(ChildSpec::new("orders", |ctx| { ctx.mark_healthy(); Ok(ctx.sleep(Duration::MAX)?) }))
+    /// #     .child(ChildSpec::new("orders", |ctx| {
+    /// #         ctx.mark_healthy();
+    /// #         Ok(ctx.sleep(Duration::MAX)?)
+    /// #     }))
     /// #     .start()?;
     /// use circuit_breaker_supervisor::ChildStatus;
     ///
@@ -343,21 +370,26 @@ impl Handle {
                 () => None,
             }
         });
-        answer.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(row.info(self.shared.now()))))))
+        answer.unwrap_or_else(|| {
+            Err(WaitError::TimedOut(Some(Box::new(row.info(self.shared.now())))))
+        })
     }
 
-    /// Waits until a child is gone from the list: until a removed child, or a [`once`](crate::ChildSpec::once) child, has
-    /// ended. Returns what was known of it last, with how its last run ended; `None` if it was not listed, and so was gone already.
-    /// Whoever must know how a job ended that may be gone before this is called keeps its [breaker](crate::ChildSpec::breaker),
-    /// whose [`wait_until_permitted`](crate::Breaker::wait_until_permitted) says how it was last, or listens for its `Stopped`.
+    /// Waits until a child is gone from the list: until a removed child, or a
+    /// [`once`](crate::ChildSpec::once) child, has ended. Returns what was known of it last, with
+    /// how its last run ended; `None` if it was not listed, and so was gone already. Whoever must
+    /// know how a job ended that may be gone before this is called keeps its
+    /// [breaker](crate::ChildSpec::breaker), whose
+    /// [`wait_until_permitted`](crate::Breaker::wait_until_permitted) says how it was last, or
+    /// listens for its `Stopped`.
     ///
-    /// What a removed child's closure captured has been dropped by then if the child was running; of one that was down, it may
-    /// still be dropped on a thread of its own.
+    /// What a removed child's closure captured has been dropped by then if the child was running;
+    /// of one that was down, it may still be dropped on a thread of its own.
     ///
     /// # Errors
     ///
-    /// [`WaitError`] if the time is over, the supervisor has ended with the child still listed, or this is the supervisor's own
-    /// thread.
+    /// [`WaitError`] if the time is over, the supervisor has ended with the child still listed, or
+    /// this is the supervisor's own thread.
     ///
     /// # Examples
     ///
@@ -372,9 +404,14 @@ impl Handle {
     ///     let stop = job.last_stop.ok_or("it has ended")?;
     ///     assert_eq!(stop.exit.message(), Some("no paper"));
     /// } // else it had ended before
+    ///
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wait_until_gone(&self, id: &str, timeout: Duration) -> Result<Option<ChildInfo>, WaitError> {
+    pub fn wait_until_gone(
+        &self,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<Option<ChildInfo>, WaitError> {
         match self.wait_for(id, timeout, |_| false) {
             Ok(child) => Ok(Some(child)),
             Err(WaitError::Gone(child)) => Ok(Some(*child)),
@@ -385,8 +422,9 @@ impl Handle {
 
     /// Waits until the supervisor has ended, and returns its report.
     ///
-    /// On a thread of one of its children this waits for itself, since the supervisor does not end before that child does or its
-    /// stop timeout is over: for ever, if neither that nor `timeout` has a limit. A body that wants to know about the shutdown waits for its own stop instead.
+    /// On a thread of one of its children this waits for itself, since the supervisor does not end
+    /// before that child does or its stop timeout is over: for ever, if neither that nor `timeout`
+    /// has a limit. A body that wants to know about the shutdown waits for its own stop instead.
     ///
     /// # Errors
     ///
@@ -400,18 +438,27 @@ impl Handle {
     ///
     /// let supervisor = Supervisor::builder().start()?;
     /// let handle = supervisor.handle().clone(); // for any other thread
-    /// assert!(matches!(handle.wait_until_stopped(Duration::ZERO), Err(WaitError::TimedOut(None))));
+    /// assert!(matches!(
+    ///     handle.wait_until_stopped(Duration::ZERO),
+    ///     Err(WaitError::TimedOut(None))
+    /// ));
     /// handle.request_shutdown();
     /// assert!(handle.wait_until_stopped(Duration::from_secs(10))?.is_clean());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_until_stopped(&self, timeout: Duration) -> Result<ShutdownReport, WaitError> {
         self.check_thread()?;
-        self.shared.wait_for(self.shared.wait_deadline(timeout), || self.shared.end()).ok_or(WaitError::TimedOut(None))
+        self.shared
+            .wait_for(self.shared.wait_deadline(timeout), || self.shared.end())
+            .ok_or(WaitError::TimedOut(None))
     }
 
     fn check_thread(&self) -> Result<(), WaitError> {
-        if lineage::is_supervisor(self.shared.number) { Err(WaitError::OnSupervisorThread) } else { Ok(()) }
+        if lineage::is_supervisor(self.shared.number) {
+            Err(WaitError::OnSupervisorThread)
+        } else {
+            Ok(())
+        }
     }
 }
 

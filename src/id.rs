@@ -4,9 +4,10 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
 /// The name of a child, unique within its supervisor; a cheap clone.
 ///
-/// It compares with and dereferences to `str`. A supervisor takes ids of any length and in any script, if they are not empty
-/// and hold no NUL. It is the name of the child's thread as well, of which Linux shows the first 15 bytes. Its
-/// `Display` escapes control characters, so that an id from outside cannot break a line.
+/// It compares with and dereferences to `str`. A supervisor takes ids of any length and in any
+/// script, if they are not empty and hold no NUL. It is the name of the child's thread as well, of
+/// which Linux shows the first 15 bytes. Its `Display` escapes control characters, so that an id
+/// from outside cannot break a line.
 ///
 /// ```
 /// use circuit_breaker_supervisor::ChildId;
@@ -83,7 +84,11 @@ impl PartialEq<ChildId> for &str {
 
 impl fmt::Display for ChildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.contains(char::is_control) { f.pad(&self.0.escape_debug().to_string()) } else { f.pad(&self.0) }
+        if self.0.contains(char::is_control) {
+            f.pad(&self.0.escape_debug().to_string())
+        } else {
+            f.pad(&self.0)
+        }
     }
 }
 

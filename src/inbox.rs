@@ -1,8 +1,9 @@
 //! Messages to the supervisor thread.
 //!
-//! All of them go through one channel, so that what one thread did in an order is seen in that order. The channel has no bound,
-//! and a sender never waits; so nothing may be sent without bound. Each kind of message is sent at most once for each run, child or
-//! thread, or is not sent again while one is under way, whatever bodies, callers and operators do in a loop.
+//! All of them go through one channel, so that what one thread did in an order is seen in that
+//! order. The channel has no bound, and a sender never waits; so nothing may be sent without bound.
+//! Each kind of message is sent at most once for each run, child or thread, or is not sent again
+//! while one is under way, whatever bodies, callers and operators do in a loop.
 
 use std::{sync::Arc, time::Instant};
 
@@ -38,8 +39,8 @@ pub(crate) enum Message {
         key: Key,
         run: u64,
     },
-    /// A callback panicked on another thread. A run sends this once for its stop callbacks, and a thread once for what it drops as it
-    /// leaves.
+    /// A callback panicked on another thread. A run sends this once for its stop callbacks, and a
+    /// thread once for what it drops as it leaves.
     CallbackPanicked {
         key: Key,
         /// The run that it was called for, which may have ended since.
@@ -59,7 +60,8 @@ pub(crate) enum Message {
     Order {
         key: Key,
     },
-    /// A shutdown was asked for, with a limit that is shorter than the one before. It is not sent again before it is taken up.
+    /// A shutdown was asked for, with a limit that is shorter than the one before. It is not sent
+    /// again before it is taken up.
     Shutdown,
 }
 
@@ -73,8 +75,8 @@ pub(crate) struct RunEnd {
     pub(crate) at: Instant,
     /// The error's `Display` panicked.
     pub(crate) display_panic: Option<Panic>,
-    /// How the drops of the user's values went on the child's thread, if there were any: of the error before the last, a payload,
-    /// callbacks that were left behind, the body.
+    /// How the drops of the user's values went on the child's thread, if there were any: of the
+    /// error before the last, a payload, callbacks that were left behind, the body.
     pub(crate) drops: Drops,
     /// Stop callbacks were called, and none of them panicked.
     pub(crate) callbacks_succeeded: bool,
@@ -83,6 +85,14 @@ pub(crate) struct RunEnd {
 impl RunEnd {
     /// The end of a run whose body was not called, for no run may be without an end.
     pub(crate) fn of_no_run(key: Key, run: u64, at: Instant) -> Self {
-        Self { key, run, exit: Exit::Completed, at, display_panic: None, drops: Drops::default(), callbacks_succeeded: false }
+        Self {
+            key,
+            run,
+            exit: Exit::Completed,
+            at,
+            display_panic: None,
+            drops: Drops::default(),
+            callbacks_succeeded: false,
+        }
     }
 }

@@ -29,7 +29,8 @@ impl Lineage {
 
     /// Supervises on this thread: for as long as `f` takes, it is the last one's.
     pub(crate) fn supervise<R>(&self, f: impl FnOnce() -> R) -> R {
-        // A simulation may be dropped where a thread is ending, and the thread-local variable be gone.
+        // A simulation may be dropped where a thread is ending, and the thread-local variable be
+        // gone.
         let outer = LINEAGE.try_with(|lineage| lineage.replace(self.clone()));
         let before = SUPERVISOR.replace(self.0.last().copied());
         let result = f();
@@ -46,13 +47,14 @@ pub(crate) fn is_supervisor(number: u64) -> bool {
     SUPERVISOR.get() == Some(number)
 }
 
-/// Whether that supervisor cannot end before this thread does: it is its own, or one of its children's, however deep.
+/// Whether that supervisor cannot end before this thread does: it is its own, or one of its
+/// children's, however deep.
 pub(crate) fn is_within(number: u64) -> bool {
     present().0.contains(&number)
 }
 
-/// On a supervised thread this outlives all thread-local variables of the user's; on any other it may be gone when one of those
-/// drops a supervisor, and such a thread works for none.
+/// On a supervised thread this outlives all thread-local variables of the user's; on any other it
+/// may be gone when one of those drops a supervisor, and such a thread works for none.
 fn present() -> Lineage {
     LINEAGE.try_with(|lineage| lineage.borrow().clone()).unwrap_or_default()
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-/// Has the methods of the real one that this crate uses. Orderings are ignored: among the accesses of one number, a lock orders
-/// all that they could ask for. The closure of `fetch_update` is called once, under the lock, and so must not use that number by
-/// another way.
+/// Has the methods of the real one that this crate uses. Orderings are ignored: among the accesses
+/// of one number, a lock orders all that they could ask for. The closure of `fetch_update` is
+/// called once, under the lock, and so must not use that number by another way.
 #[derive(Debug, Default)]
 pub(crate) struct AtomicU64(Mutex<u64>);
 
@@ -84,11 +84,16 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..ROUNDS {
                         added.fetch_add(1, Relaxed);
-                        updated.fetch_update(Relaxed, Relaxed, |number| number.checked_add(1)).unwrap();
+                        updated
+                            .fetch_update(Relaxed, Relaxed, |number| number.checked_add(1))
+                            .unwrap();
                     }
                 });
             }
         });
-        assert_eq!((added.load(Relaxed), updated.load(Relaxed)), (THREADS * ROUNDS, THREADS * ROUNDS));
+        assert_eq!(
+            (added.load(Relaxed), updated.load(Relaxed)),
+            (THREADS * ROUNDS, THREADS * ROUNDS)
+        );
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct MainLoop {
     is_nested: bool,
     /// How long a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
-    /// The last thing was a tick, which does not come twice in a row while there is a message: flags that are slower than the
-    /// poll would leave no turn for anything else.
+    /// The last thing was a tick, which does not come twice in a row while there is a message:
+    /// flags that are slower than the poll would leave no turn for anything else.
     was_tick: bool,
 }
 
@@ -43,7 +43,8 @@ enum Wake {
 }
 
 impl MainLoop {
-    /// `started` is told when every enabled child has had its first start; a nested supervisor has nobody to tell.
+    /// `started` is told when every enabled child has had its first start; a nested supervisor has
+    /// nobody to tell.
     pub(crate) fn new(parts: Parts, crew: Arc<Crew>, started: Option<Sender<()>>) -> Self {
         // A tick beyond the end of time would panic as it is set again.
         let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
@@ -81,7 +82,8 @@ impl MainLoop {
 
     /// Waits for the next thing to happen. In a round it does not wait: there is more to do.
     ///
-    /// Whatever messages come, a tick is taken up after one of them at the latest, and timers are looked at after each.
+    /// Whatever messages come, a tick is taken up after one of them at the latest, and timers are
+    /// looked at after each.
     fn next(&mut self) -> Wake {
         let was_tick = std::mem::take(&mut self.was_tick);
         if !was_tick && self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
@@ -93,7 +95,8 @@ impl MainLoop {
         if self.engine.is_in_round() {
             return Wake::Timer;
         }
-        let deadlines = [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
+        let deadlines =
+            [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
         let deadline = deadlines.into_iter().fold(None, deadline::sooner);
         if self.engine.take_let_go() {
             if let Some(message) = self.try_patiently(deadline) {
@@ -119,8 +122,9 @@ impl MainLoop {
         }
     }
 
-    /// Tries the inbox for a while after a run was started, which may crash at once. Being parked and woken again costs several
-    /// times what a restart does, and so it does on the other side, which would then have to wait for long, too.
+    /// Tries the inbox for a while after a run was started, which may crash at once. Being parked
+    /// and woken again costs several times what a restart does, and so it does on the other side,
+    /// which would then have to wait for long, too.
     fn try_patiently(&self, deadline: Option<Instant>) -> Option<Message> {
         let until = self.engine.now() + AWAKE_AFTER_START;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
@@ -138,7 +142,8 @@ impl MainLoop {
         }
     }
 
-    /// Whether a shutdown has come to its end: all children are down and their threads gone, or have had their time.
+    /// Whether a shutdown has come to its end: all children are down and their threads gone, or
+    /// have had their time.
     fn is_over(&mut self, closing: Closing) -> bool {
         if !self.engine.is_over() {
             return false;

@@ -14,15 +14,17 @@ use crate::{
 
 /// What became of a supervisor that was shut down, and which children did not stop.
 ///
-/// No thread of the supervisor's children is alive except those of the children it names. It implements [`Termination`], so
-/// that `main` can return it: success if it [is clean](ShutdownReport::is_clean), otherwise exit code 1 and the report on
-/// standard error.
+/// No thread of the supervisor's children is alive except those of the children it names. It
+/// implements [`Termination`], so that `main` can return it: success if it [is
+/// clean](ShutdownReport::is_clean), otherwise exit code 1 and the report on standard error.
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ShutdownReport, Supervisor};
 ///
 /// fn main() -> ShutdownReport {
-///     let supervisor = Supervisor::builder().start().expect("nothing is wrong with an empty supervisor");
+///     let supervisor = Supervisor::builder()
+///         .start()
+///         .expect("nothing is wrong with an empty supervisor");
 ///     supervisor.shutdown()
 /// }
 /// ```
@@ -31,13 +33,14 @@ use crate::{
 pub struct ShutdownReport {
     /// Why the supervisor ended.
     pub cause: ShutdownCause,
-    /// The children of which a thread is still alive, in list order. Nothing can end these threads but the end of the
-    /// process.
+    /// The children of which a thread is still alive, in list order. Nothing can end these threads
+    /// but the end of the process.
     pub unstopped: Vec<Unstopped>,
     /// The callback that holds the supervisor thread, if one does.
     pub stuck_in: Option<StuckIn>,
-    /// Whether the supervisor thread has ended. If not, it is stuck in that callback or in the destructor of a thread-local variable,
-    /// had more to do than there was time for, or is the thread that asks.
+    /// Whether the supervisor thread has ended. If not, it is stuck in that callback or in the
+    /// destructor of a thread-local variable, had more to do than there was time for, or is the
+    /// thread that asks.
     pub has_ended: bool,
 }
 
@@ -83,12 +86,13 @@ pub struct Unstopped {
     pub phase: UnstoppedPhase,
 }
 
-/// How far a child has come that did not stop in time; of several threads of a child, the one that has come least far.
+/// How far a child has come that did not stop in time; of several threads of a child, the one that
+/// has come least far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UnstoppedPhase {
-    /// One of its [`on_stop`](crate::ChildContext::on_stop) callbacks is being called: its body still runs, or has returned and
-    /// waits for the callback.
+    /// One of its [`on_stop`](crate::ChildContext::on_stop) callbacks is being called: its body
+    /// still runs, or has returned and waits for the callback.
     InStopCallback,
     /// Its body still runs.
     Running,
@@ -129,9 +133,14 @@ impl fmt::Display for ShutdownReport {
             None if !self.has_ended => f.write_str("; the supervisor thread has not ended"),
             None => Ok(()),
             Some(StuckIn { callback, id: Some(id) }) => {
-                write!(f, "; the supervisor thread is stuck in the `{callback}` callback for child `{id}`")
+                write!(
+                    f,
+                    "; the supervisor thread is stuck in the `{callback}` callback for child `{id}`"
+                )
             }
-            Some(StuckIn { callback, id: None }) => write!(f, "; the supervisor thread is stuck in the `{callback}` callback"),
+            Some(StuckIn { callback, id: None }) => {
+                write!(f, "; the supervisor thread is stuck in the `{callback}` callback")
+            }
         }
     }
 }
@@ -144,7 +153,13 @@ impl fmt::Display for Unstopped {
             UnstoppedPhase::Dropping => "dropping its state",
             UnstoppedPhase::Ending => "ending its thread",
         };
-        write!(f, "`{}` (run {}, asked {} ago, {phase})", self.id, self.run, Span(self.stopping_for))
+        write!(
+            f,
+            "`{}` (run {}, asked {} ago, {phase})",
+            self.id,
+            self.run,
+            Span(self.stopping_for)
+        )
     }
 }
 

@@ -32,8 +32,9 @@ pub(crate) struct Heartbeats {
     pub(crate) doing: &'static str,
 }
 
-/// A start was forbidden after all, by an order or a shutdown that was asked for while it was being prepared. The message that
-/// says so is on its way, and what follows from it is done when it comes.
+/// A start was forbidden after all, by an order or a shutdown that was asked for while it was being
+/// prepared. The message that says so is on its way, and what follows from it is done when it
+/// comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StartDenied;
 
@@ -46,7 +47,8 @@ pub(crate) enum NotProvided {
     Failed(Failure),
 }
 
-/// What the core asks of the outside. All of it is total: whatever user code does, there is an answer.
+/// What the core asks of the outside. All of it is total: whatever user code does, there is an
+/// answer.
 pub(crate) trait Outside {
     fn now(&self) -> Instant;
     /// Asks the child's flag; `None` keeps the last answer.
@@ -57,7 +59,8 @@ pub(crate) trait Outside {
     fn heartbeats(&mut self, key: Key) -> Heartbeats;
     /// Sees to it that there is a thread for the child, unless an order forbids its start.
     fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided>;
-    /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has been given, no run begins.
+    /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has
+    /// been given, no run begins.
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied>;
 }
 
@@ -176,7 +179,8 @@ impl Child {
 #[cfg_attr(test, derive(Clone))]
 enum Step {
     Act(Action),
-    /// The run is up from the instant at which this is taken up, after the sinks were told of its start.
+    /// The run is up from the instant at which this is taken up, after the sinks were told of its
+    /// start.
     Go(Key),
 }
 
@@ -205,22 +209,30 @@ impl Roster {
         }
     }
 
-    // ── What happens ────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What happens ──
 
-    /// Lists a new child; keys have to rise. Nothing is done about it before a round comes to it, or something happens to it, such
-    /// as the order by which it was added.
+    /// Lists a new child; keys have to rise. Nothing is done about it before a round comes to it,
+    /// or something happens to it, such as the order by which it was added.
     pub(crate) fn insert(&mut self, key: Key, id: ChildId, rules: Rules, now: Instant) {
         let mut circuit = Circuit::new(rules, now);
         if self.closing {
             circuit.close(now, Duration::ZERO);
         }
         self.asked.list(key, id.clone());
-        let child = Child { id, circuit, shown: None, answers: Answers::Unknown, wake: None, faults: Vec::new() };
+        let child = Child {
+            id,
+            circuit,
+            shown: None,
+            answers: Answers::Unknown,
+            wake: None,
+            faults: Vec::new(),
+        };
         let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
     }
 
-    /// Starts a round over all flags; one that is under way is followed by another, since it may have passed what changed.
+    /// Starts a round over all flags; one that is under way is followed by another, since it may
+    /// have passed what changed.
     pub(crate) fn begin_round(&mut self) {
         match &mut self.round {
             _ if self.closing => {}
@@ -233,8 +245,8 @@ impl Roster {
         self.round.is_some()
     }
 
-    /// Whether all children that were there at first have been looked at, or nobody looks any more. Rounds may follow one
-    /// another without end, where flags are slow and fail.
+    /// Whether all children that were there at first have been looked at, or nobody looks any more.
+    /// Rounds may follow one another without end, where flags are slow and fail.
     pub(crate) fn has_had_round(&self) -> bool {
         self.has_had_round || self.closing
     }
@@ -268,7 +280,9 @@ impl Roster {
         }
         let mut asked = None;
         let completed = exit.is_completed();
-        let ended = child.circuit.end(at, completed, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+        let ended = child
+            .circuit
+            .end(at, completed, |attempt| ask_backoff(outside, key, attempt, &mut asked));
         self.awaited -= usize::from(!ended.was_lapsed);
         self.tell_end(key, ended, exit, asked, at);
         Ok(())
@@ -284,7 +298,14 @@ impl Roster {
     }
 
     /// Callers have tripped the child.
-    pub(crate) fn tripped(&mut self, key: Key, run: u64, failures: u32, last: Arc<str>, now: Instant) {
+    pub(crate) fn tripped(
+        &mut self,
+        key: Key,
+        run: u64,
+        failures: u32,
+        last: Arc<str>,
+        now: Instant,
+    ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) && child.circuit.told_to_stop(StopCause::Tripped, now) {
             self.stop_and_report(key, EventKind::Tripped { failures, last }, now);
@@ -293,7 +314,13 @@ impl Roster {
     }
 
     /// The child gave its first heartbeat.
-    pub(crate) fn gave_heartbeat(&mut self, key: Key, run: u64, now: Instant, outside: &mut impl Outside) {
+    pub(crate) fn gave_heartbeat(
+        &mut self,
+        key: Key,
+        run: u64,
+        now: Instant,
+        outside: &mut impl Outside,
+    ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) {
             child.circuit.watch(outside.heartbeats(key).count, now);
@@ -301,7 +328,8 @@ impl Roster {
         }
     }
 
-    /// Shuts down: every child is told to stop, in reverse list order, each with its own stop timeout or `limit`.
+    /// Shuts down: every child is told to stop, in reverse list order, each with its own stop
+    /// timeout or `limit`.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
         self.closing = true;
         self.round = None;
@@ -309,7 +337,8 @@ impl Roster {
             self.awaited += usize::from(child.circuit.close(now, limit));
             if child.circuit.is_running() {
                 self.actions.push_back(Step::Act(Action::LastRun { key }));
-                // All are told before any of them is looked at more closely: what is reported of one delays no other.
+                // All are told before any of them is looked at more closely: what is reported of
+                // one delays no other.
                 if child.circuit.told_to_stop(StopCause::Shutdown, now) {
                     self.actions.push_back(Step::Act(Action::Stop { key }));
                 }
@@ -327,7 +356,7 @@ impl Roster {
         self.closing && self.awaited == 0 && self.actions.is_empty() && self.unsettled.is_empty()
     }
 
-    // ── What is told by hand ────────────────────────────────────────────────────────────────────────────────────────
+    // ── What is told by hand ──
 
     /// Carries out an order.
     pub(crate) fn order(&mut self, key: Key, order: Order, now: Instant) {
@@ -345,10 +374,10 @@ impl Roster {
         self.unsettled.push_back((key, false));
     }
 
-    // ── What follows ────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What follows ──
 
-    /// Takes one step. To be called until all is settled; each step that needs the time asks for it anew, for a step before may
-    /// have asked user code, which takes time.
+    /// Takes one step. To be called until all is settled; each step that needs the time asks for it
+    /// anew, for a step before may have asked user code, which takes time.
     pub(crate) fn settle(&mut self, outside: &mut impl Outside) -> Progress {
         match self.actions.pop_front() {
             Some(Step::Act(action)) => Progress::Perform(action),
@@ -363,7 +392,8 @@ impl Roster {
         }
     }
 
-    /// Goes on with a round, up to the first child for which there is something to do. Only when all actions are done.
+    /// Goes on with a round, up to the first child for which there is something to do. Only when
+    /// all actions are done.
     pub(crate) fn continue_round(&mut self, now: Instant, outside: &mut impl Outside) {
         debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
@@ -375,7 +405,10 @@ impl Roster {
                 continue;
             }
             let answer = outside.is_enabled(*key, id);
-            let is_settled = matches!(answers, Answers::NothingIf(on) if answer.value.is_none_or(|value| value == *on));
+            let is_settled = match answers {
+                Answers::NothingIf(on) => answer.value.is_none_or(|value| value == *on),
+                Answers::Unknown | Answers::Unasked | Answers::Gone => false,
+            };
             if !is_settled || answer.panic.is_some() {
                 stopped_at = Some((*key, answer));
                 break;
@@ -411,8 +444,8 @@ impl Roster {
         self.deadlines.len()
     }
 
-    /// Does what the facts about one child demand, until they demand nothing any more. `asked` says that its flag was asked
-    /// just now.
+    /// Does what the facts about one child demand, until they demand nothing any more. `asked` says
+    /// that its flag was asked just now.
     fn decide(&mut self, key: Key, now: Instant, mut asked: bool, outside: &mut impl Outside) {
         loop {
             let Some(child) = self.children.get_mut(&key) else { return };
@@ -489,8 +522,9 @@ impl Roster {
         self.report(key, kind, now);
     }
 
-    /// Starts a run, or finds that there is no thread for it: the child is looked at again in either case. One whose start is
-    /// denied stays due, and is looked at when the message comes that says why.
+    /// Starts a run, or finds that there is no thread for it: the child is looked at again in
+    /// either case. One whose start is denied stays due, and is looked at when the message comes
+    /// that says why.
     fn start(&mut self, key: Key, now: Instant, outside: &mut impl Outside) {
         // Before anybody sees the run: callers are let through to whoever is seen running.
         match outside.provide_thread(key) {
@@ -516,12 +550,15 @@ impl Roster {
         let Some(child) = self.children.get_mut(&key) else { return };
         let now = outside.now();
         let mut asked = None;
-        let ended = child.circuit.end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+        let ended = child
+            .circuit
+            .end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
         self.tell_end(key, ended, Exit::Failed(failure), asked, now);
     }
 
     fn go(&mut self, key: Key, now: Instant) -> Action {
-        let child = self.children.get_mut(&key).expect("a started child is listed until it has ended");
+        let child =
+            self.children.get_mut(&key).expect("a started child is listed until it has ended");
         child.circuit.go(now);
         let (run, attempt_count) = (child.circuit.last_run(), child.circuit.attempt_count());
         self.unsettled.push_front((key, false));
@@ -529,15 +566,33 @@ impl Roster {
     }
 
     /// Publishes and reports the end of a run.
-    fn tell_end(&mut self, key: Key, ended: Ended, exit: Exit, asked: Option<Option<Panic>>, now: Instant) {
-        let Ended { newly_healthy, cause, uptime, attempt_count, failed, retry_in, gave_up, was_lapsed: _ } = ended;
+    fn tell_end(
+        &mut self,
+        key: Key,
+        ended: Ended,
+        exit: Exit,
+        asked: Option<Option<Panic>>,
+        now: Instant,
+    ) {
+        let Ended {
+            newly_healthy,
+            cause,
+            uptime,
+            attempt_count,
+            failed,
+            retry_in,
+            gave_up,
+            was_lapsed: _,
+        } = ended;
         let Some(child) = self.children.get_mut(&key) else { return };
         let (id, run) = (child.id.clone(), child.circuit.last_run());
         let given_up = (gave_up && child.circuit.rules.significant).then(|| exit.clone());
         self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), now);
         let mut report = |attempt_count, kind| {
-            self.actions
-                .push_back(Step::Act(Action::Report { key, report: Report { id: id.clone(), run, attempt_count, kind } }));
+            self.actions.push_back(Step::Act(Action::Report {
+                key,
+                report: Report { id: id.clone(), run, attempt_count, kind },
+            }));
         };
         if newly_healthy {
             report(0, EventKind::Healthy);
@@ -556,14 +611,29 @@ impl Roster {
     }
 
     /// A callback of the child was called, for its present or last run.
-    pub(crate) fn note_call(&mut self, key: Key, callback: Callback, panic: Option<Panic>, now: Instant) {
-        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else { return };
+    pub(crate) fn note_call(
+        &mut self,
+        key: Key,
+        callback: Callback,
+        panic: Option<Panic>,
+        now: Instant,
+    ) {
+        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
+            return;
+        };
         self.note_call_of(key, run, callback, panic, now);
     }
 
-    /// A callback of the child was called, for this run. A panic is reported, unless the last call of that callback panicked
-    /// as well.
-    pub(crate) fn note_call_of(&mut self, key: Key, run: u64, callback: Callback, panic: Option<Panic>, now: Instant) {
+    /// A callback of the child was called, for this run. A panic is reported, unless the last call
+    /// of that callback panicked as well.
+    pub(crate) fn note_call_of(
+        &mut self,
+        key: Key,
+        run: u64,
+        callback: Callback,
+        panic: Option<Panic>,
+        now: Instant,
+    ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let known = child.faults.iter().position(|faulty| *faulty == callback);
         match (panic, known) {
@@ -580,7 +650,9 @@ impl Roster {
 
     /// Reports what is true of the child as it is now, after others can see it.
     fn report(&mut self, key: Key, kind: EventKind, now: Instant) {
-        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else { return };
+        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
+            return;
+        };
         self.report_of(key, run, kind, now);
     }
 
@@ -621,7 +693,12 @@ impl Roster {
 }
 
 /// Asks for a backoff, and remembers that it was asked and how that went.
-fn ask_backoff(outside: &mut impl Outside, key: Key, attempt: u32, asked: &mut Option<Option<Panic>>) -> Duration {
+fn ask_backoff(
+    outside: &mut impl Outside,
+    key: Key,
+    attempt: u32,
+    asked: &mut Option<Option<Panic>>,
+) -> Duration {
     let answer = outside.backoff(key, attempt);
     *asked = Some(answer.panic);
     answer.value
@@ -629,10 +706,26 @@ fn ask_backoff(outside: &mut impl Outside, key: Key, attempt: u32, asked: &mut O
 
 #[cfg(test)]
 impl Roster {
-    /// Whatever decides what it does next, once all is settled. Run numbers are left out: that they rise is all they do.
+    /// Whatever decides what it does next, once all is settled. Run numbers are left out: that they
+    /// rise is all they do.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let Self { children, asked, deadlines, actions, unsettled, round, has_had_round: _, closing, awaited } = self;
-        assert!(actions.is_empty() && unsettled.is_empty() && round.is_none() && deadlines.len() <= children.len());
+        let Self {
+            children,
+            asked,
+            deadlines,
+            actions,
+            unsettled,
+            round,
+            has_had_round: _,
+            closing,
+            awaited,
+        } = self;
+        assert!(
+            actions.is_empty()
+                && unsettled.is_empty()
+                && round.is_none()
+                && deadlines.len() <= children.len()
+        );
         let children: Vec<_> = children
             .iter()
             .map(|(key, child)| {
@@ -644,7 +737,13 @@ impl Roster {
                 assert!(asked.get(*key) == Some(answers) && child.answers == answers);
                 let Child { id: _, circuit, shown, answers: _, wake, faults } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
-                (*key, circuit.essence(now), shown.map(|view| (view.status, view.circuit)), wake, faults.clone())
+                (
+                    *key,
+                    circuit.essence(now),
+                    shown.map(|view| (view.status, view.circuit)),
+                    wake,
+                    faults.clone(),
+                )
             })
             .collect();
         (children, *closing, *awaited)

@@ -1,4 +1,5 @@
-//! What all threads share about one supervisor: its inbox, what is known of its children, and who waits for news of them.
+//! What all threads share about one supervisor: its inbox, what is known of its children, and who
+//! waits for news of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +34,8 @@ use crate::{
     watch::Watch,
 };
 
-/// The state that handles, workers and the supervisor thread share. No lock is held while user code runs.
+/// The state that handles, workers and the supervisor thread share. No lock is held while user code
+/// runs.
 ///
 /// Locks are taken in this order: `directory`, `closing`, a row.
 pub(crate) struct Shared {
@@ -41,7 +43,8 @@ pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Tells this supervisor from all others of the process.
     pub(crate) number: u64,
-    /// The child of an outer supervisor whose body this one is: the first part of all its children's ids.
+    /// The child of an outer supervisor whose body this one is: the first part of all its
+    /// children's ids.
     prefix: Option<ChildId>,
     /// What the builder set for all children; a child's own settings come first.
     pub(crate) defaults: Defaults,
@@ -55,7 +58,8 @@ pub(crate) struct Shared {
     given_up: Mutex<Option<ShutdownCause>>,
     /// When the supervisor thread took notice of the shutdown.
     acknowledged: OnceLock<Instant>,
-    /// The children were stopped without the supervisor thread, which may be stuck for ever and show nothing any more.
+    /// The children were stopped without the supervisor thread, which may be stuck for ever and
+    /// show nothing any more.
     is_taken_over: AtomicBool,
     pub(crate) doing: Doing,
     /// Tells of the shutdown and the end. News of a child are told by the child's own.
@@ -117,7 +121,8 @@ struct RowState {
     held: bool,
     removing: bool,
     gone: bool,
-    /// The orders that are yet to be carried out: one of each kind at most, the one that was given last at the end.
+    /// The orders that are yet to be carried out: one of each kind at most, the one that was given
+    /// last at the end.
     pending: Vec<Order>,
     /// The run that has ended after its supervisor, as it was last, until it is known how it ended.
     outlived: Option<View>,
@@ -131,7 +136,8 @@ impl Shared {
         clock: Clock,
         inbox: Sender<Message>,
     ) -> Arc<Self> {
-        // Behind a real lock in a model too: loom has none for a static, and nobody waits while holding it.
+        // Behind a real lock in a model too: loom has none for a static, and nobody waits while
+        // holding it.
         static NEXT: StaticMutex<u64> = StaticMutex::new(0);
         let number = {
             let mut next = NEXT.lock();
@@ -168,7 +174,7 @@ impl Shared {
         self.clock.wait_deadline(timeout)
     }
 
-    // ── Telling the supervisor ──────────────────────────────────────────────────────────────────────────────────────
+    // ── Telling the supervisor ──
 
     pub(crate) fn inbox(&self) -> &Sender<Message> {
         &self.inbox
@@ -193,7 +199,8 @@ impl Shared {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
         };
-        // Under the lock, so that keys reach the supervisor in their order. A channel without bound does not block.
+        // Under the lock, so that keys reach the supervisor in their order. A channel without bound
+        // does not block.
         let _ = self.tell(Message::Add { key: row.key, spec: Box::new(spec) });
         drop(closing);
         Ok(())
@@ -209,8 +216,13 @@ impl Shared {
         if self.has_ended() {
             return Err(CommandError::Ended);
         }
-        // AcqRel: the round that follows from the message under way sees what was done before this call.
-        if self.check_is_sent.swap(true, Ordering::AcqRel) { Ok(()) } else { self.tell(Message::CheckNow) }
+        // AcqRel: the round that follows from the message under way sees what was done before this
+        // call.
+        if self.check_is_sent.swap(true, Ordering::AcqRel) {
+            Ok(())
+        } else {
+            self.tell(Message::CheckNow)
+        }
     }
 
     /// The supervisor thread has taken up the message of [`check_now`](Shared::check_now).
@@ -243,8 +255,8 @@ impl Shared {
         self.tell(Message::Order { key: row.key })
     }
 
-    /// Has the supervisor shut down. Once this has returned, nothing starts. Asked for again, it is news only if it leaves less
-    /// time.
+    /// Has the supervisor shut down. Once this has returned, nothing starts. Asked for again, it is
+    /// news only if it leaves less time.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
         let mut closing = self.closing.lock();
         if closing.limit.is_some_and(|before| before <= limit) {
@@ -258,7 +270,8 @@ impl Shared {
         self.watch.notify();
     }
 
-    /// Notes why the supervisor shuts down by itself. `false` if there is a reason already, which stays.
+    /// Notes why the supervisor shuts down by itself. `false` if there is a reason already, which
+    /// stays.
     pub(crate) fn give_up(&self, cause: ShutdownCause) -> bool {
         let mut given_up = self.given_up.lock();
         if given_up.is_some() {
@@ -279,7 +292,8 @@ impl Shared {
         self.closing.lock().limit.is_some()
     }
 
-    /// The supervisor thread has noticed the shutdown. Returns how much time it leaves to the children.
+    /// The supervisor thread has noticed the shutdown. Returns how much time it leaves to the
+    /// children.
     pub(crate) fn acknowledge(&self) -> Duration {
         let mut closing = self.closing.lock();
         closing.is_sent = false;
@@ -303,7 +317,7 @@ impl Shared {
         }
     }
 
-    // ── What is known of children ───────────────────────────────────────────────────────────────────────────────────
+    // ── What is known of children ──
 
     /// By its whole id; or, in a nested supervisor, by the id that it was given there.
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
@@ -322,9 +336,15 @@ impl Shared {
         self.directory.read().rows.values().cloned().collect()
     }
 
-    /// Shows what is new about a child. Gives back what it took the place of, to be dropped with no lock held.
+    /// Shows what is new about a child. Gives back what it took the place of, to be dropped with no
+    /// lock held.
     #[must_use = "it holds a user's error, whose drop may panic"]
-    pub(crate) fn publish(&self, row: &Row, view: View, last_stop: Option<LastStop>) -> Option<LastStop> {
+    pub(crate) fn publish(
+        &self,
+        row: &Row,
+        view: View,
+        last_stop: Option<LastStop>,
+    ) -> Option<LastStop> {
         let mut state = row.state.lock();
         state.view = view;
         row.cell.show(&view);
@@ -338,7 +358,11 @@ impl Shared {
     pub(crate) fn check_start(&self, row: &Row) -> Result<(), StartDenied> {
         let closing = self.closing.lock();
         let state = row.state.lock();
-        if closing.limit.is_some() || state.removing || state.held { Err(StartDenied) } else { Ok(()) }
+        if closing.limit.is_some() || state.removing || state.held {
+            Err(StartDenied)
+        } else {
+            Ok(())
+        }
     }
 
     /// Shows that a run begins, unless an order forbids it.
@@ -380,7 +404,7 @@ impl Shared {
         self.doing.now().map(|_| self.doing.calls.load(Ordering::Relaxed))
     }
 
-    // ── The end ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── The end ──
 
     /// Takes no more children.
     pub(crate) fn close_directory(&self) {
@@ -397,12 +421,14 @@ impl Shared {
         drop(unused);
         // Those who wait for a child hear of it by the child's breaker.
         for row in self.rows() {
-            row.cell.open_for_good(Some(Last::Ended(Box::new(row.info(self.now()).without_error()))));
+            row.cell
+                .open_for_good(Some(Last::Ended(Box::new(row.info(self.now()).without_error()))));
         }
         self.watch.notify();
     }
 
-    /// Shows that the children are stopped without the supervisor thread. Once it comes back it shows what it knows.
+    /// Shows that the children are stopped without the supervisor thread. Once it comes back it
+    /// shows what it knows.
     pub(crate) fn show_take_over(&self) {
         self.is_taken_over.store(true, Ordering::SeqCst);
         let now = self.now();
@@ -420,7 +446,8 @@ impl Shared {
         }
     }
 
-    /// Whether nobody may be there to show that a run has ended: the supervisor has, or it is stuck.
+    /// Whether nobody may be there to show that a run has ended: the supervisor has, or it is
+    /// stuck.
     pub(crate) fn shows_no_more(&self) -> bool {
         self.is_taken_over.load(Ordering::SeqCst) || self.has_ended()
     }
@@ -433,10 +460,19 @@ impl Shared {
         let before = state.view;
         if before.run == run && before.since.is_some() {
             let (status, circuit) = (ChildStatus::Off { by: OffBy::Shutdown }, CircuitState::Open);
-            state.view = View { status, circuit, since: None, told: None, is_overdue: false, retry_at: None, ..before };
+            state.view = View {
+                status,
+                circuit,
+                since: None,
+                told: None,
+                is_overdue: false,
+                retry_at: None,
+                ..before
+            };
             state.outlived = Some(before);
         }
-        // The thread itself may only know that the run is over, and the message that says how be found a moment later.
+        // The thread itself may only know that the run is over, and the message that says how be
+        // found a moment later.
         let outlived = state.outlived.take_if(|outlived| outlived.run == run && end.is_some());
         let unused = match (outlived, end) {
             (Some(outlived), Some(end)) => Ok(state.last_stop.replace(LastStop {
@@ -460,15 +496,23 @@ impl Shared {
         self.end.lock().is_some()
     }
 
-    /// Waits for news of the supervisor itself: its shutdown, and its end. Else as [`Watch::wait_for`].
-    pub(crate) fn wait_for<T>(&self, deadline: Option<Instant>, check: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Waits for news of the supervisor itself: its shutdown, and its end. Else as
+    /// [`Watch::wait_for`].
+    pub(crate) fn wait_for<T>(
+        &self,
+        deadline: Option<Instant>,
+        check: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
         self.watch.wait_for(deadline, check)
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("name", &self.name).field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
@@ -483,10 +527,23 @@ impl Directory {
         let rules = shared.defaults.rules(spec);
         let now = shared.now();
         let view = Circuit::new(rules, now).view(now);
-        let state =
-            RowState { view, last_stop: None, held: false, removing: false, gone: false, pending: Vec::new(), outlived: None };
+        let state = RowState {
+            view,
+            last_stop: None,
+            held: false,
+            removing: false,
+            gone: false,
+            pending: Vec::new(),
+            outlived: None,
+        };
         let activity = spec.watchdog.map(|_| Arc::default());
-        let row = Arc::new(Row { key, id: id.clone(), cell: spec.cell.clone(), activity, state: Mutex::new(state) });
+        let row = Arc::new(Row {
+            key,
+            id: id.clone(),
+            cell: spec.cell.clone(),
+            activity,
+            state: Mutex::new(state),
+        });
         row.cell.place(shared.me.clone(), Arc::downgrade(&row));
         self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
@@ -534,15 +591,20 @@ impl Row {
         self.state.lock().gone
     }
 
-    /// Waits for news of this child: of what it does, of its going, and of the end of its supervisor. Else as
-    /// [`Watch::wait_for`].
-    pub(crate) fn wait_for<T>(&self, deadline: Option<Instant>, check: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Waits for news of this child: of what it does, of its going, and of the end of its
+    /// supervisor. Else as [`Watch::wait_for`].
+    pub(crate) fn wait_for<T>(
+        &self,
+        deadline: Option<Instant>,
+        check: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
         self.cell.news.wait_for(deadline, check)
     }
 }
 
-/// A user's error may panic as it is dropped, and whoever lets go last drops it: a caller who wants the shutdown's report, or a
-/// child's thread in the destructors of its thread-local variables, where a panic would end the process.
+/// A user's error may panic as it is dropped, and whoever lets go last drops it: a caller who wants
+/// the shutdown's report, or a child's thread in the destructors of its thread-local variables,
+/// where a panic would end the process.
 impl Drop for Row {
     fn drop(&mut self) {
         let _ = unwind::discard(self.state.get_mut().last_stop.take());
@@ -573,7 +635,8 @@ pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
     }
 }
 
-/// Which user callback the supervisor thread is in: written by it around each call, read by those who find it stuck.
+/// Which user callback the supervisor thread is in: written by it around each call, read by those
+/// who find it stuck.
 #[derive(Debug, Default)]
 pub(crate) struct Doing {
     /// 0 for none.
@@ -586,13 +649,23 @@ pub(crate) struct Doing {
 impl Doing {
     /// In the place of a child's key; no supervisor lists so many.
     const NOBODY: u64 = u64::MAX;
-    const CALLBACKS: [Callback; 4] = [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
+    const CALLBACKS: [Callback; 4] =
+        [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
 
     /// Calls user code on the supervisor thread.
     ///
-    /// Relaxed stores are enough: whoever reads has found the thread stuck for long, and tells people, not programs.
-    pub(crate) fn call<R>(&self, callback: Callback, key: impl Into<Option<Key>>, f: impl FnOnce() -> R) -> R {
-        let position = Self::CALLBACKS.iter().position(|known| *known == callback).map_or(0, |position| position + 1);
+    /// Relaxed stores are enough: whoever reads has found the thread stuck for long, and tells
+    /// people, not programs.
+    pub(crate) fn call<R>(
+        &self,
+        callback: Callback,
+        key: impl Into<Option<Key>>,
+        f: impl FnOnce() -> R,
+    ) -> R {
+        let position = Self::CALLBACKS
+            .iter()
+            .position(|known| *known == callback)
+            .map_or(0, |position| position + 1);
         self.key.store(key.into().map_or(Self::NOBODY, |key| key.0), Ordering::Relaxed);
         // No other thread writes to it.
         self.calls.store(self.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);

@@ -35,28 +35,32 @@ use crate::{
 
 /// A supervisor for tests: real in all that it decides, on virtual time, and without threads.
 ///
-/// It is made of the same [`SupervisorBuilder`] as the one in production, and asks its flag and backoff closures and tells its
-/// sinks just so. Its [`Handle`] is a real one. But no body is ever called: the test says how each run ends, and an hour of
-/// backoff takes microseconds. A child that is told to stop returns `Ok` at once, unless it [ignores](Simulation::ignore_stop_for)
-/// that for a while.
+/// It is made of the same [`SupervisorBuilder`] as the one in production, and asks its flag and
+/// backoff closures and tells its sinks just so. Its [`Handle`] is a real one. But no body is ever
+/// called: the test says how each run ends, and an hour of backoff takes microseconds. A child that
+/// is told to stop returns `Ok` at once, unless it [ignores](Simulation::ignore_stop_for) that for
+/// a while.
 ///
-/// Time passes in [`advance`](Simulation::advance) and nowhere else. What is done happens in `advance`,
-/// [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) and [`heartbeat`](Simulation::heartbeat) and nowhere
-/// else, on the thread that calls them: there the children of the builder have their first start, as in
-/// [`start`](SupervisorBuilder::start), and what was asked by a handle or reported to a [`Breaker`](crate::Breaker) since is
-/// carried out, in the order in which it was asked. `advance(Duration::ZERO)` does that and no more.
+/// Time passes in [`advance`](Simulation::advance) and nowhere else. What is done happens in
+/// `advance`, [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) and
+/// [`heartbeat`](Simulation::heartbeat) and nowhere else, on the thread that calls them: there the
+/// children of the builder have their first start, as in [`start`](SupervisorBuilder::start), and
+/// what was asked by a handle or reported to a [`Breaker`](crate::Breaker) since is carried out, in
+/// the order in which it was asked. `advance(Duration::ZERO)` does that and no more.
 ///
-/// The waits of a handle return at once, as if their time was over; so the [report](crate::ShutdownReport) of a supervisor that
-/// has ended is had from `handle().wait_until_stopped(Duration::ZERO)`. From then on nothing happens any more, and time still
-/// passes.
+/// The waits of a handle return at once, as if their time was over; so the
+/// [report](crate::ShutdownReport) of a supervisor that has ended is had from
+/// `handle().wait_until_stopped(Duration::ZERO)`. From then on nothing happens any more, and time
+/// still passes.
 ///
-/// With the same builder, seed and calls, the [events](Simulation::events) are the same: backoffs that have
-/// [none](crate::Backoff::seed) get a seed that is made of this one, and for a child's own backoff of the child's id as well.
-/// Another version of Rust may make others.
+/// With the same builder, seed and calls, the [events](Simulation::events) are the same: backoffs
+/// that have [none](crate::Backoff::seed) get a seed that is made of this one, and for a child's
+/// own backoff of the child's id as well. Another version of Rust may make others.
 ///
-/// What threads do to one another is not simulated: a callback takes no time (so one that asks for more each time, such as a sink
-/// that restarts a child whenever it starts or a flag that has all flags asked anew, never lets time pass on), a stop callback is not called, and a supervisor
-/// that a body would run is not there.
+/// What threads do to one another is not simulated: a callback takes no time (so one that asks for
+/// more each time, such as a sink that restarts a child whenever it starts or a flag that has all
+/// flags asked anew, never lets time pass on), a stop callback is not called, and a supervisor that
+/// a body would run is not there.
 ///
 /// # Examples
 ///
@@ -64,10 +68,14 @@ use crate::{
 ///
 /// ```
 /// use circuit_breaker_supervisor::{
-///     Backoff, ChildSpec, ChildStatus, EventKind, Exit, OffBy, Simulation, Supervisor, SupervisorBuilder,
+///     Backoff, ChildSpec, ChildStatus, EventKind, Exit, OffBy, Simulation, Supervisor,
+///     SupervisorBuilder,
 /// };
 /// use std::{
-///     sync::{Arc, atomic::{AtomicBool, Ordering}},
+///     sync::{
+///         Arc,
+///         atomic::{AtomicBool, Ordering},
+///     },
 ///     time::Duration,
 /// };
 ///
@@ -76,7 +84,10 @@ use crate::{
 ///     Supervisor::builder()
 ///         .poll_interval(Duration::from_secs(10))
 ///         .enabled(move |id| id != "printer" || is_printing.load(Ordering::Relaxed))
-///         .backoff(Backoff::exponential(Duration::from_secs(1), Duration::from_secs(3600)).jitter(0.0))
+///         .backoff(
+///             Backoff::exponential(Duration::from_secs(1), Duration::from_secs(3600))
+///                 .jitter(0.0),
+///         )
 ///         .child(ChildSpec::new("printer", |ctx| {
 ///             // … print; the simulation does not call this …
 ///             Ok(ctx.sleep(Duration::MAX)?)
@@ -92,7 +103,10 @@ use crate::{
 ///     simulation.exit("printer", Exit::panicked("paper jam"))?;
 ///     let printer = handle.child("printer").ok_or("not listed")?;
 ///     let delay = Duration::from_secs((1 << failures).min(3600));
-///     assert_eq!((printer.status, printer.retry_in), (ChildStatus::BackingOff, Some(delay)));
+///     assert_eq!(
+///         (printer.status, printer.retry_in),
+///         (ChildStatus::BackingOff, Some(delay))
+///     );
 ///     simulation.advance(delay);
 ///     assert!(handle.child("printer").is_some_and(|printer| printer.is_running()));
 /// }
@@ -100,8 +114,14 @@ use crate::{
 ///
 /// is_printing.store(false, Ordering::Relaxed);
 /// simulation.advance(Duration::from_secs(10)); // until the next poll
-/// assert_eq!(handle.child("printer").map(|printer| printer.status), Some(ChildStatus::Off { by: OffBy::Flag }));
-/// let starts = simulation.events().iter().filter(|event| matches!(event.kind, EventKind::Started));
+/// assert_eq!(
+///     handle.child("printer").map(|printer| printer.status),
+///     Some(ChildStatus::Off { by: OffBy::Flag })
+/// );
+/// let starts = simulation
+///     .events()
+///     .iter()
+///     .filter(|event| matches!(event.kind, EventKind::Started));
 /// assert_eq!(starts.count(), 21);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -123,7 +143,8 @@ struct Poll {
 }
 
 impl Simulation {
-    /// Makes a simulation of what the builder describes. Nothing happens before the first [`advance`](Simulation::advance).
+    /// Makes a simulation of what the builder describes. Nothing happens before the first
+    /// [`advance`](Simulation::advance).
     ///
     /// # Errors
     ///
@@ -135,16 +156,27 @@ impl Simulation {
         let record = OnEvent(move |event: &Event| recorder.lock().push(event.clone()));
         let (shared, parts) = builder.simulate(seed, time.clone(), record)?;
         let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
-        let poll = polls.then(|| Poll { interval: parts.poll_interval, next: time.now() + parts.poll_interval });
+        let poll = polls.then(|| Poll {
+            interval: parts.poll_interval,
+            next: time.now() + parts.poll_interval,
+        });
         let script = Script::new(shared.clone(), time.clone(), seed);
         let lineage = Lineage::of(shared.number);
         let handle = Handle::new(shared);
-        Ok(Self { handle, time, lineage, engine: Some(Engine::new(parts, script)), poll, recorded, events: Vec::new() })
+        Ok(Self {
+            handle,
+            time,
+            lineage,
+            engine: Some(Engine::new(parts, script)),
+            poll,
+            recorded,
+            events: Vec::new(),
+        })
     }
 
-    /// Returns the handle by which to ask and command this supervisor. What it commands is carried out in the next
-    /// [`advance`](Simulation::advance), [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) or
-    /// [`heartbeat`](Simulation::heartbeat).
+    /// Returns the handle by which to ask and command this supervisor. What it commands is carried
+    /// out in the next [`advance`](Simulation::advance), [`exit`](Simulation::exit),
+    /// [`mark_healthy`](Simulation::mark_healthy) or [`heartbeat`](Simulation::heartbeat).
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -154,7 +186,8 @@ impl Simulation {
         &self.events
     }
 
-    /// Returns the instant at which virtual time began, from which to count the instants of [events](Event::at).
+    /// Returns the instant at which virtual time began, from which to count the instants of
+    /// [events](Event::at).
     pub fn origin(&self) -> Instant {
         self.time.origin()
     }
@@ -164,7 +197,7 @@ impl Simulation {
         self.time.now().saturating_duration_since(self.time.origin())
     }
 
-    // ── What happens ────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What happens ──
 
     /// Lets time pass, and everything happen that happens meanwhile, each thing at its time.
     ///
@@ -196,9 +229,10 @@ impl Simulation {
 
     /// Ends the present run of a child, now, and does all that follows from that at once.
     ///
-    /// What was asked of the supervisor before is carried out first: a run that ends by itself just as it is
-    /// [held](Handle::hold) has the cause [`Held`](crate::StopCause::Held), and this exit. A run that such a command would begin
-    /// is not there yet; to end that one, [advance](Simulation::advance) first, by zero if need be.
+    /// What was asked of the supervisor before is carried out first: a run that ends by itself just
+    /// as it is [held](Handle::hold) has the cause [`Held`](crate::StopCause::Held), and this exit.
+    /// A run that such a command would begin is not there yet; to end that one,
+    /// [advance](Simulation::advance) first, by zero if need be.
     ///
     /// # Errors
     ///
@@ -215,7 +249,11 @@ impl Simulation {
     /// simulation.advance(Duration::ZERO);
     /// simulation.exit("orders", Exit::failed("the broker hung up"))?;
     /// let error = simulation.exit("orders", Exit::completed()).unwrap_err();
-    /// assert!(error.to_string().starts_with("not running: `orders` is backing off: it failed after"));
+    /// assert!(
+    ///     error
+    ///         .to_string()
+    ///         .starts_with("not running: `orders` is backing off: it failed after")
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn exit(&mut self, id: &str, exit: Exit) -> Result<(), NotRunning> {
@@ -236,7 +274,8 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has the present run of a child give a sign of life, as [`ChildContext::heartbeat`](crate::ChildContext::heartbeat) does.
+    /// Has the present run of a child give a sign of life, as
+    /// [`ChildContext::heartbeat`](crate::ChildContext::heartbeat) does.
     ///
     /// # Errors
     ///
@@ -247,13 +286,14 @@ impl Simulation {
         Ok(())
     }
 
-    // ── The script ──────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── The script ──
 
-    /// Lets the next spawn of a thread for this child fail, as on a machine that has no more threads; called twice, the next
-    /// two.
+    /// Lets the next spawn of a thread for this child fail, as on a machine that has no more
+    /// threads; called twice, the next two.
     ///
-    /// A thread is spawned for the first run; for every run of a child with a [`fresh_thread`](crate::ChildSpec::fresh_thread);
-    /// and after the child was finished or given up. The child need not be listed yet.
+    /// A thread is spawned for the first run; for every run of a child with a
+    /// [`fresh_thread`](crate::ChildSpec::fresh_thread); and after the child was finished or given
+    /// up. The child need not be listed yet.
     ///
     /// # Examples
     ///
@@ -268,7 +308,9 @@ impl Simulation {
     /// let orders = simulation.handle().child("orders").ok_or("not listed")?;
     /// assert_eq!(orders.last_stop.map(|stop| stop.cause), Some(StopCause::NotSpawned));
     /// simulation.advance(Duration::from_millis(100)); // after the backoff there is one
-    /// assert!(simulation.handle().child("orders").is_some_and(|orders| orders.is_running()));
+    /// assert!(
+    ///     simulation.handle().child("orders").is_some_and(|orders| orders.is_running())
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fail_next_spawn(&mut self, id: &str) {
@@ -277,11 +319,11 @@ impl Simulation {
         }
     }
 
-    /// Lets all runs of this child from now on run for so long after they are told to stop, before they return `Ok`. A run
-    /// that was told already is not affected.
+    /// Lets all runs of this child from now on run for so long after they are told to stop, before
+    /// they return `Ok`. A run that was told already is not affected.
     ///
-    /// With [`Duration::MAX`] they never do; zero takes it back. The child need not be listed yet, and
-    /// [`exit`](Simulation::exit) still ends it.
+    /// With [`Duration::MAX`] they never do; zero takes it back. The child need not be listed yet,
+    /// and [`exit`](Simulation::exit) still ends it.
     ///
     /// # Examples
     ///
@@ -289,7 +331,8 @@ impl Simulation {
     /// use circuit_breaker_supervisor::{ChildSpec, Simulation, Supervisor};
     /// use std::time::Duration;
     ///
-    /// let builder = Supervisor::builder().child(ChildSpec::new("deaf", |_| Ok(())).stop_timeout(Duration::from_secs(5)));
+    /// let builder = Supervisor::builder()
+    ///     .child(ChildSpec::new("deaf", |_| Ok(())).stop_timeout(Duration::from_secs(5)));
     /// let mut simulation = Simulation::new(builder, 1)?;
     /// simulation.ignore_stop_for("deaf", Duration::from_secs(8));
     /// simulation.advance(Duration::from_secs(1));
@@ -306,10 +349,14 @@ impl Simulation {
         }
     }
 
-    // ── Within ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Within ──
 
     /// Has the script do something with a child.
-    fn script_for<R>(&mut self, id: &str, f: impl FnOnce(&mut Script, Key) -> Option<R>) -> Result<R, NotRunning> {
+    fn script_for<R>(
+        &mut self,
+        id: &str,
+        f: impl FnOnce(&mut Script, Key) -> Option<R>,
+    ) -> Result<R, NotRunning> {
         let row = self.handle.shared().row(id);
         let key = row.as_ref().map(|row| row.key());
         let done = self.engine.as_mut().zip(key).and_then(|(engine, key)| f(engine.workers(), key));
@@ -320,7 +367,9 @@ impl Simulation {
     fn next_instant(&mut self) -> Option<Instant> {
         let engine = self.engine.as_mut()?;
         let poll = self.poll.map(|poll| poll.next);
-        [engine.next_deadline(), engine.workers().next_end(), poll].into_iter().fold(None, deadline::sooner)
+        [engine.next_deadline(), engine.workers().next_end(), poll]
+            .into_iter()
+            .fold(None, deadline::sooner)
     }
 
     /// Does all that is to be done now.
@@ -357,7 +406,8 @@ fn end(engine: &mut Option<Engine<Script>>, handle: &Handle) {
     }
 }
 
-/// What a user's closures have captured may panic as it is dropped, and so may the errors of events.
+/// What a user's closures have captured may panic as it is dropped, and so may the errors of
+/// events.
 impl Drop for Simulation {
     fn drop(&mut self) {
         let Self { engine, handle, lineage, events, recorded, .. } = self;
@@ -476,7 +526,8 @@ impl Script {
         self.ends.retain(|&(_, other)| other != key);
         let at = self.time.now();
         let (display_panic, callbacks_succeeded) = (None, false);
-        let end = RunEnd { key, run: run.number, exit, at, display_panic, drops, callbacks_succeeded };
+        let end =
+            RunEnd { key, run: run.number, exit, at, display_panic, drops, callbacks_succeeded };
         self.tell(Message::Exit(end));
         Some(())
     }
@@ -532,10 +583,13 @@ impl Workers for Script {
     }
 
     fn provide(&mut self, post: &Key) -> Result<(), Failure> {
-        let Some(child) = self.children.get_mut(post).filter(|child| !child.has_thread) else { return Ok(()) };
+        let Some(child) = self.children.get_mut(post).filter(|child| !child.has_thread) else {
+            return Ok(());
+        };
         if let Some(left) = self.failing_spawns.get_mut(&child.id).filter(|left| **left > 0) {
             *left -= 1;
-            let error = io::Error::new(io::ErrorKind::WouldBlock, "no thread, as the simulation was told");
+            let error =
+                io::Error::new(io::ErrorKind::WouldBlock, "no thread, as the simulation was told");
             return Err(Failure::new(error.into()));
         }
         child.has_thread = true;
@@ -548,7 +602,8 @@ impl Workers for Script {
         child.last_run = run;
         let mut drops = Drops::default();
         child.remains.drain(..).for_each(|remain| drops.discard(remain));
-        child.run = Some(Run { number: run, told_at: None, heartbeats, marked_healthy: false, drops });
+        child.run =
+            Some(Run { number: run, told_at: None, heartbeats, marked_healthy: false, drops });
         true
     }
 
@@ -587,7 +642,12 @@ impl Workers for Script {
         } else if let Some(child) = self.children.remove(post) {
             let run = child.last_run;
             if let Err(panic) = unwind::discard(child) {
-                self.tell(Message::CallbackPanicked { key: *post, run, callback: Callback::Drop, panic });
+                self.tell(Message::CallbackPanicked {
+                    key: *post,
+                    run,
+                    callback: Callback::Drop,
+                    panic,
+                });
             }
         }
     }
@@ -602,8 +662,14 @@ impl Workers for Script {
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let unstopped = |child: &Scripted| {
             let run = child.run.as_ref()?;
-            let stopping_for = now.saturating_duration_since(run.told_at.map_or(since, |at| at.min(since)));
-            Some(Unstopped { id: child.id.clone(), run: run.number, stopping_for, phase: UnstoppedPhase::Running })
+            let stopping_for =
+                now.saturating_duration_since(run.told_at.map_or(since, |at| at.min(since)));
+            Some(Unstopped {
+                id: child.id.clone(),
+                run: run.number,
+                stopping_for,
+                phase: UnstoppedPhase::Running,
+            })
         };
         self.children.values().filter_map(unstopped).collect()
     }

@@ -15,7 +15,8 @@ use crate::{
 
 /// What is known of one child at one moment.
 ///
-/// Its `Display` is one sentence that says what the child is doing or why it is down, and when it is tried again.
+/// Its `Display` is one sentence that says what the child is doing or why it is down, and when it
+/// is tried again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ChildInfo {
@@ -23,13 +24,15 @@ pub struct ChildInfo {
     pub id: ChildId,
     /// What it is doing.
     pub status: ChildStatus,
-    /// What its callers should make of that, as the supervisor knows it: a [`Breaker`](crate::Breaker) that its callers have just
-    /// tripped is open already.
+    /// What its callers should make of that, as the supervisor knows it: a
+    /// [`Breaker`](crate::Breaker) that its callers have just tripped is open already.
     pub circuit: CircuitState,
-    /// The failures since it was last healthy: [`Event::attempt_count`](crate::Event::attempt_count).
+    /// The failures since it was last healthy:
+    /// [`Event::attempt_count`](crate::Event::attempt_count).
     pub attempt_count: u32,
-    /// The present run, or the last one: the number of its start, counted from 1 for each child. A start for which no thread could
-    /// be had counts, too. 0 before the first. A child that is removed and added again begins anew.
+    /// The present run, or the last one: the number of its start, counted from 1 for each child. A
+    /// start for which no thread could be had counts, too. 0 before the first. A child that is
+    /// removed and added again begins anew.
     pub run_number: u64,
     /// How long the present run has been up.
     pub uptime: Option<Duration>,
@@ -39,18 +42,25 @@ pub struct ChildInfo {
     pub stopping_for: Option<Duration>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
-    /// What the present or last run said that it was doing, by its last [`heartbeat`](crate::ChildContext::heartbeat). `None` if it
-    /// gave none, and where the child has no [watchdog](crate::ChildSpec::watchdog).
+    /// What the present or last run said that it was doing, by its last
+    /// [`heartbeat`](crate::ChildContext::heartbeat). `None` if it gave none, and where the child
+    /// has no [watchdog](crate::ChildSpec::watchdog).
     pub doing: Option<&'static str>,
     /// How the last run ended.
     pub last_stop: Option<LastStop>,
-    /// While it backs off: how long until it is tried again, zero if that is just about to happen and [`Duration::MAX`] if
-    /// only a reset ends it.
+    /// While it backs off: how long until it is tried again, zero if that is just about to happen
+    /// and [`Duration::MAX`] if only a reset ends it.
     pub retry_in: Option<Duration>,
 }
 
 impl ChildInfo {
-    pub(crate) fn new(id: ChildId, view: &View, doing: Option<&'static str>, last_stop: Option<LastStop>, now: Instant) -> Self {
+    pub(crate) fn new(
+        id: ChildId,
+        view: &View,
+        doing: Option<&'static str>,
+        last_stop: Option<LastStop>,
+        now: Instant,
+    ) -> Self {
         let ago = |instant: Instant| now.saturating_duration_since(instant);
         Self {
             id,
@@ -64,11 +74,14 @@ impl ChildInfo {
             is_overdue: view.is_overdue,
             doing,
             last_stop,
-            retry_in: view.retry_at.map(|at| at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))),
+            retry_in: view
+                .retry_at
+                .map(|at| at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))),
         }
     }
 
-    /// The same without the user's error, whose text takes its place: for those who keep it for long.
+    /// The same without the user's error, whose text takes its place: for those who keep it for
+    /// long.
     pub(crate) fn without_error(mut self) -> Self {
         if let Some(last) = &mut self.last_stop {
             last.exit = last.exit.without_error();
@@ -102,28 +115,45 @@ impl ChildInfo {
     /// Why it is as it is, and what comes next: the part of the sentence behind the status.
     fn explanation(&self) -> String {
         let last = self.last_stop.as_ref().map(|last| match last.cause {
-            StopCause::NotSpawned => format!("it got no thread: {}", OneLine(last.exit.message().unwrap_or_default())),
-            StopCause::Exited if last.exit.is_completed() && !last.failed => format!("it ran for {}", Span(last.uptime)),
+            StopCause::NotSpawned => {
+                format!("it got no thread: {}", OneLine(last.exit.message().unwrap_or_default()))
+            }
+            StopCause::Exited if last.exit.is_completed() && !last.failed => {
+                format!("it ran for {}", Span(last.uptime))
+            }
             StopCause::Exited => format!("it {}", Ran(&last.exit, last.uptime)),
             StopCause::Tripped | StopCause::Hung => {
-                format!("it was stopped after {} because {}", Span(last.uptime), self.reason_to_stop(last.cause))
+                format!(
+                    "it was stopped after {} because {}",
+                    Span(last.uptime),
+                    self.reason_to_stop(last.cause)
+                )
             }
-            _ if last.exit.is_panicked() => format!("it was stopped after {} and {}", Span(last.uptime), last.exit),
+            _ if last.exit.is_panicked() => {
+                format!("it was stopped after {} and {}", Span(last.uptime), last.exit)
+            }
             _ => format!("it was stopped after {}", Span(last.uptime)),
         });
         let last = last.unwrap_or_else(|| String::from("it has not run yet"));
         match self.status {
             ChildStatus::Healthy => String::new(),
             ChildStatus::OnTrial if self.attempt_count == 0 => String::new(),
-            ChildStatus::OnTrial => format!("{}; before that, {last}", Failures(self.attempt_count)),
+            ChildStatus::OnTrial => {
+                format!("{}; before that, {last}", Failures(self.attempt_count))
+            }
             ChildStatus::Stopping => {
-                let reason = self.told_to_stop.map(|cause| self.reason_to_stop(cause)).unwrap_or_default();
+                let reason =
+                    self.told_to_stop.map(|cause| self.reason_to_stop(cause)).unwrap_or_default();
                 let since = Span(self.stopping_for.unwrap_or_default());
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
                 format!("{reason}, asked {since} ago{overdue}")
             }
             ChildStatus::BackingOff => {
-                format!("{last}; {}; tried again {}", Failures(self.attempt_count), In(self.retry_in.unwrap_or_default()))
+                format!(
+                    "{last}; {}; tried again {}",
+                    Failures(self.attempt_count),
+                    In(self.retry_in.unwrap_or_default())
+                )
             }
             ChildStatus::Off { by } => {
                 let why = match by {
@@ -135,7 +165,9 @@ impl ChildInfo {
             }
             ChildStatus::Due => String::from("about to be started"),
             ChildStatus::Finished => last,
-            ChildStatus::GaveUp => format!("{last}; {}; stays down until it is reset", Failures(self.attempt_count)),
+            ChildStatus::GaveUp => {
+                format!("{last}; {}; stays down until it is reset", Failures(self.attempt_count))
+            }
         }
     }
 }
@@ -156,9 +188,10 @@ impl fmt::Display for ChildInfo {
 
 /// What is known of a supervisor and all its children at one moment.
 ///
-/// Each child is shown as it was at one moment; the children are looked at one after the other. Its `Display` is a table, one
-/// row for each child, which says why a child is not running and when it is tried again. The column `RUN` holds the number of
-/// the present or last run, which says how often the child was started.
+/// Each child is shown as it was at one moment; the children are looked at one after the other. Its
+/// `Display` is a table, one row for each child, which says why a child is not running and when it
+/// is tried again. The column `RUN` holds the number of the present or last run, which says how
+/// often the child was started.
 ///
 /// ```
 /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
@@ -232,9 +265,10 @@ impl Snapshot {
 
     /// Returns whether all is well: the answer for `/healthz`.
     ///
-    /// The supervisor runs, and no child has failed since it was last healthy, was given up, is overdue, hangs, or was tripped
-    /// by its callers. A child on its first trial is well; and so is one that has finished, or is off by its flag or by an
-    /// operator, whatever happened before: somebody wants it so.
+    /// The supervisor runs, and no child has failed since it was last healthy, was given up, is
+    /// overdue, hangs, or was tripped by its callers. A child on its first trial is well; and so is
+    /// one that has finished, or is off by its flag or by an operator, whatever happened before:
+    /// somebody wants it so.
     pub fn is_healthy(&self) -> bool {
         self.is_running && self.children.iter().all(ChildInfo::is_well)
     }
@@ -249,12 +283,23 @@ impl fmt::Display for Snapshot {
             (true, false) => "not healthy",
         };
         write!(f, "{}: {state}, {running} of {children} children running", self.name)?;
-        let width = self.children.iter().map(|child| child.id.chars().count()).max().unwrap_or(0).clamp(2, 40);
+        let width = self
+            .children
+            .iter()
+            .map(|child| child.id.chars().count())
+            .max()
+            .unwrap_or(0)
+            .clamp(2, 40);
         if !self.children.is_empty() {
-            write!(f, "\n{:width$}  {:14}  {:>6}  {:>8}  {:>11}  WHY", "ID", "STATUS", "RUN", "FAILURES", "UP")?;
+            write!(
+                f,
+                "\n{:width$}  {:14}  {:>6}  {:>8}  {:>11}  WHY",
+                "ID", "STATUS", "RUN", "FAILURES", "UP"
+            )?;
         }
         for child in &self.children {
-            let up = child.uptime.map_or_else(|| String::from("-"), |uptime| Span(uptime).to_string());
+            let up =
+                child.uptime.map_or_else(|| String::from("-"), |uptime| Span(uptime).to_string());
             let row = format!(
                 "{:width$}  {:14}  {:>6}  {:>8}  {up:>11}  {}",
                 child.id,

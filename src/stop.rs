@@ -114,7 +114,8 @@ impl StopSignal {
         state.phase == Phase::Told && !state.has_caller && !state.waiting.is_empty()
     }
 
-    /// Calls the callbacks in the order in which they were set. Returns the first panic; `Err` if somebody else calls them.
+    /// Calls the callbacks in the order in which they were set. Returns the first panic; `Err` if
+    /// somebody else calls them.
     pub(crate) fn call_all(&self) -> Result<Option<Panic>, CalledElsewhere> {
         let mut state = self.state.lock();
         if mem::replace(&mut state.has_caller, true) {
@@ -134,8 +135,8 @@ impl StopSignal {
         Ok(panic)
     }
 
-    /// Sets a callback. Returns its number, or gives it back if the run was told to stop and it is to be called now. At the
-    /// end of a run it is dropped.
+    /// Sets a callback. Returns its number, or gives it back if the run was told to stop and it is
+    /// to be called now. At the end of a run it is dropped.
     pub(crate) fn set(&self, callback: StopCallback) -> Result<Option<u64>, StopCallback> {
         let mut state = self.state.lock();
         match state.phase {
@@ -168,7 +169,8 @@ impl StopSignal {
         state.called.is_some() || state.called_late > 0
     }
 
-    /// Takes a callback back; if it is just being called on another thread, waits until it has returned.
+    /// Takes a callback back; if it is just being called on another thread, waits until it has
+    /// returned.
     pub(crate) fn take_back(&self, number: u64) {
         let mut state = self.state.lock();
         if let Ok(position) = state.waiting.binary_search_by_key(&number, |(number, _)| *number) {
@@ -183,8 +185,9 @@ impl StopSignal {
         }
     }
 
-    /// The run has ended: helpers that still look at the signal are told to stop, callbacks that were left behind are dropped
-    /// uncalled, and one that is just being called is waited for. Returns the first panic of a drop.
+    /// The run has ended: helpers that still look at the signal are told to stop, callbacks that
+    /// were left behind are dropped uncalled, and one that is just being called is waited for.
+    /// Returns the first panic of a drop.
     pub(crate) fn end(&self) -> Option<Panic> {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;
@@ -205,8 +208,13 @@ impl StopSignal {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { phase, waiting, next: _, has_caller: _, called, called_late: _, sender: _ } = self;
-        f.debug_struct("State").field("phase", phase).field("waiting", &waiting.len()).field("called", called).finish()
+        let Self { phase, waiting, next: _, has_caller: _, called, called_late: _, sender: _ } =
+            self;
+        f.debug_struct("State")
+            .field("phase", phase)
+            .field("waiting", &waiting.len())
+            .field("called", called)
+            .finish()
     }
 }
 
@@ -240,7 +248,8 @@ mod tests {
         let numbers: Vec<_> = (0..4)
             .map(|number| {
                 let sender = sender.clone();
-                let set = signal.set(Box::new(move || sender.send(number).expect("the test listens")));
+                let set =
+                    signal.set(Box::new(move || sender.send(number).expect("the test listens")));
                 set.unwrap_or_else(|_| unreachable!("nobody was told")).expect("it waits")
             })
             .collect();
@@ -251,7 +260,10 @@ mod tests {
         assert_eq!(signal.call_all(), Ok(None));
         assert_eq!(called.try_iter().collect::<Vec<_>>(), [0, 2, 3]);
         assert_eq!(signal.call_all(), Err(CalledElsewhere), "once");
-        assert!(signal.set(Box::new(|| ())).is_err(), "one that is set now is called by whoever sets it");
+        assert!(
+            signal.set(Box::new(|| ())).is_err(),
+            "one that is set now is called by whoever sets it"
+        );
     }
 
     #[test]

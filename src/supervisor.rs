@@ -18,24 +18,26 @@ use crate::{
     telemetry::TARGET,
 };
 
-/// How long the supervisor thread may be in one call of user code, or take to notice a shutdown, before it counts as stuck and
-/// its children are stopped without it.
+/// How long the supervisor thread may be in one call of user code, or take to notice a shutdown,
+/// before it counts as stuck and its children are stopped without it.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a shutdown looks at what the supervisor thread does.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How long a shutdown still waits, once the children have had their time, for a supervisor thread that is stuck: it may just have
-/// been about to end.
+/// How long a shutdown still waits, once the children have had their time, for a supervisor thread
+/// that is stuck: it may just have been about to end.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// How long it still waits, once the children have had their time, for a supervisor thread that is at work.
+/// How long it still waits, once the children have had their time, for a supervisor thread that is
+/// at work.
 const LATENESS: Duration = Duration::from_secs(5);
 
 /// Keeps its children alive until it is shut down, waited for, or dropped.
 ///
-/// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long; what did not stop is logged.
-#[must_use = "dropping a supervisor shuts it down, and `let _ =` drops it at once: keep it in a variable, or wait for it"]
+/// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long; what
+/// did not stop is logged.
+#[must_use = "dropping a supervisor shuts it down: keep it in a variable, or wait for it"]
 pub struct Supervisor {
     handle: Handle,
     shared: Arc<Shared>,
@@ -60,28 +62,32 @@ impl Supervisor {
 
     /// Asks all children to stop, waits for them together, and returns who did not.
     ///
-    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by default: this waits for every
-    /// thread that is alive until then, and not for the timeouts of children that are down. Afterwards no thread of a child is
-    /// alive except those that the report names, and nothing restarts. A thread cannot be killed: a child that never stops
-    /// stays, and ends with the process. A report that is not [clean](ShutdownReport::is_clean) is logged as well.
+    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by
+    /// default: this waits for every thread that is alive until then, and not for the timeouts of
+    /// children that are down. Afterwards no thread of a child is alive except those that the
+    /// report names, and nothing restarts. A thread cannot be killed: a child that never stops
+    /// stays, and ends with the process. A report that is not [clean](ShutdownReport::is_clean) is
+    /// logged as well.
     ///
-    /// When all children have stopped or had their time, the supervisor thread may still have events to tell, and is waited
-    /// for as long as it is at work, up to 5 s. It is *stuck* if one call of a callback has lasted for 1 s, or if it has not
-    /// noticed the shutdown for so long. Then the children that were not asked before are asked from this thread, in no order, and
+    /// When all children have stopped or had their time, the supervisor thread may still have
+    /// events to tell, and is waited for as long as it is at work, up to 5 s. It is *stuck* if one
+    /// call of a callback has lasted for 1 s, or if it has not noticed the shutdown for so long.
+    /// Then the children that were not asked before are asked from this thread, in no order, and
     /// the report names the callback.
     ///
-    /// On the supervisor's own thread or on a thread of one of its children, where waiting would be waiting for oneself, this
-    /// only asks, and the report names those that run.
+    /// On the supervisor's own thread or on a thread of one of its children, where waiting would be
+    /// waiting for oneself, this only asks, and the report names those that run.
     pub fn shutdown(mut self) -> ShutdownReport {
         self.end(Duration::MAX)
     }
 
-    /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but within `limit`, which is for all of it: when it is over, no
-    /// child is waited for any longer, and a supervisor thread that has not noticed the shutdown in a quarter of a second more is
-    /// passed over: all children have been asked when this returns.
+    /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but within `limit`, which is for all
+    /// of it: when it is over, no child is waited for any longer, and a supervisor thread that has
+    /// not noticed the shutdown in a quarter of a second more is passed over: all children have
+    /// been asked when this returns.
     ///
-    /// With zero, those that do not stop at once are named. A supervisor thread that is still at work or stuck when the limit is
-    /// over makes this up to 1 s longer.
+    /// With zero, those that do not stop at once are named. A supervisor thread that is still at
+    /// work or stuck when the limit is over makes this up to 1 s longer.
     ///
     /// # Examples
     ///
@@ -91,7 +97,8 @@ impl Supervisor {
     ///
     /// let (gate, closed) = crossbeam_channel::bounded::<()>(0);
     /// let supervisor = Supervisor::builder()
-    ///     .child(ChildSpec::new("deaf", move |_ctx| Ok(closed.recv()?))) // looks at nothing but its channel
+    ///     // It looks at nothing but its channel.
+    ///     .child(ChildSpec::new("deaf", move |_ctx| Ok(closed.recv()?)))
     ///     .start()?;
     /// let report = supervisor.shutdown_within(Duration::from_millis(20));
     /// assert_eq!(report.unstopped[0].id, "deaf");
@@ -103,13 +110,14 @@ impl Supervisor {
         self.end(limit)
     }
 
-    /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a significant child that gives up,
-    /// and returns what [`shutdown`](Supervisor::shutdown) would.
+    /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a
+    /// significant child that gives up, and returns what [`shutdown`](Supervisor::shutdown) would.
     ///
-    /// A supervisor whose children have all finished goes on, since more may be added: whoever knows that nothing is left to
-    /// do calls [`Handle::request_shutdown`].
+    /// A supervisor whose children have all finished goes on, since more may be added: whoever
+    /// knows that nothing is left to do calls [`Handle::request_shutdown`].
     ///
-    /// On the supervisor's own thread, or one of its children's, this asks for the shutdown and returns.
+    /// On the supervisor's own thread, or one of its children's, this asks for the shutdown and
+    /// returns.
     ///
     /// # Examples
     ///
@@ -125,7 +133,9 @@ impl Supervisor {
     /// ```
     pub fn wait(mut self) -> ShutdownReport {
         if !lineage::is_within(self.shared.number) {
-            self.shared.wait_for(None, || (self.shared.has_ended() || self.shared.is_closing()).then_some(()));
+            self.shared.wait_for(None, || {
+                (self.shared.has_ended() || self.shared.is_closing()).then_some(())
+            });
         }
         self.end(Duration::MAX)
     }
@@ -138,7 +148,8 @@ impl Supervisor {
             return self.report_meanwhile(asked_at);
         }
         // With a limit, all of this takes no longer than until then.
-        let last_at = deadline::after(asked_at, limit).and_then(|at| deadline::after(at, STUCK_AFTER));
+        let last_at =
+            deadline::after(asked_at, limit).and_then(|at| deadline::after(at, STUCK_AFTER));
         let report = match self.await_end(asked_at, limit) {
             Some(mut report) => {
                 // Destructors of thread-local variables that callbacks have made may run on it.
@@ -147,7 +158,8 @@ impl Supervisor {
                 report
             }
             None => {
-                // A supervisor thread that comes back finds that its threads were told to leave, and nothing left to do.
+                // A supervisor thread that comes back finds that its threads were told to leave,
+                // and nothing left to do.
                 self.crew.dismiss();
                 self.report_meanwhile(asked_at)
             }
@@ -162,36 +174,44 @@ impl Supervisor {
         report
     }
 
-    /// Waits for the supervisor thread to end: until every thread of a child is gone or has had its time, and then a little for
-    /// the supervisor thread itself. One that is stuck is noticed before, and the children are stopped without it.
+    /// Waits for the supervisor thread to end: until every thread of a child is gone or has had its
+    /// time, and then a little for the supervisor thread itself. One that is stuck is noticed
+    /// before, and the children are stopped without it.
     fn await_end(&self, asked_at: Instant, limit: Duration) -> Option<ShutdownReport> {
         let limit_at = deadline::after(asked_at, limit);
         let mut watch = StuckWatch::new(&self.shared, asked_at);
         let (mut taken_over_at, mut late_since) = (None, None);
         loop {
-            if let Some(report) = self.shared.wait_for(deadline::after(system_now(), LOOK), || self.shared.end()) {
+            if let Some(report) =
+                self.shared.wait_for(deadline::after(system_now(), LOOK), || self.shared.end())
+            {
                 return Some(report);
             }
             let now = system_now();
             let is_stuck = watch.is_stuck(now);
             let noticed_at = self.shared.acknowledged_at();
-            // A supervisor thread that has not noticed the shutdown when the limit is over, and a little, is passed over.
-            let is_limit_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
+            // A supervisor thread that has not noticed the shutdown when the limit is over, and a
+            // little, is passed over.
+            let is_limit_over =
+                deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
             if taken_over_at.is_none() && (is_stuck || is_limit_over && noticed_at.is_none()) {
                 taken_over_at = Some(now);
                 take_over(&self.shared, &self.crew);
             }
-            // When the children were asked: as the supervisor thread noticed the shutdown, or as this thread took over.
+            // When the children were asked: as the supervisor thread noticed the shutdown, or as
+            // this thread took over.
             let since = [noticed_at, taken_over_at].into_iter().flatten().min().unwrap_or(now);
             let longest = self.crew.longest_stop_timeout();
-            let until = longest.map(|timeout| deadline::sooner(deadline::after(since, timeout), limit_at));
+            let until =
+                longest.map(|timeout| deadline::sooner(deadline::after(since, timeout), limit_at));
             if until.is_some_and(|until| !deadline::is_reached(until, now)) {
                 late_since = None;
                 continue;
             }
             let late_for = now - *late_since.get_or_insert(now);
             let is_hopeless = is_stuck || taken_over_at.is_some();
-            let is_limit_long_over = deadline::is_reached(limit_at.and_then(|at| deadline::after(at, STUCK_AFTER)), now);
+            let is_limit_long_over =
+                deadline::is_reached(limit_at.and_then(|at| deadline::after(at, STUCK_AFTER)), now);
             if late_for >= LATENESS || late_for >= SLACK && is_hopeless || is_limit_long_over {
                 return None;
             }
@@ -205,7 +225,8 @@ impl Supervisor {
     }
 }
 
-/// Looks again and again whether a supervisor thread is stuck: in one call of user code, or without having noticed a shutdown.
+/// Looks again and again whether a supervisor thread is stuck: in one call of user code, or without
+/// having noticed a shutdown.
 struct StuckWatch<'a> {
     shared: &'a Shared,
     asked_at: Instant,
@@ -229,11 +250,15 @@ impl<'a> StuckWatch<'a> {
     }
 }
 
-/// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or without it.
+/// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or
+/// without it.
 pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>) {
     shared.request_shutdown(Duration::MAX);
     let until = deadline::after(system_now(), STUCK_AFTER);
-    if shared.wait_for(until, || shared.acknowledged_at().map(drop).or(shared.end().map(drop))).is_none() {
+    if shared
+        .wait_for(until, || shared.acknowledged_at().map(drop).or(shared.end().map(drop)))
+        .is_none()
+    {
         take_over(shared, crew);
     }
 }

@@ -1,7 +1,8 @@
-//! What threads meet by: the real things, or under `--cfg loom` ones whose schedules a model explores.
+//! What threads meet by: the real things, or under `--cfg loom` ones whose schedules a model
+//! explores.
 //!
-//! The modelled ones have the faces of the real ones, as far as this crate uses them, so that the code in between is the same.
-//! `proof/interleavings.rs` says what is explored with them.
+//! The modelled ones have the faces of the real ones, as far as this crate uses them, so that the
+//! code in between is the same. `proof/interleavings.rs` says what is explored with them.
 
 #[cfg(not(all(test, loom)))]
 pub(crate) use self::real::*;
@@ -18,10 +19,12 @@ mod real {
 
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 
-    /// The standard library's, of which those of 64 bits are not on every machine. `--cfg lock_based_atomics` does without them
-    /// where they are, for the tests.
+    /// The standard library's, of which those of 64 bits are not on every machine.
+    /// `--cfg lock_based_atomics` does without them where they are, for the tests.
     pub(crate) mod atomic {
-        pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+        pub(crate) use std::sync::atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence,
+        };
 
         #[cfg(all(target_has_atomic = "64", not(lock_based_atomics)))]
         pub(crate) use std::sync::atomic::AtomicU64;
@@ -106,7 +109,11 @@ mod modelled {
             guard.0 = guard.0.take().map(|inner| self.0.wait(inner).expect(WHOLE));
         }
 
-        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> NotTimedOut {
+        pub(crate) fn wait_until<T>(
+            &self,
+            guard: &mut MutexGuard<'_, T>,
+            _: Instant,
+        ) -> NotTimedOut {
             self.wait(guard);
             NotTimedOut
         }
@@ -129,8 +136,8 @@ mod modelled {
         }
     }
 
-    /// Loom has none. A modelled lock stands before a real one, which is then never waited for: a wait that the model does not
-    /// know of would be for ever.
+    /// Loom has none. A modelled lock stands before a real one, which is then never waited for: a
+    /// wait that the model does not know of would be for ever.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T> {
         gate: Mutex<()>,
@@ -187,7 +194,8 @@ mod modelled {
         pub(crate) struct Receiver<T>(Arc<Channel<T>>);
 
         pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-            let state = State { messages: VecDeque::new(), capacity, has_sender: true, has_receiver: true };
+            let state =
+                State { messages: VecDeque::new(), capacity, has_sender: true, has_receiver: true };
             let channel = Arc::new(Channel { state: Mutex::new(state), changed: Condvar::new() });
             (Sender(channel.clone()), Receiver(channel))
         }

@@ -9,12 +9,14 @@ use crate::event::{Event, EventKind, StopCause};
 
 /// Receives every event of a supervisor, in order, on the supervisor's own thread.
 ///
-/// [Nested](crate::SupervisorBuilder::run) supervisors have threads of their own: a sink that they inherit is called from each
-/// of these, possibly at the same time. The events of each supervisor are in order.
+/// [Nested](crate::SupervisorBuilder::run) supervisors have threads of their own: a sink that they
+/// inherit is called from each of these, possibly at the same time. The events of each supervisor
+/// are in order.
 ///
-/// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision (though never a shutdown or a
-/// wait). It may ask and command the supervisor through a [`Handle`](crate::Handle). A panic in it is contained, and logged
-/// once until the sink succeeds again; the other sinks get the event all the same.
+/// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision (though
+/// never a shutdown or a wait). It may ask and command the supervisor through a
+/// [`Handle`](crate::Handle). A panic in it is contained, and logged once until the sink succeeds
+/// again; the other sinks get the event all the same.
 ///
 /// | sink | what it does |
 /// | --- | --- |
@@ -66,8 +68,9 @@ impl<T: TelemetrySink + ?Sized> TelemetrySink for Box<T> {
     }
 }
 
-/// Sends a copy of each event without ever blocking: what finds the channel full, or nobody at its other end, is dropped, and
-/// shows as a gap in [`Event::seq`], which is counted for each supervisor where there are nested ones.
+/// Sends a copy of each event without ever blocking: what finds the channel full, or nobody at its
+/// other end, is dropped, and shows as a gap in [`Event::seq`], which is counted for each
+/// supervisor where there are nested ones.
 impl TelemetrySink for Sender<Event> {
     fn record(&self, event: &Event) {
         let _ = self.try_send(event.clone());
@@ -83,13 +86,15 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
     }
 }
 
-/// Logs each event as one line through the [`log`] crate, under the target `circuit_breaker_supervisor`.
+/// Logs each event as one line through the [`log`] crate, under the target
+/// `circuit_breaker_supervisor`.
 ///
-/// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`, `attempt_count`, and with a
-/// stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed` (whether it counts as a failure, which `attempt_count` does
-/// not count yet), `uptime_ms` and, if it is tried again, `retry_in_ms`, with an
-/// overdue child `stopping_for_ms`, with a trip `failures` and `last`, with a hang `doing` and `silent_ms`, with an order `order`,
-/// and with a callback's panic `callback`.
+/// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`,
+/// `attempt_count`, and with a stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed`
+/// (whether it counts as a failure, which `attempt_count` does not count yet), `uptime_ms` and, if
+/// it is tried again, `retry_in_ms`, with an overdue child `stopping_for_ms`, with a trip
+/// `failures` and `last`, with a hang `doing` and `silent_ms`, with an order `order`, and with a
+/// callback's panic `callback`.
 ///
 /// | event | level |
 /// | --- | --- |
@@ -142,7 +147,9 @@ impl TelemetrySink for LogSink {
                 words = callback.to_string();
                 pairs.push(("callback", Value::from(words.as_str())));
             }
-            EventKind::Overdue { stopping_for } => pairs.push(("stopping_for_ms", Value::from(stopping_for.as_millis()))),
+            EventKind::Overdue { stopping_for } => {
+                pairs.push(("stopping_for_ms", Value::from(stopping_for.as_millis())))
+            }
             EventKind::Ordered { order } => {
                 words = order.to_string();
                 pairs.push(("order", Value::from(words.as_str())));
@@ -181,8 +188,9 @@ fn level(event: &Event) -> Level {
             _asked => Level::Info,
         },
         EventKind::Overdue { .. } => Level::Warn,
-        EventKind::Tripped { .. } | EventKind::Hung { .. } | EventKind::GaveUp | EventKind::CallbackPanicked { .. } => {
-            Level::Error
-        }
+        EventKind::Tripped { .. }
+        | EventKind::Hung { .. }
+        | EventKind::GaveUp
+        | EventKind::CallbackPanicked { .. } => Level::Error,
     }
 }

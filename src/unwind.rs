@@ -13,7 +13,8 @@ use std::{
 
 use crate::exit::{Panic, Text};
 
-/// A hook looks where panics happen. Whoever sees it late has the panics of one catch without a place.
+/// A hook looks where panics happen. Whoever sees it late has the panics of one catch without a
+/// place.
 static IS_CAPTURING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
@@ -23,12 +24,14 @@ thread_local! {
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// Makes [`Panic::location`](crate::Panic::location) known, for all supervisors of the process and from now on.
+/// Makes [`Panic::location`](crate::Panic::location) known, for all supervisors of the process and
+/// from now on.
 ///
-/// A panic's file and line are told to the process-wide panic hook alone. So this chains a hook to the one that is set now,
-/// which is still called for every panic; it looks only at panics in code that a supervisor calls, bodies and callbacks,
-/// and silences nothing. It is the only thing global to the process that this crate ever does, and for the program to decide:
-/// best at the beginning of `main`, after any other hook was set. Calling it again does nothing.
+/// A panic's file and line are told to the process-wide panic hook alone. So this chains a hook to
+/// the one that is set now, which is still called for every panic; it looks only at panics in code
+/// that a supervisor calls, bodies and callbacks, and silences nothing. It is the only thing global
+/// to the process that this crate ever does, and for the program to decide: best at the beginning
+/// of `main`, after any other hook was set. Calling it again does nothing.
 ///
 /// # Panics
 ///
@@ -37,23 +40,36 @@ thread_local! {
 /// # Examples
 ///
 /// ```
-/// use circuit_breaker_supervisor::{ChildSpec, Exit, Supervisor, capture_panic_locations};
+/// use circuit_breaker_supervisor::{
+///     ChildSpec, Exit, Supervisor, capture_panic_locations,
+/// };
 /// use std::time::Duration;
 ///
 /// capture_panic_locations();
-/// let supervisor = Supervisor::builder().child(ChildSpec::new("worker", |_| panic!("boom"))).start()?;
-/// let worker = supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| worker.last_stop.is_some())?;
-/// let Some(Exit::Panicked(panic)) = worker.last_stop.map(|stop| stop.exit) else { unreachable!() };
+/// let supervisor = Supervisor::builder()
+///     .child(ChildSpec::new("worker", |_| panic!("boom")))
+///     .start()?;
+/// let worker =
+///     supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| {
+///         worker.last_stop.is_some()
+///     })?;
+/// let Some(Exit::Panicked(panic)) = worker.last_stop.map(|stop| stop.exit) else {
+///     unreachable!()
+/// };
 /// assert!(panic.location().is_some_and(|location| location.contains(".rs:")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[expect(clippy::disallowed_methods, reason = "the program asked for it, and the hook that was there is called on")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the program asked for it, and the hook that was there is called on"
+)]
 pub fn capture_panic_locations() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // Where a thread is ending there may be no place to keep it any more, and a panic in a hook ends the process.
+            // Where a thread is ending there may be no place to keep it any more, and a panic in a
+            // hook ends the process.
             if CATCHES.try_with(Cell::get).is_ok_and(|catches| catches > 0) {
                 let location = info.location().map(|at| Arc::from(at.to_string()));
                 let _ = LOCATION.try_with(|last| last.replace(location));
@@ -69,21 +85,26 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_both(f).map_err(|(panic, _)| panic)
 }
 
-/// Calls user code; a panic becomes an `Err`, and so does the panic of that panic's payload as it is dropped.
+/// Calls user code; a panic becomes an `Err`, and so does the panic of that panic's payload as it
+/// is dropped.
 ///
-/// `AssertUnwindSafe` holds because what a panic may have left half-done is the user's own state, whose survival is
-/// documented; state of this crate is never borrowed by the closures that come here.
+/// `AssertUnwindSafe` holds because what a panic may have left half-done is the user's own state,
+/// whose survival is documented; state of this crate is never borrowed by the closures that come
+/// here.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<Panic>)> {
     let result = count(|| catch_unwind(AssertUnwindSafe(f)));
-    result.map_err(|(payload, location)| (Panic::new(message(&*payload), location), discard_payload(payload)))
+    result.map_err(|(payload, location)| {
+        (Panic::new(message(&*payload), location), discard_payload(payload))
+    })
 }
 
-/// Lets the hook see that this is a catch, if there is one that looks; a panic comes with its place.
+/// Lets the hook see that this is a catch, if there is one that looks; a panic comes with its
+/// place.
 ///
-/// The place of a panic that is under way, in the midst of which a drop catches as well, is left as it was. That of one which the
-/// user's code caught itself is not lent to a later one. Thread-local variables are gone where a thread is ending, and the panics
-/// there remain without a place.
+/// The place of a panic that is under way, in the midst of which a drop catches as well, is left as
+/// it was. That of one which the user's code caught itself is not lent to a later one. Thread-local
+/// variables are gone where a thread is ending, and the panics there remain without a place.
 fn count<R>(f: impl FnOnce() -> Result<R, Payload>) -> Result<R, (Payload, Option<Arc<str>>)> {
     if !IS_CAPTURING.load(Ordering::Relaxed) {
         return f().map_err(|payload| (payload, None));
@@ -139,11 +160,13 @@ fn message(payload: &(dyn Any + Send)) -> Text {
     }
 }
 
-/// A payload may panic in its own `Drop`, with a payload that does so too. The second one is leaked: there is no end to it
-/// otherwise, and an escaping panic would end the thread before it has said what became of it.
+/// A payload may panic in its own `Drop`, with a payload that does so too. The second one is
+/// leaked: there is no end to it otherwise, and an escaping panic would end the thread before it
+/// has said what became of it.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 fn discard_payload(payload: Box<dyn Any + Send>) -> Option<Panic> {
-    let (second, location) = count(|| catch_unwind(AssertUnwindSafe(move || drop(payload)))).err()?;
+    let (second, location) =
+        count(|| catch_unwind(AssertUnwindSafe(move || drop(payload)))).err()?;
     let panic = Panic::new(message(&*second), location);
     mem::forget(second);
     Some(panic)
@@ -195,7 +218,10 @@ mod tests {
         });
         let panic = result.unwrap_err();
         assert_eq!(panic.message(), "the first");
-        assert!(panic.location().is_some_and(|at| at.contains(&format!("unwind.rs:{line}:"))), "{panic}");
+        assert!(
+            panic.location().is_some_and(|at| at.contains(&format!("unwind.rs:{line}:"))),
+            "{panic}"
+        );
         assert_eq!(location(), None, "nor is it lent to a later one");
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// To be called after the news can be seen.
     pub(crate) fn notify(&self) {
-        // Either this load sees the waiter, or the waiter's look, which follows its own fence, sees the news.
+        // Either this load sees the waiter, or the waiter's look, which follows its own fence, sees
+        // the news.
         fence(Ordering::SeqCst);
         if self.waiters.load(Ordering::Relaxed) > 0 {
             let mut epoch = self.epoch.lock();
@@ -31,9 +32,13 @@ impl Watch {
         }
     }
 
-    /// Waits until `check` has an answer, and asks it again after each piece of news. Once the deadline is over it is asked a
-    /// last time. It is called with no lock held.
-    pub(crate) fn wait_for<T>(&self, deadline: Option<Instant>, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Waits until `check` has an answer, and asks it again after each piece of news. Once the
+    /// deadline is over it is asked a last time. It is called with no lock held.
+    pub(crate) fn wait_for<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
         struct Registered<'a>(&'a AtomicUsize);
         impl Drop for Registered<'_> {
             fn drop(&mut self) {
@@ -45,7 +50,8 @@ impl Watch {
         fence(Ordering::SeqCst);
         loop {
             let seen = *self.epoch.lock();
-            // Read before the check, and in every turn: where news come faster than the check returns, nothing below ever waits.
+            // Read before the check, and in every turn: where news come faster than the check
+            // returns, nothing below ever waits.
             let is_over = deadline.is_some_and(|deadline| deadline <= system_now());
             if let Some(answer) = check() {
                 return Some(answer);

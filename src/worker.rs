@@ -1,4 +1,5 @@
-//! The life of a child's thread, and what it shares with its supervisor: the body, and the word to go.
+//! The life of a child's thread, and what it shares with its supervisor: the body, and the word to
+//! go.
 
 use std::{
     mem,
@@ -38,8 +39,8 @@ pub(crate) struct Thread {
 
 /// The child whom a thread serves.
 ///
-/// It holds the post weakly, so that what is known of an ending thread keeps no user's value alive: a thread that has said that it
-/// is gone drops none.
+/// It holds the post weakly, so that what is known of an ending thread keeps no user's value alive:
+/// a thread that has said that it is gone drops none.
 pub(crate) struct Served {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
@@ -78,7 +79,8 @@ impl Thread {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// How far it has come, for those who wait for its end. One that waits for a word was told to leave and is about to.
+    /// How far it has come, for those who wait for its end. One that waits for a word was told to
+    /// leave and is about to.
     pub(crate) fn phase(&self) -> UnstoppedPhase {
         match self.phase.load(Ordering::Relaxed) {
             phase if phase == Phase::Running as u8 => UnstoppedPhase::Running,
@@ -90,18 +92,20 @@ impl Thread {
 
 /// What a child's thread and its supervisor share: the body in its slot, and the word to go.
 ///
-/// The body is in the slot whenever it is not running, and whoever finds the slot empty has no right to run it. So a thread
-/// that could not be spawned takes no body with it, and two runs of one child cannot be.
+/// The body is in the slot whenever it is not running, and whoever finds the slot empty has no
+/// right to run it. So a thread that could not be spawned takes no body with it, and two runs of
+/// one child cannot be.
 pub(crate) struct Post {
     pub(crate) link: Arc<Link>,
     pub(crate) stop_timeout: Duration,
     pub(crate) stack_size: Option<usize>,
     fresh_thread: bool,
     slot: Mutex<Option<Body>>,
-    /// There will be no further run: the body is dropped on its thread as soon as it is out of work.
+    /// There will be no further run: the body is dropped on its thread as soon as it is out of
+    /// work.
     last_run: AtomicBool,
-    /// The thread leaves after its last run by itself. Otherwise it waits until it is told to: there may be more of the child to
-    /// be dropped.
+    /// The thread leaves after its last run by itself. Otherwise it waits until it is told to:
+    /// there may be more of the child to be dropped.
     leaves_by_itself: AtomicBool,
     run: AtomicU64,
     /// How many threads of it are alive.
@@ -115,7 +119,8 @@ struct Desk {
     words: Option<Sender<Word>>,
     /// The present run.
     context: Option<ChildContext>,
-    /// The context of the run before, for the next one: a restart that takes no memory is a faster one.
+    /// The context of the run before, for the next one: a restart that takes no memory is a faster
+    /// one.
     spare: Option<ChildContext>,
     told_at: Option<Instant>,
     /// What is yet to be dropped on the child's thread.
@@ -124,8 +129,8 @@ struct Desk {
     sealed: bool,
 }
 
-/// A value of the user's that the supervisor has no more use for. Its `Drop` may block, which is nobody's business but the
-/// child's: so it goes where the body goes.
+/// A value of the user's that the supervisor has no more use for. Its `Drop` may block, which is
+/// nobody's business but the child's: so it goes where the body goes.
 #[expect(dead_code, reason = "they are kept to be dropped")]
 pub(crate) enum Remain {
     Backoff(Box<Backoff>),
@@ -174,8 +179,8 @@ impl Post {
         desk.words.as_ref().is_some_and(|words| words.try_send(Word::Run(context)).is_ok())
     }
 
-    /// No further run will be: the body may be dropped as the present one ends. In a shutdown its thread leaves then, without
-    /// another word.
+    /// No further run will be: the body may be dropped as the present one ends. In a shutdown its
+    /// thread leaves then, without another word.
     pub(crate) fn make_last_run(&self, is_closing: bool) {
         if is_closing {
             self.leaves_by_itself.store(true, Ordering::Relaxed);
@@ -183,7 +188,8 @@ impl Post {
         self.last_run.store(true, Ordering::Release);
     }
 
-    /// Leaves a value to be dropped on the child's thread: as its next run ends, or as the thread leaves.
+    /// Leaves a value to be dropped on the child's thread: as its next run ends, or as the thread
+    /// leaves.
     pub(crate) fn entrust(&self, remain: Remain) {
         self.desk.lock().remains.push(remain);
     }
@@ -204,8 +210,9 @@ impl Post {
     /// Has the thread leave that waits for a word. `false` if there is none.
     pub(crate) fn leave(&self, keep_body: bool) -> bool {
         let Some(words) = self.desk.lock().words.take() else { return false };
-        // One that is yet to hear the word to go has no room for another. It runs the body, which is not to be taken from
-        // under it, and leaves when it hears no more; a body that has its last run is dropped then.
+        // One that is yet to hear the word to go has no room for another. It runs the body, which
+        // is not to be taken from under it, and leaves when it hears no more; a body that has its
+        // last run is dropped then.
         !matches!(words.try_send(Word::Leave { keep_body }), Err(TrySendError::Disconnected(_)))
     }
 
@@ -274,8 +281,8 @@ impl Post {
     }
 }
 
-/// Whoever lets go last drops a body that found no thread to be dropped on: that may be a thread in the destructors of its
-/// thread-local variables, where a panic would end the process.
+/// Whoever lets go last drops a body that found no thread to be dropped on: that may be a thread in
+/// the destructors of its thread-local variables, where a panic would end the process.
 impl Drop for Post {
     fn drop(&mut self) {
         let _ = unwind::discard(self.slot.get_mut().take());
@@ -285,7 +292,8 @@ impl Drop for Post {
     }
 }
 
-/// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that went, and waits again.
+/// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that
+/// went, and waits again.
 pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
     serve(thread, post, words);
     if let Some(child) = &thread.child {
@@ -307,11 +315,13 @@ fn serve(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
             }
         }
     }
-    // Whoever has it leave from now on learns that nobody listens, and sees to the body. A word that came before and is not heard
-    // any more was given after the last run was made that, which is seen here.
+    // Whoever has it leave from now on learns that nobody listens, and sees to the body. A word
+    // that came before and is not heard any more was given after the last run was made that, which
+    // is seen here.
     drop(words);
-    // It may have become the last run when that had just ended. But another thread may have been let go with the next run, as
-    // after a restart by hand, and be about to take the body: then that thread drops it.
+    // It may have become the last run when that had just ended. But another thread may have been
+    // let go with the next run, as after a restart by hand, and be about to take the body: then
+    // that thread drops it.
     if post.last_run.load(Ordering::Acquire) && post.context().is_none() {
         drop_all(thread, post, false);
     }
@@ -356,14 +366,26 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         *post.slot.lock() = Some(body);
     }
     thread.enter(Phase::Waiting);
-    let end = RunEnd { key: post.link.key, run: number, exit, at, display_panic, drops, callbacks_succeeded };
+    let end = RunEnd {
+        key: post.link.key,
+        run: number,
+        exit,
+        at,
+        display_panic,
+        drops,
+        callbacks_succeeded,
+    };
     tell_end(post, end);
     let leaves = is_last && post.leaves_by_itself.load(Ordering::Relaxed);
     !leaves && !post.fresh_thread
 }
 
-/// Makes data of what came out of a body. Returns the panic of an error's `Display` or `source` too.
-fn reduce(outcome: Result<ChildResult, (Panic, Option<Panic>)>, drops: &mut Drops) -> (Exit, Option<Panic>) {
+/// Makes data of what came out of a body. Returns the panic of an error's `Display` or `source`
+/// too.
+fn reduce(
+    outcome: Result<ChildResult, (Panic, Option<Panic>)>,
+    drops: &mut Drops,
+) -> (Exit, Option<Panic>) {
     match outcome {
         Ok(Ok(())) => (Exit::Completed, None),
         Ok(Err(error)) => {
@@ -390,19 +412,22 @@ pub(crate) fn drop_all(thread: &Thread, post: &Arc<Post>, keep_body: bool) {
     }
 }
 
-/// Tells the supervisor that a run has ended. One that has ended itself shows nothing any more, which is done here then.
+/// Tells the supervisor that a run has ended. One that has ended itself shows nothing any more,
+/// which is done here then.
 fn tell_end(post: &Post, end: RunEnd) {
     let (shared, key, run) = (post.link.handle.shared(), post.link.key, end.run);
     match shared.inbox().send(Message::Exit(end)) {
         Err(SendError(Message::Exit(end))) => shared.run_ended_late(key, run, Some(end)),
         Err(SendError(message)) => drop(unwind::discard(message)),
-        // Either the supervisor has not ended yet, and finds the message; or it may have looked for the last time.
+        // Either the supervisor has not ended yet, and finds the message; or it may have looked for
+        // the last time.
         Ok(()) if shared.shows_no_more() => shared.run_ended_late(key, run, None),
         Ok(()) => {}
     }
 }
 
-/// Tells the supervisor. One that has ended does not listen; what it would have been told is dropped here, under a guard.
+/// Tells the supervisor. One that has ended does not listen; what it would have been told is
+/// dropped here, under a guard.
 fn tell(post: &Post, message: Message) {
     let _ = unwind::catch(|| post.link.handle.shared().tell(message).is_ok());
 }

@@ -11,7 +11,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::fleet::{Body, BodyResult, Context, name};
 
-/// Named threads, each of which runs its body once and can be told to stop. Nobody hears how they end.
+/// Named threads, each of which runs its body once and can be told to stop. Nobody hears how they
+/// end.
 pub(crate) struct Threads {
     stops: Vec<Sender<Infallible>>,
     threads: Vec<JoinHandle<()>>,
@@ -36,8 +37,9 @@ impl Threads {
     }
 }
 
-/// Warm threads and a controller. A thread waits for the word to go, runs its body with `catch_unwind`, and reports the exit
-/// on a shared channel; the controller gives it the word to go again, after a backoff if there is one.
+/// Warm threads and a controller. A thread waits for the word to go, runs its body with
+/// `catch_unwind`, and reports the exit on a shared channel; the controller gives it the word to go
+/// again, after a backoff if there is one.
 pub(crate) struct Supervised {
     stops: Vec<Sender<Infallible>>,
     threads: Vec<JoinHandle<()>>,
@@ -67,7 +69,11 @@ impl Supervised {
             for word in &words {
                 let _ = word.send(());
             }
-            if backoff.is_zero() { restart_at_once(&ended, &words) } else { restart_after(backoff, &ended, &words) }
+            if backoff.is_zero() {
+                restart_at_once(&ended, &words)
+            } else {
+                restart_after(backoff, &ended, &words)
+            }
         });
         Self { stops, threads, controller: controller.expect("there is room for a thread") }
     }
@@ -79,7 +85,13 @@ impl Supervised {
     }
 }
 
-fn work(index: usize, mut body: Body, heard: &Receiver<()>, stopped: &Receiver<Infallible>, exits: &Sender<Exit>) {
+fn work(
+    index: usize,
+    mut body: Body,
+    heard: &Receiver<()>,
+    stopped: &Receiver<Infallible>,
+    exits: &Sender<Exit>,
+) {
     while heard.recv().is_ok() {
         let outcome = catch_unwind(AssertUnwindSafe(|| body(Context::Bare(stopped))));
         if matches!(outcome, Ok(Ok(()))) {

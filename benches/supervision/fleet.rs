@@ -1,4 +1,5 @@
-//! One face for a supervisor of ours and for its bare baselines, so that a workload is written once.
+//! One face for a supervisor of ours and for its bare baselines, so that a workload is written
+//! once.
 
 use std::{
     convert::Infallible,
@@ -48,12 +49,17 @@ pub(crate) enum Fleet {
 }
 
 impl Fleet {
-    /// Children that are restarted without a backoff. The baseline is a controller that tells warm threads to go again.
+    /// Children that are restarted without a backoff. The baseline is a controller that tells warm
+    /// threads to go again.
     pub(crate) fn supervised(side: Side, bodies: impl IntoIterator<Item = Body>) -> Self {
         Self::with_backoff(side, Duration::ZERO, bodies)
     }
 
-    pub(crate) fn with_backoff(side: Side, backoff: Duration, bodies: impl IntoIterator<Item = Body>) -> Self {
+    pub(crate) fn with_backoff(
+        side: Side,
+        backoff: Duration,
+        bodies: impl IntoIterator<Item = Body>,
+    ) -> Self {
         match side {
             Side::Ours => Self::Ours(supervisor(backoff, bodies)),
             Side::Baseline => Self::Supervised(bare::Supervised::start(backoff, bodies)),
@@ -131,5 +137,8 @@ impl Gate {
 
 /// Gives that many threads time to come to rest.
 pub(crate) fn let_come_to_rest(threads: usize) {
-    std::thread::sleep(Duration::from_millis(20) + Duration::from_micros(10) * u32::try_from(threads).unwrap_or(u32::MAX));
+    std::thread::sleep(
+        Duration::from_millis(20)
+            + Duration::from_micros(10) * u32::try_from(threads).unwrap_or(u32::MAX),
+    );
 }

@@ -22,14 +22,18 @@ pub(crate) fn print(options: &Options) {
         "Medians of {} launches, each in a process of its own. All children crash at once in the storm,",
         options.launches(LAUNCHES)
     );
-    println!("which is over when all run again. A straight line has the same time for each child in every row.\n");
+    println!(
+        "which is over when all run again. A straight line has the same time for each child in every row.\n"
+    );
     println!(
         "{:12} {:>7} {:>12} {:>12} {:>14} {:>14} {:>7}",
         "workload", "n", "ours, µs", "bare, µs", "ours / n, µs", "bare / n, µs", "ratio"
     );
     let sizes = options.sizes(&[10, 100, 1_000, 10_000]);
-    let times: Vec<[Vec<f64>; 2]> =
-        sizes.iter().map(|&n| [Side::Ours, Side::Baseline].map(|side| times(side, n, options))).collect();
+    let times: Vec<[Vec<f64>; 2]> = sizes
+        .iter()
+        .map(|&n| [Side::Ours, Side::Baseline].map(|side| times(side, n, options)))
+        .collect();
     for (workload, name) in WORKLOADS.iter().enumerate() {
         for (&n, [ours, bare]) in sizes.iter().zip(&times) {
             let (ours, bare) = (ours[workload], bare[workload]);
@@ -47,9 +51,11 @@ pub(crate) fn print(options: &Options) {
 
 /// The medians of all workloads, in microseconds.
 fn times(side: Side, n: usize, options: &Options) -> Vec<f64> {
-    let launches: Vec<Vec<f64>> =
-        (0..options.launches(LAUNCHES)).map(|_| process::launch("growth", side, n, options.quick)).collect();
-    let one = |workload: usize| median(&launches.iter().map(|times| times[workload]).collect::<Vec<_>>());
+    let launches: Vec<Vec<f64>> = (0..options.launches(LAUNCHES))
+        .map(|_| process::launch("growth", side, n, options.quick))
+        .collect();
+    let one =
+        |workload: usize| median(&launches.iter().map(|times| times[workload]).collect::<Vec<_>>());
     (0..WORKLOADS.len()).map(one).collect()
 }
 

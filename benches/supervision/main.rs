@@ -1,4 +1,5 @@
-//! What supervision costs, measured against the bare standard library doing the same work in the same run.
+//! What supervision costs, measured against the bare standard library doing the same work in the
+//! same run.
 //!
 //! ```sh
 //! cargo bench --bench supervision                            # all figures, on a quiet machine
@@ -29,8 +30,8 @@ use tracking_allocator::Allocator;
 
 use crate::{options::Options, process::Asked};
 
-/// Counts only where a launch asks for it, in a process of its own. Elsewhere it costs one relaxed load, and 8 bytes for each
-/// allocation of either side.
+/// Counts only where a launch asks for it, in a process of its own. Elsewhere it costs one relaxed
+/// load, and 8 bytes for each allocation of either side.
 #[global_allocator]
 static ALLOCATOR: Allocator<System> = Allocator::system();
 
@@ -67,13 +68,17 @@ fn main() -> ExitCode {
 fn print_figures(options: &Options) -> std::io::Result<()> {
     println!("{}", report::LEGEND);
     if options.quick {
-        println!("This is a quick run: it shows that the benchmark works, and its figures mean nothing.\n");
+        println!(
+            "This is a quick run: it shows that the benchmark works, and its figures mean nothing.\n"
+        );
     }
     report::print_head();
     let mut figures = Vec::new();
     for group in figures::GROUPS {
         if group.figures.iter().any(|figure| options.wants(figure)) {
-            for figure in (group.measure)(options).into_iter().filter(|figure| options.wants(figure.name)) {
+            for figure in
+                (group.measure)(options).into_iter().filter(|figure| options.wants(figure.name))
+            {
                 report::print_row(&figure);
                 figures.push(figure);
             }
@@ -83,7 +88,8 @@ fn print_figures(options: &Options) -> std::io::Result<()> {
     report::write_json(&figures, options.json.as_deref())
 }
 
-/// The default hook takes longer to print a panic than a restart takes. Panics that are not part of a workload are printed.
+/// The default hook takes longer to print a panic than a restart takes. Panics that are not part of
+/// a workload are printed.
 fn silence_crashes() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -8,7 +8,8 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     /// The table of growth instead of the figures.
     pub(crate) growth: bool,
-    /// The figures that are wanted, or the words with which their names begin; all if there are none.
+    /// The figures that are wanted, or the words with which their names begin; all if there are
+    /// none.
     pub(crate) only: Vec<String>,
     pub(crate) json: Option<PathBuf>,
 }
@@ -17,7 +18,10 @@ impl Options {
     /// # Errors
     ///
     /// If it is asked for something unknown.
-    pub(crate) fn parse(mut args: impl Iterator<Item = String>, figures: &[&str]) -> Result<Self, String> {
+    pub(crate) fn parse(
+        mut args: impl Iterator<Item = String>,
+        figures: &[&str],
+    ) -> Result<Self, String> {
         let mut options = Self::default();
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -29,11 +33,18 @@ impl Options {
                 "--only" => {
                     let figure = args.next().ok_or("--only needs a figure")?;
                     if !figures.iter().any(|known| begins_with(known, &figure)) {
-                        return Err(format!("no figure is called `{figure}`; there are {}", figures.join(", ")));
+                        return Err(format!(
+                            "no figure is called `{figure}`; there are {}",
+                            figures.join(", ")
+                        ));
                     }
                     options.only.push(figure);
                 }
-                _ => return Err(format!("unknown argument `{arg}`; there are --quick, --only FIGURE, --json FILE and --growth")),
+                _ => {
+                    return Err(format!(
+                        "unknown argument `{arg}`; there are --quick, --only FIGURE, --json FILE and --growth"
+                    ));
+                }
             }
         }
         Ok(options)
@@ -54,7 +65,8 @@ impl Options {
     }
 }
 
-/// Whether a name is made of these words and perhaps more: `idle` means `idle_cpu`, and `idl` nothing.
+/// Whether a name is made of these words and perhaps more: `idle` means `idle_cpu`, and `idl`
+/// nothing.
 fn begins_with(name: &str, words: &str) -> bool {
     name.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }

@@ -1,4 +1,5 @@
-//! Launches in a fresh process: this program runs itself, so that what earlier launches left in the allocator counts for none.
+//! Launches in a fresh process: this program runs itself, so that what earlier launches left in the
+//! allocator counts for none.
 
 use std::{
     env,
@@ -18,7 +19,13 @@ impl Launch {
     pub(crate) fn start(workload: &str, side: Side, n: usize, quick: bool) -> Self {
         let program = env::current_exe().expect("a program that runs has a file");
         let child = Command::new(program)
-            .args([LAUNCH, workload, side.name(), &n.to_string(), if quick { "quick" } else { "full" }])
+            .args([
+                LAUNCH,
+                workload,
+                side.name(),
+                &n.to_string(),
+                if quick { "quick" } else { "full" },
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn();
@@ -30,7 +37,9 @@ impl Launch {
         let output = self.0.wait_with_output().expect("the output of a child process can be read");
         assert!(output.status.success(), "a launch failed: {}", output.status);
         let text = String::from_utf8(output.stdout).expect("numbers are text");
-        text.split_whitespace().map(|number| number.parse().expect("a launch prints numbers")).collect()
+        text.split_whitespace()
+            .map(|number| number.parse().expect("a launch prints numbers"))
+            .collect()
     }
 }
 

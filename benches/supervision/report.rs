@@ -63,29 +63,54 @@ pub(crate) struct Figure {
 
 impl Figure {
     /// Ours over the baseline.
-    pub(crate) fn ratio(name: &'static str, n: usize, unit: &'static str, rounds: &Rounds, limit: Limit) -> Self {
+    pub(crate) fn ratio(
+        name: &'static str,
+        n: usize,
+        unit: &'static str,
+        rounds: &Rounds,
+        limit: Limit,
+    ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(&rounds.baseline));
         let (value, noise) = (rounds.ratio(), rounds.ratio_noise());
         Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Ratio, noise }
     }
 
     /// Ours less the baseline.
-    pub(crate) fn difference(name: &'static str, n: usize, unit: &'static str, rounds: &Rounds, limit: Limit) -> Self {
+    pub(crate) fn difference(
+        name: &'static str,
+        n: usize,
+        unit: &'static str,
+        rounds: &Rounds,
+        limit: Limit,
+    ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(&rounds.baseline));
         let (value, noise) = (rounds.difference(), rounds.difference_noise());
         Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Absolute, noise }
     }
 
     /// What others take over what ours takes; the noise is that of our baseline.
-    pub(crate) fn lead(name: &'static str, n: usize, unit: &'static str, rounds: &Rounds, theirs: &[f64], limit: Limit) -> Self {
+    pub(crate) fn lead(
+        name: &'static str,
+        n: usize,
+        unit: &'static str,
+        rounds: &Rounds,
+        theirs: &[f64],
+        limit: Limit,
+    ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(theirs));
         let (value, noise) = (baseline.median / ours.median, rounds.ratio_noise());
         Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Ratio, noise }
     }
 
-    /// How a ratio grows from a small n to a large one: the quotient of two ratios, of which `ours` and `baseline` are the
-    /// parts.
-    pub(crate) fn growth(name: &'static str, n: usize, large: &Rounds, small: &Rounds, limit: Limit) -> Self {
+    /// How a ratio grows from a small n to a large one: the quotient of two ratios, of which `ours`
+    /// and `baseline` are the parts.
+    pub(crate) fn growth(
+        name: &'static str,
+        n: usize,
+        large: &Rounds,
+        small: &Rounds,
+        limit: Limit,
+    ) -> Self {
         let grown = |large: &[f64], small: &[f64]| {
             let small = quartiles(small).median;
             quartiles(&large.iter().map(|value| value / small).collect::<Vec<_>>())

@@ -1,10 +1,12 @@
-//! All schedules of the small parts where threads meet under locks and atomics, explored with `loom`:
-//! `RUSTFLAGS="--cfg loom" cargo test --lib interleavings`.
+//! All schedules of the small parts where threads meet under locks and atomics, explored with
+//! `loom`: `RUSTFLAGS="--cfg loom" cargo test --lib interleavings`.
 //!
-//! What is explored is the code itself, over the locks and atomics of `sync.rs`: the stop signal with its callbacks and guards,
-//! the word of a breaker with those who report to it, the wait for news, the heartbeats, and what a child's thread shares
-//! with its supervisor. Loom follows every order in which two or three threads can take their steps, and for loads and stores
-//! without a lock also what weak memory allows beyond that; a thread that waits for ever is a fault that it reports.
+//! What is explored is the code itself, over the locks and atomics of `sync.rs`: the stop signal
+//! with its callbacks and guards, the word of a breaker with those who report to it, the wait for
+//! news, the heartbeats, and what a child's thread shares with its supervisor. Loom follows every
+//! order in which two or three threads can take their steps, and for loads and stores without a
+//! lock also what weak memory allows beyond that; a thread that waits for ever is a fault that it
+//! reports.
 //!
 //! | it does not show | since | it is looked at by |
 //! | --- | --- | --- |
@@ -14,8 +16,8 @@
 //! | spawning, the roll of threads | threads are loom's, and are there from the beginning | tests on real threads |
 //! | panics | loom tells its findings by them | tests on real threads |
 //!
-//! A name that ends with `bounded` says that its schedules are those of at most `PREEMPTIONS` switches away from a thread that
-//! could go on; the others are all there are.
+//! A name that ends with `bounded` says that its schedules are those of at most `PREEMPTIONS`
+//! switches away from a thread that could go on; the others are all there are.
 
 use std::{
     sync::{
@@ -75,7 +77,7 @@ fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     thread::spawn(f)
 }
 
-// ── The stop signal ─────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── The stop signal ──
 
 fn counting(count: &Count) -> StopCallback {
     let count = count.clone();
@@ -114,7 +116,11 @@ fn callback_is_not_called_once_its_guard_is_gone() {
         });
         signal.take_back(number);
         gone.store(true, Ordering::Relaxed);
-        assert_ne!(written.load(Ordering::Relaxed), 1, "the guard has waited for it, and sees what it did");
+        assert_ne!(
+            written.load(Ordering::Relaxed),
+            1,
+            "the guard has waited for it, and sees what it did"
+        );
         teller.join().unwrap();
         assert!(calls.load(Seen::Relaxed) <= 1);
         assert_eq!(written.load(Ordering::Relaxed), 2 * u64::from(calls.load(Seen::Relaxed)));
@@ -188,7 +194,10 @@ fn end_of_a_run_leaves_no_callback_that_is_called_or_kept() {
         assert_eq!(signal.end(), None);
         ended.store(true, Ordering::Relaxed);
         assert!(signal.is_stopping());
-        assert!(matches!(signal.set(counting(&calls)), Ok(None)), "what is set after the end is dropped");
+        assert!(
+            matches!(signal.set(counting(&calls)), Ok(None)),
+            "what is set after the end is dropped"
+        );
         teller.join().unwrap();
         assert!(calls.load(Seen::Relaxed) <= 2);
         assert_eq!(Arc::strong_count(&ended), 1, "each is dropped");
@@ -196,7 +205,8 @@ fn end_of_a_run_leaves_no_callback_that_is_called_or_kept() {
     });
 }
 
-// A helper of the body sets a callback and takes it back while the body ends and the run is told to stop.
+// A helper of the body sets a callback and takes it back while the body ends and the run is told to
+// stop.
 #[test]
 fn helpers_guard_the_end_and_the_stop_agree() {
     explore("helper", None, || {
@@ -208,7 +218,9 @@ fn helpers_guard_the_end_and_the_stop_agree() {
         });
         let helper = spawn({
             let (signal, calls, token) = (signal.clone(), calls.clone(), token.clone());
-            move || match signal.set(Box::new(move || drop((calls.fetch_add(1, Seen::Relaxed), token)))) {
+            move || match signal
+                .set(Box::new(move || drop((calls.fetch_add(1, Seen::Relaxed), token))))
+            {
                 Ok(Some(number)) => signal.take_back(number),
                 Ok(None) => assert!(signal.is_stopping()),
                 Err(callback) => callback(),
@@ -259,7 +271,7 @@ fn whoever_sees_the_stop_sees_what_was_done_before() {
     });
 }
 
-// ── The breaker's word ──────────────────────────────────────────────────────────────────────────────────────────────────
+// ── The breaker's word ──
 
 /// A child as its callers and the supervisor thread know it; the test plays the part of the latter.
 struct Listed {
@@ -294,16 +306,27 @@ impl Listed {
 
 fn shared() -> (Arc<Shared>, Receiver<Message>) {
     let (sender, inbox) = unbounded();
-    let defaults = Defaults { healthy_after: Duration::from_secs(60), stop_timeout: Duration::from_secs(5) };
+    let defaults =
+        Defaults { healthy_after: Duration::from_secs(60), stop_timeout: Duration::from_secs(5) };
     (Shared::new("test".into(), None, defaults, Clock::System, sender), inbox)
 }
 
 fn view(run: u64, circuit: CircuitState) -> View {
     let status = ChildStatus::OnTrial;
-    View { status, circuit, attempt_count: 0, run, since: None, told: None, is_overdue: false, retry_at: None }
+    View {
+        status,
+        circuit,
+        attempt_count: 0,
+        run,
+        since: None,
+        told: None,
+        is_overdue: false,
+        retry_at: None,
+    }
 }
 
-// Two callers fail a child on trial, of whom the first trips it, while it becomes healthy: then both are needed.
+// Two callers fail a child on trial, of whom the first trips it, while it becomes healthy: then
+// both are needed.
 #[test]
 fn trip_is_told_once_for_each_run() {
     explore("trip", None, || {
@@ -320,7 +343,10 @@ fn trip_is_told_once_for_each_run() {
         let trips = child.trips();
         assert!(matches!(trips[..], [(1, 1 | 2)]), "{trips:?}");
         child.show(1, CircuitState::Closed);
-        assert!(!child.breaker.is_call_permitted(), "it stays so until the supervisor has heard of it");
+        assert!(
+            !child.breaker.is_call_permitted(),
+            "it stays so until the supervisor has heard of it"
+        );
         child.show(1, CircuitState::Open);
         child.breaker.report_failure("again");
         assert!(child.trips().is_empty());
@@ -359,7 +385,10 @@ fn reports_of_an_earlier_run_do_not_count() {
         caller.join().unwrap();
         assert!(child.breaker.is_call_permitted(), "it takes two");
         child.breaker.report_failure("twice again");
-        assert!(!child.breaker.is_call_permitted(), "and they were not forgiven by a success of the run before");
+        assert!(
+            !child.breaker.is_call_permitted(),
+            "and they were not forgiven by a success of the run before"
+        );
         let trips = child.trips();
         assert!(matches!(trips[..], [(2, 2)] | [(1, 2), (2, 2)]), "{trips:?}");
     });
@@ -371,8 +400,11 @@ fn success_is_counted_before_a_failure_or_after_it_and_none_is_lost() {
         let child = Listed::new(3);
         child.show(1, CircuitState::Closed);
         child.breaker.report_failure("one");
-        let (good, bad, worse) =
-            (child.breaker.permit().unwrap(), child.breaker.permit().unwrap(), child.breaker.permit().unwrap());
+        let (good, bad, worse) = (
+            child.breaker.permit().unwrap(),
+            child.breaker.permit().unwrap(),
+            child.breaker.permit().unwrap(),
+        );
         let callers = [spawn(move || good.success()), spawn(move || bad.failure("two"))];
         worse.failure("three");
         for caller in callers {
@@ -415,7 +447,7 @@ fn open_for_good_is_final() {
     });
 }
 
-// ── What is shared about a supervisor ───────────────────────────────────────────────────────────────────────────────────
+// ── What is shared about a supervisor ──
 
 #[test]
 fn whoever_waits_for_a_permit_hears_that_the_child_runs() {
@@ -446,7 +478,8 @@ fn whoever_waits_for_a_permit_hears_that_the_child_is_gone() {
     });
 }
 
-// What an operator has forbidden is not begun, if the order came first; and if it did not, the supervisor hears of it.
+// What an operator has forbidden is not begun, if the order came first; and if it did not, the
+// supervisor hears of it.
 #[test]
 fn run_that_begins_after_an_order_knows_of_it() {
     for order in [Some(Order::Hold), Some(Order::Remove), None] {
@@ -474,7 +507,7 @@ fn run_that_begins_after_an_order_knows_of_it() {
     }
 }
 
-// ── Waiting for news ────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Waiting for news ──
 
 #[test]
 fn no_news_are_missed() {
@@ -500,7 +533,9 @@ fn no_news_are_missed_by_two_who_wait_bounded() {
         let (watch, news) = (Arc::new(Watch::default()), Arc::new(AtomicU64::new(0)));
         let waiters = [(); 2].map(|()| {
             let (watch, news) = (watch.clone(), news.clone());
-            spawn(move || watch.wait_for(None, || (news.load(Ordering::Relaxed) == 1).then_some(())))
+            spawn(move || {
+                watch.wait_for(None, || (news.load(Ordering::Relaxed) == 1).then_some(()))
+            })
         });
         news.store(1, Ordering::Relaxed);
         watch.notify();
@@ -510,7 +545,7 @@ fn no_news_are_missed_by_two_who_wait_bounded() {
     });
 }
 
-// ── What a child's thread shares with its supervisor ────────────────────────────────────────────────────────────────────
+// ── What a child's thread shares with its supervisor ──
 
 /// A child as the supervisor thread has it, without that thread: the test plays its part.
 struct Child {
@@ -574,7 +609,8 @@ impl Child {
     }
 }
 
-/// What the crew does when the supervisor thread does not come back: [`Crew::seize`](crate::crew::Crew) for one child.
+/// What the crew does when the supervisor thread does not come back:
+/// [`Crew::seize`](crate::crew::Crew) for one child.
 fn seize(post: &Arc<Post>) {
     post.seal();
     tell_to_stop(post);
@@ -594,7 +630,8 @@ fn retire(post: &Arc<Post>) {
     }
 }
 
-// The supervisor thread, which was stuck, lets a run go while another thread takes everything out of its hands.
+// The supervisor thread, which was stuck, lets a run go while another thread takes everything out
+// of its hands.
 #[test]
 fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
     explore("taking over", None, || {
@@ -640,7 +677,8 @@ fn thread_that_stays_runs_the_body_again() {
     });
 }
 
-// Each run has a thread of its own; the first leaves as the second is let go, and somebody takes over meanwhile.
+// Each run has a thread of its own; the first leaves as the second is let go, and somebody takes
+// over meanwhile.
 #[test]
 fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
     explore("fresh threads", Some(PREEMPTIONS), || {
@@ -658,7 +696,11 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
         for thread in [first, second, other] {
             thread.join().unwrap();
         }
-        assert_eq!(child.begun.load(Seen::Relaxed), 1 + u32::from(went), "a run that was let go has its body");
+        assert_eq!(
+            child.begun.load(Seen::Relaxed),
+            1 + u32::from(went),
+            "a run that was let go has its body"
+        );
         assert_eq!(child.body.strong_count(), 0, "the body is dropped");
     });
 }
@@ -693,7 +735,11 @@ fn first_heartbeat_is_told_once_and_no_text_hides_another() {
         });
         context.heartbeat(WRITING);
         helper.join().unwrap();
-        let told = child.inbox.try_iter().filter(|message| matches!(message, Message::FirstHeartbeat { .. })).count();
+        let told = child
+            .inbox
+            .try_iter()
+            .filter(|message| matches!(message, Message::FirstHeartbeat { .. }))
+            .count();
         assert_eq!((told, context.heartbeats().count), (1, 2));
         context.heartbeat(READING);
         assert_eq!(context.heartbeats().doing, READING);

@@ -1,4 +1,5 @@
-//! The proofs of the core: the same laws on drawn timelines, on random schedules, and on all schedules of a small world.
+//! The proofs of the core: the same laws on drawn timelines, on random schedules, and on all
+//! schedules of a small world.
 
 #[cfg(loom)]
 mod interleavings;

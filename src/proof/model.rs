@@ -1,4 +1,5 @@
-//! What a child is known to be by somebody who only sees what is told and asked, and the laws that hold for it by that alone.
+//! What a child is known to be by somebody who only sees what is told and asked, and the laws that
+//! hold for it by that alone.
 
 use std::{
     collections::VecDeque,
@@ -37,7 +38,8 @@ pub(crate) struct Model {
     /// Orders that hold from the moment at which they were given.
     pub(crate) held: bool,
     pub(crate) removing: bool,
-    /// The orders that are yet to arrive. One that repeats another, or takes it back, has taken its place, at the end.
+    /// The orders that are yet to arrive. One that repeats another, or takes it back, has taken its
+    /// place, at the end.
     pub(crate) pending: Vec<Order>,
     /// The orders that have arrived.
     arrived_held: bool,
@@ -148,7 +150,7 @@ impl Model {
         }
     }
 
-    // ── What it is asked ────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What it is asked ──
 
     /// What the flag answers; `None` if it panics.
     pub(crate) fn ask_flag(&mut self, settling: u64, panics: bool) -> Option<bool> {
@@ -169,13 +171,24 @@ impl Model {
     }
 
     /// Whether it gets a thread, for a run that is about to begin.
-    pub(crate) fn provide_thread(&mut self, settling: u64, now: Instant) -> Result<(), NotProvided> {
+    pub(crate) fn provide_thread(
+        &mut self,
+        settling: u64,
+        now: Instant,
+    ) -> Result<(), NotProvided> {
         if self.removing || self.held {
             return Err(NotProvided::Denied(StartDenied));
         }
-        assert!(self.began.is_none() && self.body.is_none(), "promise 1: {} begins while it runs", self.id);
+        assert!(
+            self.began.is_none() && self.body.is_none(),
+            "promise 1: {} begins while it runs",
+            self.id
+        );
         assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
-        assert_eq!(self.asked_in, settling, "promise 6: the flag is asked right before every start");
+        assert_eq!(
+            self.asked_in, settling,
+            "promise 6: the flag is asked right before every start"
+        );
         assert!(!self.done, "a finished or given-up child begins");
         if let Some(not_before) = self.not_before {
             let due = not_before.is_some_and(|at| at <= now);
@@ -184,7 +197,11 @@ impl Model {
         assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
         self.thread_in = settling;
         self.has_thread |= !self.fails_to_spawn;
-        if self.fails_to_spawn { Err(NotProvided::Failed(Failure::new("no thread".into()))) } else { Ok(()) }
+        if self.fails_to_spawn {
+            Err(NotProvided::Failed(Failure::new("no thread".into())))
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a run may be seen to begin.
@@ -192,7 +209,10 @@ impl Model {
         if self.removing || self.held {
             return Err(StartDenied);
         }
-        assert_eq!(self.thread_in, settling, "promise 2: nobody sees a run begin for which there may be no thread");
+        assert_eq!(
+            self.thread_in, settling,
+            "promise 2: nobody sees a run begin for which there may be no thread"
+        );
         assert!(!self.fails_to_spawn, "promise 2: a run is seen to begin that has no thread");
         assert_eq!(view.attempt_count, self.failures, "promise 4");
         assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
@@ -203,7 +223,7 @@ impl Model {
         Ok(())
     }
 
-    // ── What arrives at the core ────────────────────────────────────────────────────────────────────────────────────────
+    // ── What arrives at the core ──
 
     /// Whether this run is there and was not told to stop.
     fn is_told_nothing(&self, run: u64) -> bool {
@@ -249,7 +269,13 @@ impl Model {
     }
 
     /// The run ended, which the core is not yet told.
-    pub(crate) fn end(&mut self, body: Body, completed: bool, is_closed: bool, at: Instant) -> Foreseen {
+    pub(crate) fn end(
+        &mut self,
+        body: Body,
+        completed: bool,
+        is_closed: bool,
+        at: Instant,
+    ) -> Foreseen {
         self.body = None;
         let until = self.told.map_or(at, |(told, _)| told.min(at));
         let healthy_at = deadline::after(body.since, self.rules.healthy_after);
@@ -263,31 +289,52 @@ impl Model {
         let leaves = self.arrived_removing || is_closed || self.restarting;
         let failed = !asked && !temporary && !finished && !leaves;
         // Promise 4: it said too soon that it is healthy.
-        let least = self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
+        let least =
+            self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
         if failed && self.healthy && until.saturating_duration_since(body.since) < least {
             self.failures = self.forgiven;
         }
         self.failures_at_end = self.failures;
-        Foreseen { failed, done: temporary || (finished && !asked), backoffs_asked: self.backoffs_asked }
+        Foreseen {
+            failed,
+            done: temporary || (finished && !asked),
+            backoffs_asked: self.backoffs_asked,
+        }
     }
 
     /// The core was told of the end.
-    pub(crate) fn ended(&mut self, foreseen: Foreseen, last_backoff: Option<(u32, Duration)>, at: Instant) {
+    pub(crate) fn ended(
+        &mut self,
+        foreseen: Foreseen,
+        last_backoff: Option<(u32, Duration)>,
+        at: Instant,
+    ) {
         self.done = foreseen.done;
         if foreseen.failed {
             self.failures += 1;
             if self.rules.max_restarts.is_some_and(|most| self.failures > most) {
-                assert_eq!(self.backoffs_asked, foreseen.backoffs_asked, "no backoff is asked for a child that is given up");
+                assert_eq!(
+                    self.backoffs_asked, foreseen.backoffs_asked,
+                    "no backoff is asked for a child that is given up"
+                );
                 self.done = true;
             } else {
-                let (attempt, delay) = last_backoff.expect("promise 3: a backoff is asked for each failure");
+                let (attempt, delay) =
+                    last_backoff.expect("promise 3: a backoff is asked for each failure");
                 assert_eq!(attempt, self.failures, "promise 4");
-                assert_eq!(self.backoffs_asked, foreseen.backoffs_asked + 1, "promise 3: once for each failure");
+                assert_eq!(
+                    self.backoffs_asked,
+                    foreseen.backoffs_asked + 1,
+                    "promise 3: once for each failure"
+                );
                 self.not_before = Some(deadline::after(at, delay));
                 self.last_retry_in = Some(delay);
             }
         } else {
-            assert_eq!(self.backoffs_asked, foreseen.backoffs_asked, "promise 4: this was no failure");
+            assert_eq!(
+                self.backoffs_asked, foreseen.backoffs_asked,
+                "promise 4: this was no failure"
+            );
         }
         if std::mem::take(&mut self.restarting) {
             self.failures = 0;
@@ -297,12 +344,16 @@ impl Model {
         }
     }
 
-    // ── What the core does ──────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What the core does ──
 
     pub(crate) fn show(&mut self, view: View) {
         assert!(self.listed);
         let is_told = self.began == Some(view.run) || self.started == Some(view.run);
-        assert!(!view.status.is_running() || is_told, "promise 2: {} is seen running before its start is told", self.id);
+        assert!(
+            !view.status.is_running() || is_told,
+            "promise 2: {} is seen running before its start is told",
+            self.id
+        );
         self.view = Some(view);
     }
 
@@ -344,7 +395,7 @@ impl Model {
         self.listed = false;
     }
 
-    // ── What it tells ───────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What it tells ──
 
     pub(crate) fn report(&mut self, run: u64, attempt_count: u32, kind: EventKind, now: Instant) {
         let view = self.view.expect("promise 2: what is told can be seen");
@@ -357,28 +408,62 @@ impl Model {
                 self.began = None;
             }
             EventKind::Stopped { cause: StopCause::NotSpawned, retry_in, .. } => {
-                assert!(self.began.is_none() && self.started.is_none(), "promise 2: a start that failed has no Started");
-                assert_eq!(run, self.last_run + 1, "promise 12: starts that failed are counted, too");
+                assert!(
+                    self.began.is_none() && self.started.is_none(),
+                    "promise 2: a start that failed has no Started"
+                );
+                assert_eq!(
+                    run,
+                    self.last_run + 1,
+                    "promise 12: starts that failed are counted, too"
+                );
                 (self.last_run, self.runs) = (run, self.runs + 1);
                 assert_eq!(attempt_count, self.failures, "promise 4");
                 assert!(!view.status.is_running(), "promise 2");
                 self.not_spawned(retry_in, now);
             }
             EventKind::Stopped { cause, .. } => {
-                assert_eq!(self.started.take(), Some(run), "promise 2: Stopped pairs with its Started");
-                assert!(self.body.is_none() && !view.status.is_running(), "promise 2: Stopped comes after the body");
-                assert_eq!(cause == StopCause::Exited, self.told.is_none(), "asked or not: {cause}");
-                assert!(self.healthy || !self.was_healthy, "promise 5: nobody noticed that it had been up long enough");
-                assert_eq!(attempt_count, self.failures_at_end, "promise 4: the failures before this one");
+                assert_eq!(
+                    self.started.take(),
+                    Some(run),
+                    "promise 2: Stopped pairs with its Started"
+                );
+                assert!(
+                    self.body.is_none() && !view.status.is_running(),
+                    "promise 2: Stopped comes after the body"
+                );
+                assert_eq!(
+                    cause == StopCause::Exited,
+                    self.told.is_none(),
+                    "asked or not: {cause}"
+                );
+                assert!(
+                    self.healthy || !self.was_healthy,
+                    "promise 5: nobody noticed that it had been up long enough"
+                );
+                assert_eq!(
+                    attempt_count, self.failures_at_end,
+                    "promise 4: the failures before this one"
+                );
                 self.told = None;
             }
             EventKind::Healthy => {
-                assert!(self.started == Some(run) && !self.healthy, "promise 5: Healthy once a run");
+                assert!(
+                    self.started == Some(run) && !self.healthy,
+                    "promise 5: Healthy once a run"
+                );
                 assert_eq!(attempt_count, 0, "promise 4");
                 if let Some(body) = self.body {
                     assert!(self.told.is_none(), "a stopping run does not become healthy");
-                    let is_due = deadline::is_reached(deadline::after(body.since, self.rules.healthy_after), now);
-                    assert!(is_due || self.is_owed_health, "promise 5: {} is not up long enough", self.id);
+                    let is_due = deadline::is_reached(
+                        deadline::after(body.since, self.rules.healthy_after),
+                        now,
+                    );
+                    assert!(
+                        is_due || self.is_owed_health,
+                        "promise 5: {} is not up long enough",
+                        self.id
+                    );
                     self.forgiven = std::mem::take(&mut self.failures);
                 }
                 self.healthy = true;
@@ -390,25 +475,45 @@ impl Model {
                 self.overdue = true;
             }
             EventKind::Tripped { .. } => {
-                assert!(self.told.is_some() && !self.told_as_failure && self.started == Some(run), "it is told to stop, once");
+                assert!(
+                    self.told.is_some() && !self.told_as_failure && self.started == Some(run),
+                    "it is told to stop, once"
+                );
                 self.told_as_failure = true;
             }
             EventKind::Hung { .. } => {
-                let silent_for = now - self.last_heartbeat.expect("only a run that has given a heartbeat is watched");
-                assert!(silent_for >= self.rules.watchdog.expect("a watchdog"), "a hang after {silent_for:?} of silence");
+                let silent_for = now
+                    - self
+                        .last_heartbeat
+                        .expect("only a run that has given a heartbeat is watched");
+                assert!(
+                    silent_for >= self.rules.watchdog.expect("a watchdog"),
+                    "a hang after {silent_for:?} of silence"
+                );
                 assert!(self.told.is_some() && !self.told_as_failure, "it is told to stop, once");
                 self.told_as_failure = true;
             }
             EventKind::GaveUp => {
-                assert!(self.done && attempt_count == self.failures && attempt_count > self.rules.max_restarts.expect("a limit"));
+                assert!(
+                    self.done
+                        && attempt_count == self.failures
+                        && attempt_count > self.rules.max_restarts.expect("a limit")
+                );
             }
             EventKind::Ordered { order } => {
-                assert_eq!(self.owed_orders.pop_front(), Some(order), "promise 10: each order is told once, in its turn");
+                assert_eq!(
+                    self.owed_orders.pop_front(),
+                    Some(order),
+                    "promise 10: each order is told once, in its turn"
+                );
                 assert_eq!(run, self.last_run, "promise 10: with the present or last run");
                 assert_eq!(attempt_count, self.failures, "promise 4");
             }
             EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
-                assert!(self.flag_panics_untold > 0, "promise 8: a flag's panic is told once until it succeeds");
+                assert!(
+                    self.flag_panics_untold > 0,
+                    "promise 8: a flag's panic is told once until it succeeds"
+                );
                 self.flag_panics_untold -= 1;
             }
             EventKind::CallbackPanicked { .. } => {}
@@ -418,7 +523,8 @@ impl Model {
     /// There was no thread to be had, for which no backoff is asked.
     fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
         self.failures += 1;
-        let gives_up = self.rules.policy != Policy::Temporary && self.rules.max_restarts.is_some_and(|most| self.failures > most);
+        let gives_up = self.rules.policy != Policy::Temporary
+            && self.rules.max_restarts.is_some_and(|most| self.failures > most);
         assert_eq!(gives_up, retry_in.is_none());
         match retry_in {
             Some(delay) => {
@@ -430,14 +536,24 @@ impl Model {
         }
     }
 
-    // ── What holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What holds ──
 
     /// What holds whenever the core has nothing left to do.
     pub(crate) fn check(&mut self, is_closed: bool, now: Instant) {
         let id = &self.id;
-        assert!(!std::mem::take(&mut self.is_owed_health) || self.healthy, "promise 5: {id} said that it is healthy");
-        assert!(!std::mem::take(&mut self.is_owed_trip) || self.told_as_failure, "{id} was tripped by its callers");
-        assert!(self.owed_orders.is_empty(), "promise 10: {id} was ordered {:?}, which nobody was told", self.owed_orders);
+        assert!(
+            !std::mem::take(&mut self.is_owed_health) || self.healthy,
+            "promise 5: {id} said that it is healthy"
+        );
+        assert!(
+            !std::mem::take(&mut self.is_owed_trip) || self.told_as_failure,
+            "{id} was tripped by its callers"
+        );
+        assert!(
+            self.owed_orders.is_empty(),
+            "promise 10: {id} was ordered {:?}, which nobody was told",
+            self.owed_orders
+        );
         assert_eq!(self.flag_panics_untold, 0, "promise 8: the panic of {id}'s flag is told");
         assert!(self.view.is_some() || !self.is_inserted, "{id} was added and nobody looked at it");
         let Some(view) = self.view else { return };
@@ -451,18 +567,27 @@ impl Model {
                 assert!(self.told.is_some(), "promise 6: {id} is not wanted and was not told");
             }
             if let Some((_, until)) = self.told {
-                assert!(self.overdue || !deadline::is_reached(until, now), "{id} is overdue and nobody noticed");
+                assert!(
+                    self.overdue || !deadline::is_reached(until, now),
+                    "{id} is overdue and nobody noticed"
+                );
             }
             assert!(view.status.is_running());
         }
         assert_eq!(view.attempt_count, self.failures, "promise 4: {id}");
         assert_eq!(view.since, self.body.map(|body| body.since), "since when {id} is up");
-        assert_eq!(view.told.map(|(_, at)| at), self.told.map(|(at, _)| at), "since when {id} is stopping");
+        assert_eq!(
+            view.told.map(|(_, at)| at),
+            self.told.map(|(at, _)| at),
+            "since when {id} is stopping"
+        );
         assert_eq!(view.is_overdue, self.body.is_some() && self.overdue, "whether {id} is overdue");
         let retry_at = self.not_before.filter(|_| view.status == ChildStatus::BackingOff);
         assert_eq!(view.retry_at, retry_at, "when {id} is tried again");
         let circuit = match self.body {
-            Some(_) if self.told.is_none() && (self.healthy || self.failures == 0) => CircuitState::Closed,
+            Some(_) if self.told.is_none() && (self.healthy || self.failures == 0) => {
+                CircuitState::Closed
+            }
             Some(_) if self.told.is_none() => CircuitState::HalfOpen,
             _ => CircuitState::Open,
         };
@@ -476,18 +601,32 @@ impl Model {
         }
         let due = self.not_before.is_none_or(|at| deadline::is_reached(at, now));
         let wanted = self.asked_flag && !self.held && !self.removing && !self.done;
-        assert!(!(wanted && due), "promise 3: {} is due and was not started: {:?}", self.id, self.view);
+        assert!(
+            !(wanted && due),
+            "promise 3: {} is due and was not started: {:?}",
+            self.id,
+            self.view
+        );
         assert!(!self.arrived_removing, "{} was removed and stays", self.id);
         assert!(!(self.done && self.has_thread), "{} is done, and keeps a thread", self.id);
         let status = self.view.map(|view| view.status);
         let is_off = status == Some(ChildStatus::Off { by: OffBy::Operator });
-        assert_eq!(is_off, self.arrived_held && !self.done, "whether {} is shown as held: {status:?}", self.id);
+        assert_eq!(
+            is_off,
+            self.arrived_held && !self.done,
+            "whether {} is shown as held: {status:?}",
+            self.id
+        );
     }
 
     /// What holds after a shutdown that nobody outlives.
     pub(crate) fn check_end(&self) {
         assert!(!self.listed || self.let_go, "promise 11: the body of {} was not let go", self.id);
-        assert!(self.started.is_none() && self.began.is_none(), "promise 2: no Stopped for {}", self.id);
+        assert!(
+            self.started.is_none() && self.began.is_none(),
+            "promise 2: no Stopped for {}",
+            self.id
+        );
     }
 
     /// Whatever decides what can happen next, and what is then expected.
@@ -497,8 +636,15 @@ impl Model {
         let body = self.body.map(|body| (ago(body.since), body.ended));
         let told = self.told.map(|(at, until)| (ago(at), left(until)));
         let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
-        let life =
-            [self.listed, self.began.is_some(), self.started.is_some(), self.restarting, self.done, self.let_go, self.has_thread];
+        let life = [
+            self.listed,
+            self.began.is_some(),
+            self.started.is_some(),
+            self.restarting,
+            self.done,
+            self.let_go,
+            self.has_thread,
+        ];
         let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
         let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);

@@ -1,7 +1,7 @@
 //! Random schedules against the core, on virtual time, with every promise checked after every step.
 //!
-//! `SCHEDULES=50000000 cargo test schedules` runs as many as given; a failure prints the seed of its schedule, and `SEED=n`
-//! runs that one alone and prints what happened in it.
+//! `SCHEDULES=50000000 cargo test schedules` runs as many as given; a failure prints the seed of
+//! its schedule, and `SEED=n` runs that one alone and prints what happened in it.
 
 use std::{
     env, thread,
@@ -45,7 +45,10 @@ impl Schedule {
     fn list(&mut self) -> Key {
         let random = &mut self.random;
         let rules = Rules {
-            policy: one_of(random, &[Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Temporary]),
+            policy: one_of(
+                random,
+                &[Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Temporary],
+            ),
             healthy_after: one_of(random, &[Duration::ZERO, 5 * MS, 100 * MS, Duration::MAX]),
             stop_timeout: one_of(random, &[Duration::ZERO, 5 * MS, 1000 * MS, Duration::MAX]),
             max_restarts: one_of(random, &[None, None, Some(0), Some(2)]),
@@ -108,12 +111,15 @@ impl Schedule {
             ..84 => model.flag = one_of(random, &[Some(true), Some(true), Some(false), None]),
             84..86 => model.fails_to_spawn = random.bool(),
             86..96 => {
-                let orders = [Order::Hold, Order::Release, Order::Remove, Order::Restart, Order::Reset];
+                let orders =
+                    [Order::Hold, Order::Release, Order::Remove, Order::Restart, Order::Reset];
                 let order = one_of(random, &orders);
                 self.trial.order(key, order);
             }
             _ => {
-                let Some(body) = model.body.filter(|body| !body.ended || choice > 97) else { return };
+                let Some(body) = model.body.filter(|body| !body.ended || choice > 97) else {
+                    return;
+                };
                 // Now and then it is about an earlier run.
                 let run = if random.u8(..) < 60 { body.run.wrapping_sub(1) } else { body.run };
                 match choice {
@@ -121,7 +127,9 @@ impl Schedule {
                         model.heartbeats += 1;
                         model.last_heartbeat = Some(now);
                         if model.heartbeats == 1 {
-                            self.trial.inbox.push_back(Message::FirstHeartbeat { key, run: body.run });
+                            self.trial
+                                .inbox
+                                .push_back(Message::FirstHeartbeat { key, run: body.run });
                         }
                     }
                     98 => self.trial.inbox.push_back(Message::Trip { key, run }),
@@ -133,7 +141,10 @@ impl Schedule {
 
     fn running(&self) -> Vec<Key> {
         let models = self.trial.world.models.iter();
-        models.filter(|(_, model)| model.body.is_some_and(|body| !body.ended)).map(|(&key, _)| key).collect()
+        models
+            .filter(|(_, model)| model.body.is_some_and(|body| !body.ended))
+            .map(|(&key, _)| key)
+            .collect()
     }
 
     fn exit(&mut self) {
@@ -169,7 +180,9 @@ impl Schedule {
         for model in self.trial.world.models.values() {
             moments.extend(model.not_before.flatten());
             moments.extend(model.told.and_then(|(_, until)| until));
-            moments.extend(model.body.and_then(|body| deadline::after(body.since, model.rules.healthy_after)));
+            moments.extend(
+                model.body.and_then(|body| deadline::after(body.since, model.rules.healthy_after)),
+            );
         }
         moments.retain(|moment| *moment + Duration::from_nanos(1) > now);
         let target = if moments.is_empty() || self.random.u8(..) < 60 {
@@ -232,7 +245,10 @@ fn every_promise_of_the_core_holds_on_random_schedules() {
                 .spawn_scoped(scope, move || {
                     for seed in (half..schedules).step_by(2) {
                         if let Err(panic) = unwind::catch(|| Schedule::new(seed, origin).run()) {
-                            panic!("schedule failed, run it alone with SEED={seed}: {}", panic.message());
+                            panic!(
+                                "schedule failed, run it alone with SEED={seed}: {}",
+                                panic.message()
+                            );
                         }
                     }
                 })

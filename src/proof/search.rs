@@ -1,6 +1,6 @@
-//! All schedules of a small world: from every state, everything that can happen in it. One child is followed through 3 runs, or
-//! as many as `SEARCH_RUNS` says; two are followed for 5 steps, or as many as `SEARCH_DEPTH` says, and on demand through one run
-//! each without end.
+//! All schedules of a small world: from every state, everything that can happen in it. One child is
+//! followed through 3 runs, or as many as `SEARCH_RUNS` says; two are followed for 5 steps, or as
+//! many as `SEARCH_DEPTH` says, and on demand through one run each without end.
 
 use std::{
     collections::HashSet,
@@ -102,7 +102,9 @@ fn take(trial: &mut Trial, step: Step, bounds: Bounds) -> bool {
 }
 
 fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
-    let Some(model) = trial.world.models.get_mut(&key).filter(|model| model.listed) else { return false };
+    let Some(model) = trial.world.models.get_mut(&key).filter(|model| model.listed) else {
+        return false;
+    };
     let run = model.body.filter(|body| !body.ended).map(|body| body.run);
     match (happening, run) {
         (Happening::FlipFlag, _) => {
@@ -112,7 +114,9 @@ fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
         (Happening::FlipSpawning, None) => model.fails_to_spawn ^= true,
         (Happening::Return, Some(_)) => trial.exit(key, Exit::completed()),
         (Happening::Panic, Some(_)) => trial.exit(key, Exit::panicked("")),
-        (Happening::MarkHealthy, Some(run)) => trial.inbox.push_back(Message::MarkedHealthy { key, run }),
+        (Happening::MarkHealthy, Some(run)) => {
+            trial.inbox.push_back(Message::MarkedHealthy { key, run })
+        }
         (Happening::Trip, Some(run)) => trial.inbox.push_back(Message::Trip { key, run }),
         (Happening::Give(order), _) => trial.order(key, order),
         _ => return false,
@@ -127,7 +131,10 @@ fn check_stale_exits(trial: &Trial) {
     let before = hash(&roster.essence(now));
     for (key, run) in [(Key(0), 0), (Key(1), 0), (Key(9), 1), (Key(0), 99)] {
         let ended = roster.run_ended(key, run, Exit::Completed, now, &mut world);
-        assert!(ended.is_err() && hash(&roster.essence(now)) == before, "promise 12: a stale exit changed something");
+        assert!(
+            ended.is_err() && hash(&roster.essence(now)) == before,
+            "promise 12: a stale exit changed something"
+        );
     }
 }
 
@@ -159,7 +166,8 @@ struct Search {
 }
 
 impl Search {
-    /// Takes every step from each of these states. Returns what was found, and how many steps were tried.
+    /// Takes every step from each of these states. Returns what was found, and how many steps were
+    /// tried.
     fn expand(&self, states: &[(usize, Trial)]) -> (Vec<Found>, usize) {
         let (mut found, mut tried) = (Vec::new(), 0);
         for (place, state) in states {
@@ -169,9 +177,12 @@ impl Search {
                 match unwind::catch(|| take(&mut trial, step, self.bounds)) {
                     Ok(false) => continue,
                     Ok(true) => tried += 1,
-                    Err(panic) => panic!("{}, after {:?}", panic.message(), path(&self.paths, *place, step)),
+                    Err(panic) => {
+                        panic!("{}, after {:?}", panic.message(), path(&self.paths, *place, step))
+                    }
                 }
-                let runs = trial.world.models.values().map(|model| model.runs).max().unwrap_or_default();
+                let runs =
+                    trial.world.models.values().map(|model| model.runs).max().unwrap_or_default();
                 let essence = hash(&trial.essence());
                 if runs <= self.bounds.runs && !self.seen.contains(&essence) {
                     found.push(Found { place: *place, step, essence, trial });
@@ -182,14 +193,23 @@ impl Search {
     }
 }
 
-/// Visits every state that can be reached. Returns how many there are, and how many steps were tried.
+/// Visits every state that can be reached. Returns how many there are, and how many steps were
+/// tried.
 fn search(start: Trial, bounds: Bounds) -> (usize, usize) {
-    /// So many states at a time, of which each thread takes half; what both find, or find twice, is small beside what is known.
+    /// So many states at a time, of which each thread takes half; what both find, or find twice, is
+    /// small beside what is known.
     const BLOCK: usize = 4096;
     let keys: Vec<Key> = start.world.models.keys().copied().collect();
-    let of_children = keys.iter().flat_map(|&key| HAPPENINGS.map(|happening| Step::Of(key, happening)));
-    let alphabet: Vec<Step> = [Step::Deliver, Step::Wait, Step::Close].into_iter().chain(of_children).collect();
-    let mut search = Search { bounds, alphabet, seen: HashSet::from([hash(&start.essence())]), paths: vec![None] };
+    let of_children =
+        keys.iter().flat_map(|&key| HAPPENINGS.map(|happening| Step::Of(key, happening)));
+    let alphabet: Vec<Step> =
+        [Step::Deliver, Step::Wait, Step::Close].into_iter().chain(of_children).collect();
+    let mut search = Search {
+        bounds,
+        alphabet,
+        seen: HashSet::from([hash(&start.essence())]),
+        paths: vec![None],
+    };
     let mut frontier = vec![(0, start)];
     let mut tried = 0;
     for _ in 0..bounds.depth {
@@ -233,7 +253,14 @@ fn world(policies: &[Policy]) -> Trial {
     for &policy in policies {
         let max_restarts = (policy == Policy::Transient).then_some(1);
         let (healthy_after, stop_timeout) = (2 * MS, MS);
-        let rules = Rules { policy, healthy_after, stop_timeout, max_restarts, significant: false, watchdog: None };
+        let rules = Rules {
+            policy,
+            healthy_after,
+            stop_timeout,
+            max_restarts,
+            significant: false,
+            watchdog: None,
+        };
         let key = trial.list(rules, true, false);
         trial.insert(key);
     }
@@ -247,12 +274,14 @@ fn number(name: &str) -> Option<u32> {
     env::var(name).ok()?.parse().ok()
 }
 
-/// One child, and a message under way, which anything may overtake: without end, but for the number of runs.
+/// One child, and a message under way, which anything may overtake: without end, but for the number
+/// of runs.
 #[test]
 fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
     let runs = number("SEARCH_RUNS").unwrap_or(3);
     for policy in [Policy::Permanent, Policy::Transient, Policy::Temporary] {
-        let (states, steps) = search(world(&[policy]), Bounds { in_flight: 1, runs, depth: u32::MAX });
+        let (states, steps) =
+            search(world(&[policy]), Bounds { in_flight: 1, runs, depth: u32::MAX });
         println!("{policy:?}: all {states} states, by {steps} steps");
     }
 }
@@ -264,8 +293,8 @@ fn every_promise_of_the_core_holds_in_all_short_schedules_of_two_children() {
     search_pairs(Bounds { in_flight: 0, runs: 3, depth });
 }
 
-/// Two children, each message arriving at once: without end, but for one run of each. With three runs of each these would be the
-/// states of one child squared, some hundreds of millions.
+/// Two children, each message arriving at once: without end, but for one run of each. With three
+/// runs of each these would be the states of one child squared, some hundreds of millions.
 #[test]
 #[ignore = "takes minutes and 8 GB"]
 fn every_promise_of_the_core_holds_in_every_state_of_two_children() {
@@ -273,9 +302,14 @@ fn every_promise_of_the_core_holds_in_every_state_of_two_children() {
 }
 
 fn search_pairs(bounds: Bounds) {
-    for policies in [[Policy::Permanent, Policy::Permanent], [Policy::Transient, Policy::Temporary]] {
+    for policies in [[Policy::Permanent, Policy::Permanent], [Policy::Transient, Policy::Temporary]]
+    {
         let (states, steps) = search(world(&policies), bounds);
-        let within = if bounds.depth == u32::MAX { String::new() } else { format!(" within {} steps", bounds.depth) };
+        let within = if bounds.depth == u32::MAX {
+            String::new()
+        } else {
+            format!(" within {} steps", bounds.depth)
+        };
         println!("{policies:?}: all {states} states{within}, by {steps} steps");
     }
 }

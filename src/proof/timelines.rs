@@ -17,7 +17,8 @@ const A: Key = Key(0);
 const B: Key = Key(1);
 const C: Key = Key(2);
 
-/// A supervisor on virtual time: what the core asks is answered from a script, what it tells is written down.
+/// A supervisor on virtual time: what the core asks is answered from a script, what it tells is
+/// written down.
 struct Scene {
     roster: Roster,
     script: Script,
@@ -59,7 +60,11 @@ impl Outside for Script {
     }
 
     fn provide_thread(&mut self, _key: Key) -> Result<(), NotProvided> {
-        if self.no_thread { Err(NotProvided::Failed(Failure::new("no thread".into()))) } else { Ok(()) }
+        if self.no_thread {
+            Err(NotProvided::Failed(Failure::new("no thread".into())))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -144,8 +149,13 @@ impl Scene {
     /// Goes to a moment by way of all timers before it, as the engine does.
     fn at(&mut self, millis: u32) -> &mut Self {
         let target = self.origin + millis * MS;
-        while let Some(deadline) = self.roster.next_deadline().filter(|deadline| *deadline <= target) {
-            assert!(deadline > self.script.now, "a timer that is due was left behind: the loop would spin");
+        while let Some(deadline) =
+            self.roster.next_deadline().filter(|deadline| *deadline <= target)
+        {
+            assert!(
+                deadline > self.script.now,
+                "a timer that is due was left behind: the loop would spin"
+            );
             self.script.now = deadline;
             self.settle();
         }
@@ -154,7 +164,9 @@ impl Scene {
     }
 
     fn exits(&mut self, key: Key, run: u64, exit: Exit) -> &mut Self {
-        self.roster.run_ended(key, run, exit, self.script.now, &mut self.script).expect("it is the present run");
+        self.roster
+            .run_ended(key, run, exit, self.script.now, &mut self.script)
+            .expect("it is the present run");
         self.settle();
         self
     }
@@ -174,7 +186,13 @@ fn restarts_come_exactly_after_their_backoff() {
     let mut scene = Scene::new(&[rules()]);
     scene.at(100).exits(A, 1, failed());
     scene.at(200).exits(A, 2, failed());
-    scene.at(240).tells(&["0 a started 0", "100 a stopped 0", "120 a started 1", "200 a stopped 1", "240 a started 2"]);
+    scene.at(240).tells(&[
+        "0 a started 0",
+        "100 a stopped 0",
+        "120 a started 1",
+        "200 a stopped 1",
+        "240 a started 2",
+    ]);
     assert_eq!(scene.script.backoffs_asked, [1, 2]);
 }
 
@@ -206,7 +224,14 @@ fn with_healthy_after_zero_every_run_is_healthy() {
     let mut scene = Scene::new(&[Rules { healthy_after: Duration::ZERO, ..rules() }]);
     scene.at(5).exits(A, 1, failed());
     scene.at(30).exits(A, 2, failed());
-    scene.tells(&["0 a started 0", "0 a healthy 0", "5 a stopped 0", "25 a started 1", "25 a healthy 0", "30 a stopped 0"]);
+    scene.tells(&[
+        "0 a started 0",
+        "0 a healthy 0",
+        "5 a stopped 0",
+        "25 a started 1",
+        "25 a healthy 0",
+        "30 a stopped 0",
+    ]);
     assert_eq!(scene.script.backoffs_asked, [1, 1]);
 }
 
@@ -229,7 +254,8 @@ fn each_child_has_its_own_deadline() {
     scene.at(100).tells(&["20 c started 1", "40 b started 1", "80 a started 1"]);
 }
 
-//   run 1 ✗──100──▶ run 2: well after 1 ms, ✗ after 2 ──200──▶ run 3: well, ✗ after 200: as long as its last delay
+//   run 1 ✗─100─▶ run 2: well after 1 ms, ✗ after 2 ─200─▶ run 3: well, ✗ after 200, which is
+//                                                            as long as its last delay
 //   1 failure       2 failures: the first counts again        1 failure
 #[test]
 fn child_that_says_too_soon_that_it_is_healthy_has_its_failures_back() {
@@ -294,12 +320,20 @@ fn levels_of_a_flag_count_and_not_its_edges() {
 #[test]
 fn one_round_asks_every_flag_once() {
     let mut scene = Scene::new(&[rules(), rules(), rules()]);
-    assert_eq!(scene.script.flags_asked, [A, B, C], "the answers of the first round are those right before the starts");
+    assert_eq!(
+        scene.script.flags_asked,
+        [A, B, C],
+        "the answers of the first round are those right before the starts"
+    );
     scene.roster.begin_round();
     scene.roster.begin_round();
     scene.script.flags_asked.clear();
     scene.settle();
-    assert_eq!(scene.script.flags_asked, [A, B, C, A, B, C], "what was asked for during a round may have been passed by it");
+    assert_eq!(
+        scene.script.flags_asked,
+        [A, B, C, A, B, C],
+        "what was asked for during a round may have been passed by it"
+    );
     scene.roster.order(B, Order::Remove, scene.script.now);
     scene.settle();
     scene.script.flags_asked.clear();
@@ -341,7 +375,11 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
         "60 a stopped 2",
         "60 a gave up 3",
     ]);
-    assert_eq!(scene.script.backoffs_asked, [1, 2], "no backoff is asked for the failure that gives up");
+    assert_eq!(
+        scene.script.backoffs_asked,
+        [1, 2],
+        "no backoff is asked for the failure that gives up"
+    );
     scene.roster.order(A, Order::Reset, scene.script.now);
     scene.settle();
     scene.tells(&["10000 a ordered 0", "10000 a started 0"]);
@@ -365,7 +403,8 @@ fn starts_without_a_thread_are_failures_with_a_backoff() {
 //   a, b, c run; shutdown   a: limit 0 b: limit 200 ms       c: limit 1200 ms, stops in time
 #[test]
 fn every_stop_timeout_counts_by_itself() {
-    let limits = [Duration::ZERO, 200 * MS, 1200 * MS].map(|stop_timeout| Rules { stop_timeout, ..rules() });
+    let limits =
+        [Duration::ZERO, 200 * MS, 1200 * MS].map(|stop_timeout| Rules { stop_timeout, ..rules() });
     let mut scene = Scene::new(&limits);
     scene.told.clear();
     scene.at(100);
@@ -417,7 +456,8 @@ fn backoff_without_end_waits_for_a_reset() {
 //   run 1   first ♥   last ♥      (silent)    hung: told to stop, and its end is a failure
 #[test]
 fn silence_for_longer_than_the_limit_is_a_hang() {
-    let mut scene = Scene::new(&[Rules { watchdog: Some(100 * MS), stop_timeout: Duration::MAX, ..rules() }]);
+    let mut scene =
+        Scene::new(&[Rules { watchdog: Some(100 * MS), stop_timeout: Duration::MAX, ..rules() }]);
     scene.at(50).script.heartbeats = 1;
     scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
@@ -431,7 +471,8 @@ fn silence_for_longer_than_the_limit_is_a_hang() {
 
 #[test]
 fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
-    let mut scene = Scene::new(&[Rules { watchdog: Some(100 * MS), healthy_after: Duration::MAX, ..rules() }]);
+    let mut scene =
+        Scene::new(&[Rules { watchdog: Some(100 * MS), healthy_after: Duration::MAX, ..rules() }]);
     scene.at(5_000).tells(&["0 a started 0"]);
     scene.script.heartbeats = 1;
     scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);

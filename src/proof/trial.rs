@@ -1,4 +1,5 @@
-//! The core on trial: messages go in, actions come out, and a model of each child checks every promise after every step.
+//! The core on trial: messages go in, actions come out, and a model of each child checks every
+//! promise after every step.
 
 use std::{
     collections::VecDeque,
@@ -79,7 +80,7 @@ impl Trial {
         }
     }
 
-    // ── The outside ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── The outside ──
 
     /// Makes a child known to the outside.
     pub(crate) fn list(&mut self, rules: Rules, flag: bool, fails_to_spawn: bool) -> Key {
@@ -122,7 +123,7 @@ impl Trial {
         self.inbox.push_back(Message::Exit { key, run, exit, at });
     }
 
-    // ── What arrives at the core ────────────────────────────────────────────────────────────────────────────────────────
+    // ── What arrives at the core ──
 
     pub(crate) fn insert(&mut self, key: Key) {
         let model = self.world.model(key);
@@ -140,7 +141,9 @@ impl Trial {
                 self.world.model(key).marked_healthy(run);
                 self.roster.marked_healthy(key, run, now);
             }
-            Message::FirstHeartbeat { key, run } => self.roster.gave_heartbeat(key, run, now, &mut self.world),
+            Message::FirstHeartbeat { key, run } => {
+                self.roster.gave_heartbeat(key, run, now, &mut self.world)
+            }
             Message::Trip { key, run } => {
                 let model = self.world.model(key);
                 model.tripped(run);
@@ -170,7 +173,9 @@ impl Trial {
                 if listed {
                     model.ordered(order);
                 }
-                self.act(listed, "an order to a child that is gone", |roster| roster.order(key, order, now));
+                self.act(listed, "an order to a child that is gone", |roster| {
+                    roster.order(key, order, now)
+                });
             }
         }
     }
@@ -180,7 +185,11 @@ impl Trial {
         let before = (!is_present).then(|| format!("{:?}", self.roster));
         act(&mut self.roster);
         if let Some(before) = before {
-            assert_eq!(before, format!("{:?}", self.roster), "promise 12: {what} changed something");
+            assert_eq!(
+                before,
+                format!("{:?}", self.roster),
+                "promise 12: {what} changed something"
+            );
         }
     }
 
@@ -191,8 +200,15 @@ impl Trial {
         });
         let Some((model, body)) = present else {
             let before = format!("{:?}", self.roster);
-            assert!(self.roster.run_ended(key, run, exit, at, &mut self.world).is_err(), "promise 12: a stale exit acted");
-            assert_eq!(before, format!("{:?}", self.roster), "promise 12: a stale exit changed something");
+            assert!(
+                self.roster.run_ended(key, run, exit, at, &mut self.world).is_err(),
+                "promise 12: a stale exit acted"
+            );
+            assert_eq!(
+                before,
+                format!("{:?}", self.roster),
+                "promise 12: a stale exit changed something"
+            );
             return;
         };
         let foreseen = model.end(body, exit.is_completed(), self.world.is_closed, at);
@@ -202,7 +218,7 @@ impl Trial {
         self.world.model(key).ended(foreseen, last_backoff, at);
     }
 
-    // ── What the core does ──────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What the core does ──
 
     /// What the engine does after each message.
     pub(crate) fn settle(&mut self) {
@@ -240,7 +256,9 @@ impl Trial {
             Action::Report { key, report } => {
                 self.world.model(key).report(report.run, report.attempt_count, report.kind, now);
             }
-            Action::Go { key, run, attempt_count } => self.world.model(key).go(run, attempt_count, now),
+            Action::Go { key, run, attempt_count } => {
+                self.world.model(key).go(run, attempt_count, now)
+            }
             Action::Stop { key } => {
                 self.world.model(key).stop(now);
                 self.stops_in_close.iter_mut().for_each(|stops| stops.push(key));
@@ -252,14 +270,17 @@ impl Trial {
         }
     }
 
-    // ── What holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── What holds ──
 
     /// What holds whenever the core has nothing left to do.
     fn check(&mut self) {
         let World { now, closing, is_closed, .. } = self.world;
         assert_eq!(self.roster.is_closing(), is_closed, "promise 11: whether it shuts down");
         if let Some(stops) = self.stops_in_close.take() {
-            assert!(stops.iter().is_sorted_by(|one, next| one > next), "promise 11: stopped in reverse list order: {stops:?}");
+            assert!(
+                stops.iter().is_sorted_by(|one, next| one > next),
+                "promise 11: stopped in reverse list order: {stops:?}"
+            );
         }
         for model in self.world.models.values_mut() {
             model.check(is_closed, now);
@@ -292,7 +313,9 @@ impl Trial {
 
 impl Message {
     fn essence(&self, world: &World) -> impl std::hash::Hash + use<> {
-        let is_present = |key: &Key, run: &u64| world.models.get(key).is_some_and(|model| model.last_run == *run);
+        let is_present = |key: &Key, run: &u64| {
+            world.models.get(key).is_some_and(|model| model.last_run == *run)
+        };
         match self {
             Self::Exit { key, run, exit, at } => {
                 let ago = world.now.saturating_duration_since(*at);

@@ -1,4 +1,5 @@
-//! The outside of the core as the reference model has it: a clock by hand, and callbacks and threads that do as they please.
+//! The outside of the core as the reference model has it: a clock by hand, and callbacks and
+//! threads that do as they please.
 
 use std::{
     collections::BTreeMap,
@@ -50,9 +51,9 @@ impl Whims {
     fn backoff(&mut self) -> Duration {
         const CHOICES: [u64; 5] = [0, 1, 1_000_000, 10_000_000, 1_000_000_000];
         match self {
-            Self::Random(random) => {
-                CHOICES.get(random.usize(..=CHOICES.len())).map_or(Duration::MAX, |nanos| Duration::from_nanos(*nanos))
-            }
+            Self::Random(random) => CHOICES
+                .get(random.usize(..=CHOICES.len()))
+                .map_or(Duration::MAX, |nanos| Duration::from_nanos(*nanos)),
             Self::None { backoff } => *backoff,
         }
     }
@@ -74,7 +75,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(whims: Whims, origin: Instant) -> Self {
-        Self { whims, now: origin, models: BTreeMap::new(), settlings: 1, closing: false, is_closed: false, last_backoff: None }
+        Self {
+            whims,
+            now: origin,
+            models: BTreeMap::new(),
+            settlings: 1,
+            closing: false,
+            is_closed: false,
+            last_backoff: None,
+        }
     }
 
     /// The model of a child that the core was told of.

@@ -39,45 +39,71 @@ fn crashed_child_waits_out_its_backoff() {
         let stop = stop_of(&recorder.wait_for("child", "stop", attempt as usize));
         assert_eq!(stop.retry_in, Some(10 * MS * 2u32.pow(attempt)));
     }
-    assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 2, 3, 4], "once per failure, never for attempt 0");
+    assert_eq!(
+        asked.try_iter().collect::<Vec<_>>(),
+        [1, 2, 3, 4],
+        "once per failure, never for attempt 0"
+    );
     check_trace(&recorder.events(), None, false);
 }
 
 // BO-02, QU-02
 #[test]
 fn child_in_backoff_is_down_and_says_for_how_long() {
-    let mut simulation = simulate(Supervisor::builder().backoff(constant(HOUR)).children([unused("child"), unused("other")]));
+    let mut simulation = simulate(
+        Supervisor::builder().backoff(constant(HOUR)).children([unused("child"), unused("other")]),
+    );
     simulation.exit("child", Exit::failed("the disk is full")).unwrap();
     simulation.advance(SECOND);
     let child = seen(&simulation, "child");
-    assert_eq!((child.status, child.is_running(), child.uptime), (ChildStatus::BackingOff, false, None));
+    assert_eq!(
+        (child.status, child.is_running(), child.uptime),
+        (ChildStatus::BackingOff, false, None)
+    );
     assert_eq!(child.retry_in, Some(HOUR - SECOND));
     let snapshot = simulation.handle().snapshot();
     let counts = snapshot.counts();
     assert_eq!((counts.children, counts.running, counts.backing_off), (2, 1, 1));
     assert!(!snapshot.is_healthy());
     let table = snapshot.to_string();
-    assert!(table.contains("the disk is full") && table.contains("tried again in 59 min 59 s"), "{table}");
+    assert!(
+        table.contains("the disk is full") && table.contains("tried again in 59 min 59 s"),
+        "{table}"
+    );
 }
 
 // BO-05, BO-10
 #[test]
 fn being_healthy_forgives_the_failures_while_the_child_runs() {
     let (backoff, asked) = told(|_| Duration::ZERO);
-    let mut simulation = simulate(Supervisor::builder().backoff(backoff).child(unused("child").healthy_after(5 * SECOND)));
+    let mut simulation = simulate(
+        Supervisor::builder().backoff(backoff).child(unused("child").healthy_after(5 * SECOND)),
+    );
     for failures in 0..4 {
         simulation.advance(5 * SECOND - Duration::from_nanos(1));
         let trial = seen(&simulation, "child");
-        assert_eq!((trial.status, trial.attempt_count), (ChildStatus::OnTrial, failures.min(1)), "never early: {trial}");
+        assert_eq!(
+            (trial.status, trial.attempt_count),
+            (ChildStatus::OnTrial, failures.min(1)),
+            "never early: {trial}"
+        );
         simulation.advance(Duration::from_nanos(1));
         let healthy = seen(&simulation, "child");
-        assert_eq!((healthy.status, healthy.attempt_count), (ChildStatus::Healthy, 0), "it reads 0 while the child runs");
+        assert_eq!(
+            (healthy.status, healthy.attempt_count),
+            (ChildStatus::Healthy, 0),
+            "it reads 0 while the child runs"
+        );
         assert_eq!(healthy.uptime, Some(5 * SECOND));
         simulation.exit("child", Exit::failed("no")).unwrap();
     }
     let run = ["start 1", "healthy", "stop exited 0"];
     let expected = [["start 0", "healthy", "stop exited 0"], run, run, run].concat();
-    assert_eq!(words(&simulation, "child"), [&expected[..], &["start 1"]].concat(), "healthy once in each run");
+    assert_eq!(
+        words(&simulation, "child"),
+        [&expected[..], &["start 1"]].concat(),
+        "healthy once in each run"
+    );
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 1, 1, 1]);
     check_trace(simulation.events(), None, false);
 }
@@ -86,7 +112,8 @@ fn being_healthy_forgives_the_failures_while_the_child_runs() {
 #[test]
 fn child_that_lasts_on_its_thread_is_healthy_and_never_early() {
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().telemetry(()).child(child.healthy_after(5 * MS)).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(()).child(child.healthy_after(5 * MS)).start().unwrap();
     strings.next_run();
     let child = wait_status(supervisor.handle(), "child", ChildStatus::Healthy);
     assert!(child.uptime.unwrap() >= 5 * MS, "never early: {child}");
@@ -96,7 +123,8 @@ fn child_that_lasts_on_its_thread_is_healthy_and_never_early() {
 #[test]
 fn child_that_does_not_last_is_not_forgiven() {
     let (backoff, asked) = told(|_| Duration::ZERO);
-    let mut simulation = simulate(Supervisor::builder().healthy_after(HOUR).backoff(backoff).child(unused("child")));
+    let mut simulation =
+        simulate(Supervisor::builder().healthy_after(HOUR).backoff(backoff).child(unused("child")));
     for _ in 0..4 {
         simulation.advance(HOUR - Duration::from_nanos(1));
         simulation.exit("child", Exit::failed("no")).unwrap();
@@ -149,13 +177,18 @@ fn child_may_say_itself_that_it_is_healthy() {
 #[test]
 fn every_run_is_healthy_where_no_uptime_is_asked_for() {
     let (backoff, asked) = told(|_| Duration::ZERO);
-    let mut simulation = simulate(Supervisor::builder().healthy_after(Duration::ZERO).backoff(backoff).child(unused("child")));
+    let mut simulation = simulate(
+        Supervisor::builder().healthy_after(Duration::ZERO).backoff(backoff).child(unused("child")),
+    );
     for _ in 0..20 {
         simulation.exit("child", Exit::panicked("no")).unwrap();
     }
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1; 20]);
     let story = words(&simulation, "child");
-    assert!(story.chunks_exact(3).skip(1).all(|run| run == ["start 1", "healthy", "stop exited 0"]), "{story:?}");
+    assert!(
+        story.chunks_exact(3).skip(1).all(|run| run == ["start 1", "healthy", "stop exited 0"]),
+        "{story:?}"
+    );
     check_trace(simulation.events(), None, false);
 }
 
@@ -172,8 +205,14 @@ fn child_that_gets_no_thread_fails_and_is_tried_again() {
         .start()
         .unwrap();
     recorder.wait_for("huge", "stop", 3);
-    assert!(began.elapsed() >= 200 * MS, "100 ms at least between the attempts, though the backoff said none");
-    assert_eq!(recorder.story("huge"), ["stop not_spawned 0", "stop not_spawned 1", "stop not_spawned 2"]);
+    assert!(
+        began.elapsed() >= 200 * MS,
+        "100 ms at least between the attempts, though the backoff said none"
+    );
+    assert_eq!(
+        recorder.story("huge"),
+        ["stop not_spawned 0", "stop not_spawned 1", "stop not_spawned 2"]
+    );
     let events = recorder.of("huge");
     let stop = stop_of(&events[0]);
     assert_eq!(stop.retry_in, Some(100 * MS));
@@ -195,21 +234,31 @@ fn child_that_gets_no_thread_fails_and_is_tried_again() {
 #[test]
 fn children_come_back_in_the_order_of_their_deadlines() {
     let child = |id: &str, seconds| unused(id).backoff(constant(Duration::from_secs(seconds)));
-    let mut simulation = simulate(Supervisor::builder().children([child("a", 900), child("b", 50), child("c", 450)]));
+    let mut simulation = simulate(Supervisor::builder().children([
+        child("a", 900),
+        child("b", 50),
+        child("c", 450),
+    ]));
     for id in ["a", "b", "c"] {
         simulation.exit(id, Exit::failed("no")).unwrap();
     }
     simulation.advance(HOUR);
     let again = simulation.events().iter().filter(|event| word(event) == "start 1");
-    let order: Vec<_> = again.map(|event| (event.id.to_string(), event.at - simulation.origin())).collect();
-    assert_eq!(order, [("b", 50), ("c", 450), ("a", 900)].map(|(id, seconds)| (id.to_owned(), Duration::from_secs(seconds))));
+    let order: Vec<_> =
+        again.map(|event| (event.id.to_string(), event.at - simulation.origin())).collect();
+    assert_eq!(
+        order,
+        [("b", 50), ("c", 450), ("a", 900)]
+            .map(|(id, seconds)| (id.to_owned(), Duration::from_secs(seconds)))
+    );
     check_trace(simulation.events(), None, false);
 }
 
 // BO-15
 #[test]
 fn restart_has_a_timer_of_its_own_and_does_not_wait_for_the_poll() {
-    let builder = Supervisor::builder().poll_interval(HOUR).enabled(|_| true).backoff(constant(30 * SECOND));
+    let builder =
+        Supervisor::builder().poll_interval(HOUR).enabled(|_| true).backoff(constant(30 * SECOND));
     let mut simulation = simulate(builder.child(unused("child")));
     for attempt in 0..3 {
         assert_eq!(seen(&simulation, "child").attempt_count, attempt);
@@ -270,7 +319,9 @@ fn failures_of_one_child_are_nothing_to_another() {
 // CK-02, BI-07
 #[test]
 fn endless_backoff_is_ended_by_a_reset() {
-    for endless in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(i64::MAX as u64)] {
+    for endless in
+        [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(i64::MAX as u64)]
+    {
         let (child, strings) = puppet("child");
         let supervisor = Supervisor::builder()
             .healthy_after(Duration::MAX)
@@ -296,7 +347,8 @@ fn endless_backoff_is_ended_by_a_reset() {
 fn backoff_of_a_nanosecond_and_of_none_restart_at_once() {
     for delay in [Duration::from_nanos(1), Duration::ZERO] {
         let (child, strings) = puppet("child");
-        let _supervisor = Supervisor::builder().backoff(constant(delay)).child(child).start().unwrap();
+        let _supervisor =
+            Supervisor::builder().backoff(constant(delay)).child(child).start().unwrap();
         strings.act(Act::Return);
         strings.next_run();
         assert_eq!(strings.next_run().1, 1);
@@ -315,5 +367,8 @@ fn jitter_only_ever_shortens() {
     let stops = simulation.events().iter().filter(|event| word(event).starts_with("stop"));
     let delays: Vec<_> = stops.map(|event| stop_of(event).retry_in.unwrap()).collect();
     assert!(delays.iter().all(|delay| *delay <= 2 * HOUR), "{delays:?}");
-    assert!(delays.iter().any(|delay| *delay < HOUR) && delays.iter().any(|delay| *delay > HOUR), "it spreads: {delays:?}");
+    assert!(
+        delays.iter().any(|delay| *delay < HOUR) && delays.iter().any(|delay| *delay > HOUR),
+        "it spreads: {delays:?}"
+    );
 }

@@ -13,13 +13,15 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, Callback, ChildSpec, Event, EventKind, Handle, OffBy, ShutdownCause, Supervisor, UnstoppedPhase, WaitError,
+    Backoff, Callback, ChildSpec, Event, EventKind, Handle, OffBy, ShutdownCause, Supervisor,
+    UnstoppedPhase, WaitError,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::support::*;
 
-/// A sink that holds the supervisor thread when it is told of the child `last`; whoever has the receiver hears of it.
+/// A sink that holds the supervisor thread when it is told of the child `last`; whoever has the
+/// receiver hears of it.
 fn holding() -> (impl Fn(&Event) + Send + Sync + 'static, Gate, Receiver<()>) {
     let (gate, bar) = gate();
     let (entered, blocked) = bounded(1);
@@ -35,7 +37,13 @@ fn holding() -> (impl Fn(&Event) + Send + Sync + 'static, Gate, Receiver<()>) {
 /// Everything but a wait answers while the supervisor thread is stuck; a wait ends in time.
 fn check_answers(handle: &Handle, id: &str) {
     let began = Instant::now();
-    for command in [handle.check_now(), handle.hold(id), handle.release(id), handle.restart(id), handle.reset(id)] {
+    for command in [
+        handle.check_now(),
+        handle.hold(id),
+        handle.release(id),
+        handle.restart(id),
+        handle.reset(id),
+    ] {
         command.unwrap();
     }
     handle.add(idler("added meanwhile")).unwrap();
@@ -48,7 +56,8 @@ fn check_answers(handle: &Handle, id: &str) {
     assert!(began.elapsed() < DEADLINE);
 }
 
-/// Ends a supervisor whose thread is stuck in a callback for `id`, and checks that its children end without it.
+/// Ends a supervisor whose thread is stuck in a callback for `id`, and checks that its children end
+/// without it.
 fn check_stuck_shutdown(supervisor: Supervisor, callback: Callback, id: &str) {
     let handle = supervisor.handle().clone();
     let began = Instant::now();
@@ -57,7 +66,12 @@ fn check_stuck_shutdown(supervisor: Supervisor, callback: Callback, id: &str) {
     let stuck = report.stuck_in.clone().unwrap_or_else(|| panic!("stuck: {report}"));
     assert_eq!((stuck.callback, stuck.id.as_deref()), (callback, Some(id)), "{report}");
     assert!(report.unstopped.is_empty() && !report.is_clean(), "{report}");
-    assert!(report.to_string().contains(&format!("stuck in the `{callback}` callback for child `{id}`")), "{report}");
+    assert!(
+        report
+            .to_string()
+            .contains(&format!("stuck in the `{callback}` callback for child `{id}`")),
+        "{report}"
+    );
     assert!(handle.add(idler("late")).is_err());
 }
 
@@ -140,8 +154,12 @@ fn backoff_that_blocks_delays_neither_answers_nor_the_shutdown() {
         bar.wait();
         Duration::ZERO
     });
-    let supervisor =
-        Supervisor::builder().stop_timeout(1000 * MS).child(child.backoff(backoff)).child(idler("other")).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(1000 * MS)
+        .child(child.backoff(backoff))
+        .child(idler("other"))
+        .start()
+        .unwrap();
     let handle = supervisor.handle().clone();
     strings.next_run();
     strings.act(Act::Fail("no"));
@@ -193,7 +211,8 @@ fn error_whose_drop_blocks_keeps_its_own_child_from_running_and_nobody_else() {
     check_answers(&handle, "child");
     let report = supervisor.shutdown();
     assert!(report.has_ended && report.stuck_in.is_none(), "{report}");
-    let unstopped: Vec<_> = report.unstopped.iter().map(|child| (&*child.id, child.phase)).collect();
+    let unstopped: Vec<_> =
+        report.unstopped.iter().map(|child| (&*child.id, child.phase)).collect();
     assert_eq!(unstopped, [("child", UnstoppedPhase::Dropping)], "{report}");
     drop(gate);
     eventually("its thread is gone", || threads_named("child") == 0);
@@ -203,19 +222,28 @@ fn error_whose_drop_blocks_keeps_its_own_child_from_running_and_nobody_else() {
 fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
     let (hold, gate, blocked) = holding();
     let (deaf, deaf_gate, started) = stubborn("deaf");
-    let supervisor = Supervisor::builder().stop_timeout(1000 * MS).on_event(hold).child(deaf).start().unwrap();
+    let supervisor =
+        Supervisor::builder().stop_timeout(1000 * MS).on_event(hold).child(deaf).start().unwrap();
     let handle = supervisor.handle().clone();
     let ctx = take(&started);
     handle.add(idler("last")).unwrap();
     take(&blocked);
     let report = supervisor.shutdown();
     assert!(ctx.is_stopping());
-    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    assert_eq!(
+        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
+        ["deaf"],
+        "{report}"
+    );
     assert!(report.stuck_in.is_some());
     // The supervisor thread comes back, and finds it there as well.
     drop(gate);
     let report = handle.wait_until_stopped(DEADLINE).unwrap();
-    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    assert_eq!(
+        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
+        ["deaf"],
+        "{report}"
+    );
     assert!(report.stuck_in.is_none());
     drop(deaf_gate);
 }
@@ -261,17 +289,23 @@ fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
         })
         .stop_timeout(100 * MS)
         .child(idler("idle"))
-        .child(ChildSpec::new("doomed", |_| Err("no luck".into())).max_restarts(0).significant(true))
+        .child(
+            ChildSpec::new("doomed", |_| Err("no luck".into())).max_restarts(0).significant(true),
+        )
         .start()
         .unwrap();
     take(&is_held);
     let report = supervisor.shutdown();
-    assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "doomed"), "{report}");
+    assert!(
+        matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "doomed"),
+        "{report}"
+    );
     assert_eq!(report.stuck_in.map(|stuck| stuck.callback), Some(Callback::Sink));
     drop(held);
 }
 
-/// A child that is down has nothing to stop, however long it might take; and the others have no more than their own time.
+/// A child that is down has nothing to stop, however long it might take; and the others have no
+/// more than their own time.
 #[test]
 fn shutdown_of_a_stuck_supervisor_waits_for_nobody_who_is_down() {
     for patience in [HOUR, Duration::MAX] {
@@ -293,7 +327,11 @@ fn shutdown_of_a_stuck_supervisor_waits_for_nobody_who_is_down() {
         let (sender, reports) = bounded(1);
         thread::spawn(move || sender.send(supervisor.shutdown()));
         let report = take(&reports);
-        assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+        assert_eq!(
+            report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
+            ["deaf"],
+            "{report}"
+        );
         assert!(report.stuck_in.is_some() && !report.has_ended && !report.is_clean(), "{report}");
         drop(gate);
         let _ = handle.wait_until_stopped(DEADLINE).unwrap();
@@ -319,7 +357,11 @@ fn child_that_is_down_is_not_named_where_the_shutdown_gets_stuck() {
     handle.hold("held").unwrap();
     wait_off(&handle, "held", OffBy::Operator);
     let report = supervisor.shutdown();
-    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"], "{report}");
+    assert_eq!(
+        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
+        ["deaf"],
+        "{report}"
+    );
     drop(gate);
     let _ = handle.wait_until_stopped(DEADLINE).unwrap();
 }
@@ -351,7 +393,10 @@ fn supervisor_thread_that_does_not_end_makes_no_clean_report() {
     let report = supervisor.shutdown();
     assert_eq!(threads_named("lingering"), 1);
     assert!(!report.has_ended && !report.is_clean(), "{report}");
-    assert_eq!(report.to_string(), "shut down as requested; all children stopped; the supervisor thread has not ended");
+    assert_eq!(
+        report.to_string(),
+        "shut down as requested; all children stopped; the supervisor thread has not ended"
+    );
     drop(gate);
     eventually("the thread ends", || threads_named("lingering") == 0);
 }

@@ -11,14 +11,14 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Breaker, CallError, ChildInfo, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Invalid, OffBy, Rejected,
-    RestartPolicy, StartErrorReason, StopCause, Supervisor, WaitError,
+    Breaker, CallError, ChildInfo, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit,
+    Invalid, OffBy, Rejected, RestartPolicy, StartErrorReason, StopCause, Supervisor, WaitError,
 };
 use crossbeam_channel::unbounded;
 
 use crate::support::{
-    Act, DEADLINE, HOUR, MS, Recorder, check_trace, constant, gate, idle, idler, puppet, puppet_once, rounds, stop_of, take,
-    wait_off, wait_status,
+    Act, DEADLINE, HOUR, MS, Recorder, check_trace, constant, gate, idle, idler, puppet,
+    puppet_once, rounds, stop_of, take, wait_off, wait_status,
 };
 
 /// A call that must not be made.
@@ -37,7 +37,8 @@ fn report(breaker: &Breaker, count: u32) {
 #[track_caller]
 fn check_says_only(rejected: &Rejected, why: &str) {
     assert_eq!(rejected.to_string(), format!("the call was rejected: {why}"));
-    let known = (rejected.status(), rejected.retry_in(), rejected.last_exit().map(|exit| exit.to_string()));
+    let known =
+        (rejected.status(), rejected.retry_in(), rejected.last_exit().map(|exit| exit.to_string()));
     assert_eq!(known, (None, None, None));
 }
 
@@ -78,10 +79,18 @@ fn failure_that_cannot_be_shown_trips_the_child_all_the_same() {
     let (spec, strings) = puppet("child");
     let spec = spec.failure_threshold(1);
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).child(spec).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(MS))
+        .child(spec)
+        .start()
+        .unwrap();
     strings.next_run();
     breaker.report_failure(Unspeakable);
-    let EventKind::Tripped { failures, last, .. } = recorder.wait_for("child", "tripped", 1).kind else { unreachable!() };
+    let EventKind::Tripped { failures, last, .. } = recorder.wait_for("child", "tripped", 1).kind
+    else {
+        unreachable!()
+    };
     assert_eq!((failures, &*last), (1, "an error whose `Display` panicked"));
     assert_eq!(strings.next_run().1, 1);
     breaker.wait_until_permitted(DEADLINE).unwrap();
@@ -108,7 +117,12 @@ fn text_of_a_reported_failure_is_bounded_and_does_not_keep_its_caller() {
     let (spec, strings) = puppet("child");
     let spec = spec.failure_threshold(1);
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).child(spec).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(MS))
+        .child(spec)
+        .start()
+        .unwrap();
     for count in 1..=2 {
         strings.next_run();
         breaker.wait_until_permitted(DEADLINE).unwrap();
@@ -117,7 +131,10 @@ fn text_of_a_reported_failure_is_bounded_and_does_not_keep_its_caller() {
         } else {
             breaker.permit().unwrap().failure(Endless);
         }
-        let EventKind::Tripped { last, .. } = recorder.wait_for("child", "tripped", count).kind else { unreachable!() };
+        let EventKind::Tripped { last, .. } = recorder.wait_for("child", "tripped", count).kind
+        else {
+            unreachable!()
+        };
         assert!(last.starts_with("on and on and ") && last.ends_with('…'), "{}", last.len());
         assert!(last.len() <= 64 * 1024);
     }
@@ -129,12 +146,15 @@ fn text_of_a_reported_failure_is_bounded_and_does_not_keep_its_caller() {
 fn child_that_is_down_is_not_called_and_the_rejection_says_why() {
     let (spec, strings) = puppet("child");
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
     let handle = supervisor.handle();
     strings.next_run();
     strings.act(Act::Fail("no broker"));
     wait_status(handle, "child", ChildStatus::BackingOff);
-    let Err(CallError::Rejected(rejected)) = breaker.call(forbidden) else { panic!("not rejected") };
+    let Err(CallError::Rejected(rejected)) = breaker.call(forbidden) else {
+        panic!("not rejected")
+    };
     assert_eq!(rejected.status(), Some(ChildStatus::BackingOff));
     assert!(rejected.retry_in().unwrap() > HOUR - DEADLINE);
     assert_eq!(rejected.last_exit().as_ref().and_then(Exit::message), Some("no broker"));
@@ -146,7 +166,11 @@ fn child_that_is_down_is_not_called_and_the_rejection_says_why() {
     handle.hold("child").unwrap();
     wait_off(handle, "child", OffBy::Operator);
     assert!(breaker.call(forbidden).is_err());
-    assert_eq!(rejected.status(), Some(ChildStatus::Off { by: OffBy::Operator }), "it looks when asked");
+    assert_eq!(
+        rejected.status(),
+        Some(ChildStatus::Off { by: OffBy::Operator }),
+        "it looks when asked"
+    );
     assert!(supervisor.shutdown().is_clean());
 }
 
@@ -156,16 +180,31 @@ fn failures_in_a_row_trip_the_child_at_the_threshold() {
     let recorder = Recorder::default();
     let (spec, strings) = puppet("child");
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).child(spec).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(MS))
+        .child(spec)
+        .start()
+        .unwrap();
     strings.next_run();
     report(&breaker, 9);
     breaker.report_success();
     report(&breaker, 9);
-    assert_eq!(breaker.state(), CircuitState::Closed, "10 in a row are the default, and a success is between");
+    assert_eq!(
+        breaker.state(),
+        CircuitState::Closed,
+        "10 in a row are the default, and a success is between"
+    );
     breaker.report_failure("the tenth");
-    assert!(!breaker.is_call_permitted() || breaker.state() == CircuitState::HalfOpen, "open at once, or restarted already");
+    assert!(
+        !breaker.is_call_permitted() || breaker.state() == CircuitState::HalfOpen,
+        "open at once, or restarted already"
+    );
     assert_eq!(strings.next_run().1, 1, "its end is a failure");
-    let EventKind::Tripped { failures, last, .. } = recorder.wait_for("child", "tripped", 1).kind else { unreachable!() };
+    let EventKind::Tripped { failures, last, .. } = recorder.wait_for("child", "tripped", 1).kind
+    else {
+        unreachable!()
+    };
     assert_eq!((failures, &*last), (10, "the tenth"));
     let stop = stop_of(&recorder.wait_for("child", "stop", 1));
     assert_eq!((stop.cause, stop.retry_in), (StopCause::Tripped, Some(MS)));
@@ -224,7 +263,8 @@ fn what_became_of_a_call_of_an_earlier_run_changes_nothing() {
     let (spec, strings) = puppet("child");
     let spec = spec.failure_threshold(1);
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(MS)).child(spec).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(()).backoff(constant(MS)).child(spec).start().unwrap();
     strings.next_run();
     let early = breaker.permit().unwrap();
     let late = breaker.permit().unwrap();
@@ -248,10 +288,15 @@ fn panic_in_a_call_is_a_failure_and_goes_on_to_the_caller() {
     let spec = idler("child").failure_threshold(1).backoff(constant(HOUR));
     let breaker = spec.breaker();
     let supervisor = Supervisor::builder().telemetry(recorder.clone()).child(spec).start().unwrap();
-    let caught = catch_unwind(AssertUnwindSafe(|| breaker.call(|| -> Result<(), &str> { panic!("the caller's own") })));
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        breaker.call(|| -> Result<(), &str> { panic!("the caller's own") })
+    }));
     assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"the caller's own"));
     let tripped = recorder.wait_for("child", "tripped", 1);
-    assert!(tripped.to_string().ends_with("its callers reported 1 failure, the last: a call panicked"), "{tripped}");
+    assert!(
+        tripped.to_string().ends_with("its callers reported 1 failure, the last: a call panicked"),
+        "{tripped}"
+    );
     assert!(supervisor.shutdown().is_clean());
 }
 
@@ -259,13 +304,16 @@ fn panic_in_a_call_is_a_failure_and_goes_on_to_the_caller() {
 fn errors_that_are_nobodys_fault_do_not_count() {
     let spec = idler("child").failure_threshold(1);
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
     for _ in 0..3 {
-        let result: Result<(), _> = breaker.call_with(|| Err("no such row"), |error| *error != "no such row");
+        let result: Result<(), _> =
+            breaker.call_with(|| Err("no such row"), |error| *error != "no such row");
         assert!(matches!(result, Err(CallError::Failed("no such row"))));
     }
     assert!(breaker.is_call_permitted());
-    let result: Result<(), _> = breaker.call_with(|| Err("timed out"), |error| *error != "no such row");
+    let result: Result<(), _> =
+        breaker.call_with(|| Err("timed out"), |error| *error != "no such row");
     assert_eq!(result.unwrap_err().to_string(), "timed out");
     wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
     assert!(supervisor.shutdown().is_clean());
@@ -278,7 +326,9 @@ fn finished_child_is_not_called() {
     let breaker = spec.breaker();
     let supervisor = Supervisor::builder().telemetry(()).child(spec).start().unwrap();
     wait_status(supervisor.handle(), "child", ChildStatus::Finished);
-    let Err(CallError::Rejected(rejected)) = breaker.call(forbidden) else { panic!("not rejected") };
+    let Err(CallError::Rejected(rejected)) = breaker.call(forbidden) else {
+        panic!("not rejected")
+    };
     assert_eq!((rejected.status(), rejected.retry_in()), (Some(ChildStatus::Finished), None));
     assert!(supervisor.shutdown().is_clean());
 }
@@ -305,7 +355,12 @@ fn rejection_says_that_the_child_is_gone_whoever_has_a_handle() {
     for (keeps_handle, is_once) in [(true, true), (true, false), (false, true), (false, false)] {
         let (spec, strings) = if is_once { puppet_once("child") } else { puppet("child") };
         let breaker = spec.breaker();
-        let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+        let supervisor = Supervisor::builder()
+            .telemetry(())
+            .backoff(constant(HOUR))
+            .child(spec)
+            .start()
+            .unwrap();
         let handle = supervisor.handle().clone();
         strings.next_run();
         strings.act(Act::Fail("no broker"));
@@ -320,7 +375,9 @@ fn rejection_says_that_the_child_is_gone_whoever_has_a_handle() {
         for _ in 0..2 {
             let rejected = breaker.permit().unwrap_err();
             check_says_only(&rejected, "`child` is gone from the list of its supervisor");
-            let Err(WaitError::Gone(child)) = breaker.wait_until_permitted(DEADLINE) else { panic!("it is gone") };
+            let Err(WaitError::Gone(child)) = breaker.wait_until_permitted(DEADLINE) else {
+                panic!("it is gone")
+            };
             check_says_last(&child, "no broker");
             drop(supervisor.take());
         }
@@ -333,7 +390,12 @@ fn rejection_says_that_the_supervisor_has_ended_whoever_has_a_handle() {
     for keeps_handle in [true, false] {
         let (spec, strings) = puppet("child");
         let breaker = spec.breaker();
-        let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+        let supervisor = Supervisor::builder()
+            .telemetry(())
+            .backoff(constant(HOUR))
+            .child(spec)
+            .start()
+            .unwrap();
         let kept = keeps_handle.then(|| supervisor.handle().clone());
         strings.next_run();
         strings.act(Act::Fail("no broker"));
@@ -374,12 +436,16 @@ fn callers_may_wait_until_they_are_permitted() {
     let breaker = spec.breaker();
     let its = breaker.clone();
     let early = thread::spawn(move || its.wait_until_permitted(DEADLINE).is_ok());
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
     assert!(early.join().unwrap(), "one who waits before the start is told too");
     strings.next_run();
     strings.act(Act::Fail("no"));
     wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
-    assert!(matches!(breaker.wait_until_permitted(Duration::ZERO), Err(WaitError::TimedOut(Some(_)))));
+    assert!(matches!(
+        breaker.wait_until_permitted(Duration::ZERO),
+        Err(WaitError::TimedOut(Some(_)))
+    ));
     let waiters: Vec<_> = (0..4)
         .map(|_| {
             let its = breaker.clone();
@@ -443,7 +509,8 @@ fn eight_callers_of_a_crashing_child_add_up() {
     let (tally, over) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
     let callers: Vec<_> = (0..8)
         .map(|_| {
-            let (breaker, requests, tally, over) = (breaker.clone(), requests.clone(), tally.clone(), over.clone());
+            let (breaker, requests, tally, over) =
+                (breaker.clone(), requests.clone(), tally.clone(), over.clone());
             thread::spawn(move || {
                 let mut calls = 0u64;
                 for number in rounds(2_000) {
@@ -497,13 +564,17 @@ fn nothing_is_called_while_the_breaker_is_held_open() {
     let over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..8)
         .map(|_| {
-            let (breaker, opened, calls, over) = (breaker.clone(), opened.clone(), calls.clone(), over.clone());
+            let (breaker, opened, calls, over) =
+                (breaker.clone(), opened.clone(), calls.clone(), over.clone());
             thread::spawn(move || {
                 while !over.load(Ordering::SeqCst) {
                     let was_open = opened.load(Ordering::SeqCst);
                     let _ = breaker.call(|| {
                         // Closed again in the meantime is no fault.
-                        assert!(!(was_open && opened.load(Ordering::SeqCst)), "called while it was open");
+                        assert!(
+                            !(was_open && opened.load(Ordering::SeqCst)),
+                            "called while it was open"
+                        );
                         calls.fetch_add(1, Ordering::SeqCst);
                         Ok::<_, &str>(())
                     });
@@ -513,7 +584,11 @@ fn nothing_is_called_while_the_breaker_is_held_open() {
         .collect();
     for _ in rounds(200) {
         handle.hold("child").unwrap();
-        handle.wait_for("child", DEADLINE, |child| child.status == ChildStatus::Off { by: OffBy::Operator }).unwrap();
+        handle
+            .wait_for("child", DEADLINE, |child| {
+                child.status == ChildStatus::Off { by: OffBy::Operator }
+            })
+            .unwrap();
         opened.store(true, Ordering::SeqCst);
         assert!(!breaker.is_call_permitted());
         opened.store(false, Ordering::SeqCst);
@@ -523,15 +598,22 @@ fn nothing_is_called_while_the_breaker_is_held_open() {
         crate::support::eventually("somebody calls", || calls.load(Ordering::SeqCst) > before);
     }
     over.store(true, Ordering::SeqCst);
-    assert!(callers.into_iter().all(|caller| caller.join().is_ok()), "no call was made while the breaker was open");
+    assert!(
+        callers.into_iter().all(|caller| caller.join().is_ok()),
+        "no call was made while the breaker was open"
+    );
     assert!(supervisor.shutdown().is_clean());
 }
 
 // BI-10
 #[test]
 fn threshold_of_zero_is_an_error_that_names_the_child() {
-    let error = Supervisor::builder().child(idler("touchy").failure_threshold(0)).start().unwrap_err();
-    assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroFailureThreshold(id)) if *id == "touchy"), "{error}");
+    let error =
+        Supervisor::builder().child(idler("touchy").failure_threshold(0)).start().unwrap_err();
+    assert!(
+        matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroFailureThreshold(id)) if *id == "touchy"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -561,7 +643,10 @@ fn child_that_is_stopped_without_the_stuck_supervisor_is_not_called() {
     // Nobody but the stuck thread knows of the children from here on.
     drop(handle);
     check_says_only(&of_other.permit().unwrap_err(), "the supervisor of `other` shuts down");
-    assert!(matches!(breaker.wait_until_permitted(MS), Err(WaitError::TimedOut(_))), "it has not ended yet");
+    assert!(
+        matches!(breaker.wait_until_permitted(MS), Err(WaitError::TimedOut(_))),
+        "it has not ended yet"
+    );
     gate.open();
     assert!(matches!(of_other.wait_until_permitted(HOUR), Err(WaitError::Ended(_))));
     check_says_only(&of_other.permit().unwrap_err(), "the supervisor of `other` has ended");

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use circuit_breaker_supervisor::{Backoff, Callback, ChildSpec, ChildStatus, Event, EventKind, OffBy, Supervisor, TelemetrySink};
+use circuit_breaker_supervisor::{
+    Backoff, Callback, ChildSpec, ChildStatus, Event, EventKind, OffBy, Supervisor, TelemetrySink,
+};
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
@@ -22,12 +24,14 @@ use crate::support::*;
 #[track_caller]
 fn panic_of(event: &Event) -> (Callback, String) {
     match &event.kind {
-        EventKind::CallbackPanicked { callback, panic, .. } => (*callback, panic.message().to_owned()),
+        EventKind::CallbackPanicked { callback, panic, .. } => {
+            (*callback, panic.message().to_owned())
+        }
         _ => panic!("not a panic: {event}"),
     }
 }
 
-// ── Panics ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Panics ──
 
 // CB-02
 #[test]
@@ -101,18 +105,28 @@ fn backoff_that_panics_is_replaced_by_the_default() {
     });
     let _supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(ChildSpec::new("child", |ctx| if ctx.attempt_count() < 4 { Err("no".into()) } else { idle(ctx) }).backoff(backoff))
+        .child(
+            ChildSpec::new("child", |ctx| {
+                if ctx.attempt_count() < 4 { Err("no".into()) } else { idle(ctx) }
+            })
+            .backoff(backoff),
+        )
         .start()
         .unwrap();
     recorder.wait_for("child", "start 4", 1);
-    let delays: Vec<_> =
-        recorder.of("child").iter().filter(|e| word(e).starts_with("stop")).map(|e| stop_of(e).retry_in.unwrap()).collect();
+    let delays: Vec<_> = recorder
+        .of("child")
+        .iter()
+        .filter(|e| word(e).starts_with("stop"))
+        .map(|e| stop_of(e).retry_in.unwrap())
+        .collect();
     assert!((90 * MS..=100 * MS).contains(&delays[0]), "{delays:?}");
     assert!((180 * MS..=200 * MS).contains(&delays[1]), "{delays:?}");
     assert_eq!(delays[2], Duration::ZERO);
     assert!((720 * MS..=800 * MS).contains(&delays[3]), "{delays:?}");
     assert_eq!(calls.load(Ordering::SeqCst), 4, "asked once for each failure");
-    let panics: Vec<_> = recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
+    let panics: Vec<_> =
+        recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
     assert_eq!(panics.len(), 2, "told at the first, and after a success again");
     assert!(panics.iter().all(|event| panic_of(event).0 == Callback::Backoff));
     check_trace(&recorder.events(), None, false);
@@ -139,7 +153,11 @@ fn sink_that_panics_harms_neither_the_child_nor_the_other_sinks() {
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     for recorder in [before, after] {
-        assert_eq!(recorder.events().len(), 8, "nothing is told of a sink that panics: nobody is left to be told");
+        assert_eq!(
+            recorder.events().len(),
+            8,
+            "nothing is told of a sink that panics: nobody is left to be told"
+        );
         check_trace(&recorder.events(), Some(&report), false);
     }
 }
@@ -183,9 +201,19 @@ fn error_that_cannot_be_shown_is_an_error_all_the_same() {
         recorder.wait_for("child", "start 4", 1),
     );
     assert_eq!(failing.attempt_count, 4);
-    let panics: Vec<_> = recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
-    assert_eq!(panics.len(), 2, "at the first, and again after one that could be shown: {:?}", recorder.story("child"));
-    assert!(panics.iter().all(|event| panic_of(event) == (Callback::Display, "cannot be shown".to_owned())));
+    let panics: Vec<_> =
+        recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
+    assert_eq!(
+        panics.len(),
+        2,
+        "at the first, and again after one that could be shown: {:?}",
+        recorder.story("child")
+    );
+    assert!(
+        panics
+            .iter()
+            .all(|event| panic_of(event) == (Callback::Display, "cannot be shown".to_owned()))
+    );
     assert!(stop_of(&recorder.of("child")[1]).exit.message().unwrap().contains("Display"));
     check_trace(&recorder.events(), None, false);
 }
@@ -224,7 +252,9 @@ fn payload_whose_drop_panics_is_told_and_the_child_is_restarted() {
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
-        .child(ChildSpec::new("child", |ctx| if ctx.attempt_count() < 5 { panic_any(Bomb) } else { idle(ctx) }))
+        .child(ChildSpec::new("child", |ctx| {
+            if ctx.attempt_count() < 5 { panic_any(Bomb) } else { idle(ctx) }
+        }))
         .start()
         .unwrap();
     recorder.wait_for("child", "start 5", 1);
@@ -307,14 +337,18 @@ fn callbacks_whose_drops_panic_end_with_their_supervisor() {
     assert!(report.is_clean(), "{report}");
 }
 
-// ── Where and how often ─────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Where and how often ──
 
 // CB-09
 #[test]
 fn callbacks_are_called_on_one_thread_and_one_at_a_time() {
     let exclusive = Exclusive::default();
     let (sender, threads) = unbounded();
-    let (flag, backoff, sink) = ((exclusive.clone(), sender.clone()), (exclusive.clone(), sender.clone()), exclusive.clone());
+    let (flag, backoff, sink) = (
+        (exclusive.clone(), sender.clone()),
+        (exclusive.clone(), sender.clone()),
+        exclusive.clone(),
+    );
     let supervisor = Supervisor::builder()
         .poll_interval(Duration::from_micros(500))
         .enabled(move |_| {
@@ -350,7 +384,8 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
         let drops = [(); 5].map(|()| Drops::default());
         let called_late = Arc::new(AtomicBool::new(false));
         let watched = |index: usize| {
-            let (token, drops, late) = (drops[index].token(), drops[index].clone(), called_late.clone());
+            let (token, drops, late) =
+                (drops[index].token(), drops[index].clone(), called_late.clone());
             move || {
                 let _ = &token;
                 if drops.count() > 0 {
@@ -358,7 +393,8 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
                 }
             }
         };
-        let (flag, backoff, sink, own, body) = (watched(0), watched(1), watched(2), watched(3), watched(4));
+        let (flag, backoff, sink, own, body) =
+            (watched(0), watched(1), watched(2), watched(3), watched(4));
         let (stuck, gate, started) = stubborn("deaf");
         let mut builder = Supervisor::builder()
             .enabled(move |_| {
@@ -387,11 +423,18 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
         if deaf {
             take(&started);
         }
-        supervisor.handle().wait_for("child", DEADLINE, |child| child.attempt_count == 3 && child.is_running()).unwrap();
+        supervisor
+            .handle()
+            .wait_for("child", DEADLINE, |child| child.attempt_count == 3 && child.is_running())
+            .unwrap();
         assert_eq!(drops.each_ref().map(Drops::count), [0; 5]);
         let report = supervisor.shutdown();
         assert_eq!(report.unstopped.len(), usize::from(deaf), "{report}");
-        assert_eq!(drops.each_ref().map(Drops::count), [1; 5], "flag, backoff, sink, own backoff, body");
+        assert_eq!(
+            drops.each_ref().map(Drops::count),
+            [1; 5],
+            "flag, backoff, sink, own backoff, body"
+        );
         assert!(!called_late.load(Ordering::SeqCst));
         drop(gate);
     }

@@ -35,11 +35,13 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 #[test]
 fn wall_clock_that_is_set_means_nothing() {
     if !is_inside() {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("wall-clock-{}", std::process::id()));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("wall-clock-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
         fs::write(&source, WALL_CLOCK).unwrap();
-        let compiler = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+        let compiler =
+            Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
         assert!(compiler.expect("the C compiler, by which Rust links too").success());
         let mut command = again("clock::wall_clock_that_is_set_means_nothing");
         command.env("LD_PRELOAD", library).env(SET_BACK, folder.join("set-back"));
@@ -55,7 +57,9 @@ fn wall_clock_that_is_set_means_nothing() {
         .enabled(|_| true)
         .backoff(constant(200 * MS))
         .healthy_after(200 * MS)
-        .child(ChildSpec::new("soon", |ctx| if ctx.attempt_count() == 0 { Err("no".into()) } else { idle(ctx) }))
+        .child(ChildSpec::new("soon", |ctx| {
+            if ctx.attempt_count() == 0 { Err("no".into()) } else { idle(ctx) }
+        }))
         .child(ChildSpec::new("later", |_| Err("no".into())).backoff(constant(HOUR / 2)))
         .child(
             ChildSpec::new("silent", |ctx| {
@@ -83,7 +87,11 @@ fn wall_clock_that_is_set_means_nothing() {
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     let events = recorder.events();
-    assert!(events.iter().all(|event| !word(event).starts_with("stop") || stop_of(event).uptime < HOUR / 4));
+    assert!(
+        events
+            .iter()
+            .all(|event| !word(event).starts_with("stop") || stop_of(event).uptime < HOUR / 4)
+    );
     check_trace(&events, Some(&report), false);
     println!("{DONE}");
 }
@@ -112,11 +120,15 @@ fn process_that_was_suspended_goes_on_as_before() {
                 .watchdog(SUSPENDED * 2 / 3),
             )
             .child(
-                ChildSpec::new("down", |ctx| if ctx.attempt_count() == 0 { Err("no".into()) } else { idle(ctx) })
-                    .backoff(constant(SUSPENDED / 2)),
+                ChildSpec::new("down", |ctx| {
+                    if ctx.attempt_count() == 0 { Err("no".into()) } else { idle(ctx) }
+                })
+                .backoff(constant(SUSPENDED / 2)),
             )
             // That many of its backoffs end meanwhile.
-            .child(ChildSpec::new("failing", |_| Err("no".into())).backoff(constant(SUSPENDED / 60)))
+            .child(
+                ChildSpec::new("failing", |_| Err("no".into())).backoff(constant(SUSPENDED / 60)),
+            )
             .start()
             .unwrap();
         strings.next_run();
@@ -134,9 +146,17 @@ fn process_that_was_suspended_goes_on_as_before() {
         let report = supervisor.shutdown();
         assert!(report.is_clean(), "{report}");
         assert_eq!(recorder.story("other"), ["start 0", "stop shutdown 0"]);
-        assert_eq!(recorder.story("beating"), ["start 0", "stop shutdown 0"], "nobody was silent of his own accord");
-        assert_eq!(recorder.story("down"), ["start 0", "stop exited 0", "start 1", "stop shutdown 1"]);
-        // None of the backoffs was cut short, also not of the one that fails all the time: there is no burst.
+        assert_eq!(
+            recorder.story("beating"),
+            ["start 0", "stop shutdown 0"],
+            "nobody was silent of his own accord"
+        );
+        assert_eq!(
+            recorder.story("down"),
+            ["start 0", "stop exited 0", "start 1", "stop shutdown 1"]
+        );
+        // None of the backoffs was cut short, also not of the one that fails all the time: there is
+        // no burst.
         check_trace(&recorder.events(), Some(&report), false);
         println!("{DONE}");
         return;
@@ -149,7 +169,13 @@ fn process_that_was_suspended_goes_on_as_before() {
         .unwrap();
     let number = child.id();
     let signal = |name: &str| {
-        assert!(Command::new("sh").args(["-c", &format!("kill -{name} {number}")]).status().unwrap().success());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &format!("kill -{name} {number}")])
+                .status()
+                .unwrap()
+                .success()
+        );
     };
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("ready")));

@@ -1,8 +1,11 @@
-//! Drops of a user's values that panic or block: of what a body made, captured or panicked with, and of callbacks.
+//! Drops of a user's values that panic or block: of what a body made, captured or panicked with,
+//! and of callbacks.
 
 use std::{fmt, panic::panic_any, time::Duration};
 
-use circuit_breaker_supervisor::{Callback, ChildContext, ChildSpec, ChildStatus, OffBy, StopCause, Supervisor, WaitError};
+use circuit_breaker_supervisor::{
+    Callback, ChildContext, ChildSpec, ChildStatus, OffBy, StopCause, Supervisor, WaitError,
+};
 use crossbeam_channel::{Receiver, unbounded};
 
 use crate::support::*;
@@ -38,7 +41,8 @@ fn local_whose_drop_panics_is_a_panic_of_its_run() {
                 return idle(ctx);
             }
             let _local = OnDrop(|| panic!("no way to go"));
-            // The error is lost, with whatever it holds: what has been returned is not dropped by the panic of a local.
+            // The error is lost, with whatever it holds: what has been returned is not dropped by
+            // the panic of a local.
             if ctx.attempt_count() == 0 { Ok(()) } else { Err(fmt::Error.into()) }
         }))
         .start()
@@ -46,7 +50,11 @@ fn local_whose_drop_panics_is_a_panic_of_its_run() {
     recorder.wait_for("child", "start 2", 1);
     for count in 1..=2 {
         let stop = stop_of(&recorder.wait_for("child", "stop exited", count));
-        assert!(stop.exit.is_panicked() && stop.exit.message() == Some("no way to go"), "{}", stop.exit);
+        assert!(
+            stop.exit.is_panicked() && stop.exit.message() == Some("no way to go"),
+            "{}",
+            stop.exit
+        );
     }
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
@@ -197,10 +205,13 @@ fn breaker_keeps_the_text_of_its_childs_last_error_and_not_the_error() {
     let error = drops.clone();
     let spec = ChildSpec::new("child", move |_| Err(Explosive(error.clone()).into()));
     let breaker = spec.breaker();
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(spec).start().unwrap();
     wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
     assert!(supervisor.shutdown().is_clean());
     eventually("nobody keeps the error", || drops.count() == 1);
-    let Err(WaitError::Ended(child)) = breaker.wait_until_permitted(HOUR) else { panic!("the supervisor has ended") };
+    let Err(WaitError::Ended(child)) = breaker.wait_until_permitted(HOUR) else {
+        panic!("the supervisor has ended")
+    };
     assert_eq!(child.last_stop.unwrap().exit.message(), Some("explosive"));
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Backoff, ChildSpec, ChildStatus, Exit, Invalid, RestartPolicy, ShutdownCause, StopCause, Supervisor,
-    WaitError,
+    AddErrorReason, Backoff, ChildSpec, ChildStatus, Exit, Invalid, RestartPolicy, ShutdownCause,
+    StopCause, Supervisor, WaitError,
 };
 use crossbeam_channel::unbounded;
 
@@ -18,7 +18,10 @@ use crate::support::*;
 /// Starts one puppet whose failures are followed by no delay.
 fn start(child: ChildSpec) -> (Supervisor, Recorder) {
     let recorder = Recorder::default();
-    let builder = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).child(child);
+    let builder = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(child);
     (builder.start().unwrap(), recorder)
 }
 
@@ -35,12 +38,27 @@ fn permanent_child_is_restarted_after_a_return_an_error_and_a_panic() {
     assert!(runs.is_sorted_by(|one, next| one.0 < next.0 && one.1 + 1 == next.1), "{runs:?}");
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
-    let expected =
-        ["start 0", "stop exited 0", "start 1", "stop exited 1", "start 2", "stop exited 2", "start 3", "stop shutdown 3"];
+    let expected = [
+        "start 0",
+        "stop exited 0",
+        "start 1",
+        "stop exited 1",
+        "start 2",
+        "stop exited 2",
+        "start 3",
+        "stop shutdown 3",
+    ];
     assert_eq!(recorder.story("child"), expected);
-    let exits: Vec<_> =
-        recorder.of("child").iter().filter(|event| word(event).starts_with("stop")).map(|e| stop_of(e).exit).collect();
-    assert_eq!(exits.iter().map(Exit::name).collect::<Vec<_>>(), ["completed", "failed", "panicked", "failed"]);
+    let exits: Vec<_> = recorder
+        .of("child")
+        .iter()
+        .filter(|event| word(event).starts_with("stop"))
+        .map(|e| stop_of(e).exit)
+        .collect();
+    assert_eq!(
+        exits.iter().map(Exit::name).collect::<Vec<_>>(),
+        ["completed", "failed", "panicked", "failed"]
+    );
     check_trace(&recorder.events(), Some(&report), false);
     assert!(strings.runs.is_empty(), "exactly four runs");
 }
@@ -66,7 +84,10 @@ fn panic_leaves_the_siblings_untouched() {
     strings.next_run();
     // EX-11
     let child = supervisor.handle().child("two").unwrap();
-    assert_eq!((child.run_number, child.status, child.attempt_count), (before.0, ChildStatus::OnTrial, 0));
+    assert_eq!(
+        (child.run_number, child.status, child.attempt_count),
+        (before.0, ChildStatus::OnTrial, 0)
+    );
     assert_eq!(recorder.story("two"), ["start 0"]);
     other.act(Act::MarkHealthy);
     wait_status(supervisor.handle(), "two", ChildStatus::Healthy);
@@ -90,12 +111,19 @@ fn transient_child_that_returns_is_finished_and_keeps_its_place() {
     assert_eq!(stop_of(&recorder.wait_for("job", "stop", 1)).retry_in, None);
 
     let error = handle.add(idler("job")).unwrap_err();
-    assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "job"), "{error}");
+    assert!(
+        matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "job"),
+        "{error}"
+    );
 
     handle.check_now().unwrap();
     handle.reset("job").unwrap();
     barrier(handle);
-    assert_eq!(handle.child("job").unwrap().status, ChildStatus::Finished, "a reset revives no finished child");
+    assert_eq!(
+        handle.child("job").unwrap().status,
+        ChildStatus::Finished,
+        "a reset revives no finished child"
+    );
 
     handle.restart("job").unwrap();
     let second = strings.next_run();
@@ -141,7 +169,13 @@ fn one_shot_child_is_gone_however_it_ends_and_its_id_is_free() {
         assert_eq!(story.len(), 2 * (round + 1), "{story:?}");
         assert!(story.chunks(2).all(|run| run == ["start 0", "stop exited 0"]), "{story:?}");
     }
-    assert!(recorder.of("job").iter().filter(|e| word(e).starts_with("stop")).all(|e| stop_of(e).retry_in.is_none()));
+    assert!(
+        recorder
+            .of("job")
+            .iter()
+            .filter(|e| word(e).starts_with("stop"))
+            .all(|e| stop_of(e).retry_in.is_none())
+    );
     assert!(handle.snapshot().is_healthy());
 }
 
@@ -154,12 +188,16 @@ fn one_who_waits_for_a_one_shot_child_is_told_how_it_ended() {
     }));
     let handle = supervisor.handle().clone();
     let (sender, answers) = unbounded();
-    let waiter = std::thread::spawn(move || sender.send(handle.wait_for("job", DEADLINE, |_| false)).unwrap());
+    let waiter = std::thread::spawn(move || {
+        sender.send(handle.wait_for("job", DEADLINE, |_| false)).unwrap()
+    });
     drop(gate);
     let error = take(&answers).unwrap_err();
     waiter.join().unwrap();
     match error {
-        WaitError::Gone(child) => assert_eq!(child.last_stop.unwrap().exit.message(), Some("no paper")),
+        WaitError::Gone(child) => {
+            assert_eq!(child.last_stop.unwrap().exit.message(), Some("no paper"))
+        }
         // The waiter may have come too late to find it.
         WaitError::UnknownId(id) => assert_eq!(id, "job"),
         other => panic!("{other}"),
@@ -233,7 +271,12 @@ fn texts_of_panics_are_told() {
         Ok(())
     }));
     recorder.wait_for("child", "start", 7);
-    let stops: Vec<_> = recorder.of("child").iter().filter(|event| word(event).starts_with("stop")).map(stop_of).collect();
+    let stops: Vec<_> = recorder
+        .of("child")
+        .iter()
+        .filter(|event| word(event).starts_with("stop"))
+        .map(stop_of)
+        .collect();
     for (stop, (text, _)) in stops.iter().zip(bodies) {
         assert!(stop.exit.is_panicked());
         assert_eq!(stop.exit.message(), Some(text));
@@ -258,13 +301,19 @@ impl Error for Jam {}
 fn error_reaches_the_event_and_the_handle_and_its_text_is_cut_after_64_kib() {
     let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
     let its = text.clone();
-    let (supervisor, recorder) = start(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
-        0 => Err(Jam(3).into()),
-        1 => Err(its.as_str().into()),
-        _ => idle(ctx),
-    }));
+    let (supervisor, recorder) =
+        start(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
+            0 => Err(Jam(3).into()),
+            1 => Err(its.as_str().into()),
+            _ => idle(ctx),
+        }));
     recorder.wait_for("child", "start", 3);
-    let stops: Vec<_> = recorder.of("child").iter().filter(|event| word(event).starts_with("stop")).cloned().collect();
+    let stops: Vec<_> = recorder
+        .of("child")
+        .iter()
+        .filter(|event| word(event).starts_with("stop"))
+        .cloned()
+        .collect();
     let Exit::Failed(failure) = stop_of(&stops[0]).exit else { panic!("an error") };
     assert_eq!(failure.message(), "jam 3");
     assert_eq!(failure.error().downcast_ref::<Jam>(), Some(&Jam(3)));
@@ -279,7 +328,10 @@ fn error_reaches_the_event_and_the_handle_and_its_text_is_cut_after_64_kib() {
     let Exit::Failed(failure) = &told else { panic!("an error") };
     assert_eq!(failure.error().to_string(), text, "the error itself is whole");
     for shown in [child.to_string(), supervisor.handle().snapshot().to_string()] {
-        assert!(shown.len() < 2000 && shown.lines().count() <= 3 && !shown.contains('\0'), "{shown}");
+        assert!(
+            shown.len() < 2000 && shown.lines().count() <= 3 && !shown.contains('\0'),
+            "{shown}"
+        );
     }
 }
 
@@ -302,12 +354,18 @@ impl Error for Connecting {
 #[test]
 fn sources_of_an_error_are_told_wherever_the_error_is() {
     let client = ChildSpec::new("client", |_| {
-        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused by peer");
+        let refused =
+            io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused by peer");
         Err(Connecting(refused).into())
     });
     let breaker = client.breaker();
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(HOUR)).child(client).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(HOUR))
+        .child(client)
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     let child = handle.wait_for("client", DEADLINE, |child| child.last_stop.is_some()).unwrap();
     let text = "error connecting to server: Connection refused by peer";
@@ -315,10 +373,20 @@ fn sources_of_an_error_are_told_wherever_the_error_is() {
     assert_eq!(exit.message(), Some(text));
     let Exit::Failed(failure) = &exit else { panic!("an error") };
     let source = failure.error().source().unwrap().downcast_ref::<io::Error>().unwrap();
-    assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused, "the sources themselves are still there");
+    assert_eq!(
+        source.kind(),
+        io::ErrorKind::ConnectionRefused,
+        "the sources themselves are still there"
+    );
     let event = recorder.wait_for("client", "stop", 1);
     let rejected = breaker.permit().unwrap_err();
-    for shown in [child.to_string(), event.to_string(), handle.snapshot().to_string(), rejected.to_string(), exit.to_string()] {
+    for shown in [
+        child.to_string(),
+        event.to_string(),
+        handle.snapshot().to_string(),
+        rejected.to_string(),
+        exit.to_string(),
+    ] {
         assert!(shown.contains(text), "{shown}");
     }
     let last = rejected.last_exit().unwrap();
@@ -336,8 +404,12 @@ fn returning_at_once_is_backed_off_from_like_any_failure() {
         .start()
         .unwrap();
     recorder.wait_for("idle hands", "stop", 7);
-    let delays: Vec<_> =
-        recorder.of("idle hands").iter().filter(|e| word(e).starts_with("stop")).map(|e| stop_of(e).retry_in.unwrap()).collect();
+    let delays: Vec<_> = recorder
+        .of("idle hands")
+        .iter()
+        .filter(|e| word(e).starts_with("stop"))
+        .map(|e| stop_of(e).retry_in.unwrap())
+        .collect();
     assert_eq!(delays[..7], [1, 2, 4, 8, 16, 32, 64].map(Duration::from_millis));
     check_trace(&recorder.events(), None, false);
 }
@@ -359,7 +431,15 @@ fn child_is_given_up_after_its_last_restart_and_revived_by_a_reset() {
     recorder.wait_for("child", "gave up", 1);
     let events = recorder.of("child");
     assert_eq!(stop_of(&events[5]).retry_in, None, "there is no next time");
-    let expected = ["start 0", "stop exited 0", "start 1", "stop exited 1", "start 2", "stop exited 2", "gave up"];
+    let expected = [
+        "start 0",
+        "stop exited 0",
+        "start 1",
+        "stop exited 1",
+        "start 2",
+        "stop exited 2",
+        "gave up",
+    ];
     assert_eq!(recorder.story("child"), expected);
     check_trace(&events, None, false);
 
@@ -411,7 +491,9 @@ fn significant_child_that_is_given_up_takes_the_supervisor_with_it() {
     strings.act(Act::Fail("first"));
     strings.act(Act::Fail("last"));
     let report = supervisor.wait();
-    assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, exit, .. } if *id == "heart" && exit.message() == Some("last")));
+    assert!(
+        matches!(&report.cause, ShutdownCause::GaveUp { id, exit, .. } if *id == "heart" && exit.message() == Some("last"))
+    );
     assert!(!report.is_clean() && report.unstopped.is_empty(), "{report}");
     assert_eq!(recorder.story("limb"), ["start 0", "stop shutdown 0"]);
     check_trace(&recorder.events(), Some(&report), false);

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Exit, OffBy, StopCause, Supervisor, SupervisorBuilder};
+use circuit_breaker_supervisor::{
+    ChildSpec, ChildStatus, Exit, OffBy, StopCause, Supervisor, SupervisorBuilder,
+};
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
@@ -49,7 +51,12 @@ fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
     let (child, strings) = puppet("switched");
     let (other, other_strings) = puppet("other");
-    let supervisor = switched(&switch, &recorder).poll_interval(5 * MS).child(child).child(other).start().unwrap();
+    let supervisor = switched(&switch, &recorder)
+        .poll_interval(5 * MS)
+        .child(child)
+        .child(other)
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     strings.act(Act::Fail("no"));
     strings.next_run();
@@ -73,7 +80,8 @@ fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
 #[test]
 fn child_that_was_off_at_the_start_is_started_once_its_flag_is_on() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());
-    let mut simulation = simulate(switched(&switch, &recorder).poll_interval(5 * SECOND).child(unused("switched")));
+    let mut simulation =
+        simulate(switched(&switch, &recorder).poll_interval(5 * SECOND).child(unused("switched")));
     assert_eq!(recorder.whole_story(), [""; 0]);
     simulation.advance(7 * SECOND);
     switch.set(true);
@@ -105,7 +113,9 @@ fn check_now_does_not_wait_for_the_poll() {
 #[test]
 fn flag_is_asked_right_before_a_restart() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
-    let mut simulation = simulate(switched(&switch, &recorder).child(unused("switched").backoff(constant(20 * SECOND))));
+    let mut simulation = simulate(
+        switched(&switch, &recorder).child(unused("switched").backoff(constant(20 * SECOND))),
+    );
     switch.set(false);
     simulation.exit("switched", Exit::failed("no")).unwrap();
     // Nothing polls: it is the end of the backoff that has the flag asked.
@@ -125,13 +135,16 @@ fn flag_is_asked_right_before_a_restart() {
 #[test]
 fn switching_off_and_on_shortens_no_backoff() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
-    let mut simulation = simulate(switched(&switch, &recorder).child(unused("switched").backoff(constant(300 * SECOND))));
+    let mut simulation = simulate(
+        switched(&switch, &recorder).child(unused("switched").backoff(constant(300 * SECOND))),
+    );
     simulation.exit("switched", Exit::panicked("no")).unwrap();
     for on in [false, true, false, true] {
         switch.set(on);
         simulation.handle().check_now().unwrap();
         simulation.advance(SECOND);
-        let expected = if on { ChildStatus::BackingOff } else { ChildStatus::Off { by: OffBy::Flag } };
+        let expected =
+            if on { ChildStatus::BackingOff } else { ChildStatus::Off { by: OffBy::Flag } };
         assert_eq!(status(&simulation, "switched"), expected);
     }
     assert_eq!(seen(&simulation, "switched").retry_in, Some(296 * SECOND));
@@ -172,9 +185,14 @@ fn each_round_asks_once_for_each_child_and_never_for_a_removed_one() {
         .unwrap();
     let handle = supervisor.handle();
     let round = || -> HashMap<String, u32> {
-        std::mem::take(&mut *calls.lock()).into_iter().filter(|(id, _)| !id.starts_with("barrier")).collect()
+        std::mem::take(&mut *calls.lock())
+            .into_iter()
+            .filter(|(id, _)| !id.starts_with("barrier"))
+            .collect()
     };
-    let asked = |ids: &[&str]| -> HashMap<String, u32> { ids.iter().map(|id| ((*id).to_owned(), 1)).collect() };
+    let asked = |ids: &[&str]| -> HashMap<String, u32> {
+        ids.iter().map(|id| ((*id).to_owned(), 1)).collect()
+    };
     assert_eq!(round(), asked(&["a", "b", "off", "gone"]), "once each, at the start");
     handle.check_now().unwrap();
     barrier(handle);
@@ -192,8 +210,12 @@ fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
     let (deaf, mut gate, started) = stubborn("switched");
     let (other, strings) = puppet("other");
-    let supervisor =
-        switched(&switch, &recorder).poll_interval(MS).child(deaf.stop_timeout(20 * MS)).child(other).start().unwrap();
+    let supervisor = switched(&switch, &recorder)
+        .poll_interval(MS)
+        .child(deaf.stop_timeout(20 * MS))
+        .child(other)
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     let ctx = take(&started);
     let calls = Arc::new(AtomicU32::new(0));
@@ -210,7 +232,10 @@ fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     strings.next_run();
     barrier(handle);
     let child = handle.child("switched").unwrap();
-    assert_eq!((child.status, child.told_to_stop), (ChildStatus::Stopping, Some(StopCause::Disabled)));
+    assert_eq!(
+        (child.status, child.told_to_stop),
+        (ChildStatus::Stopping, Some(StopCause::Disabled))
+    );
     assert!(child.stopping_for.unwrap() >= 20 * MS);
     assert_eq!(handle.snapshot().counts().running, 2, "it still lives");
     assert!(!handle.snapshot().is_healthy());
@@ -239,7 +264,12 @@ fn supervisor_with_all_flags_off_ends_at_once_and_in_silence() {
             idle(ctx)
         })
     });
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).enabled(|_| false).children(children).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .enabled(|_| false)
+        .children(children)
+        .start()
+        .unwrap();
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     assert_eq!(recorder.events().len(), 0);
@@ -280,8 +310,12 @@ fn flag_that_cannot_tell_keeps_the_last_answer() {
     let answer = Arc::new(Mutex::new(None));
     let its = answer.clone();
     let (child, strings) = puppet("child");
-    let supervisor =
-        Supervisor::builder().poll_interval(Duration::MAX).enabled(move |_| *its.lock()).child(child).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .poll_interval(Duration::MAX)
+        .enabled(move |_| *its.lock())
+        .child(child)
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     let ask = |new| {
         *answer.lock() = new;
@@ -292,7 +326,10 @@ fn flag_that_cannot_tell_keeps_the_last_answer() {
     wait_off(handle, "child", OffBy::Flag);
     ask(None);
     barrier(handle); // whose own flag has no last answer, and so is on
-    assert!(matches!(handle.child("child").unwrap().status, ChildStatus::Off { by: OffBy::Flag, .. }));
+    assert!(matches!(
+        handle.child("child").unwrap().status,
+        ChildStatus::Off { by: OffBy::Flag, .. }
+    ));
     assert!(strings.runs.is_empty());
     ask(Some(true));
     strings.next_run();
@@ -341,7 +378,8 @@ fn child_may_be_added_while_its_flag_is_off() {
 #[test]
 fn one_shot_child_waits_for_its_flag_and_is_gone_after_its_only_run() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());
-    let supervisor = switched(&switch, &recorder).child(ChildSpec::once("switched", idle)).start().unwrap();
+    let supervisor =
+        switched(&switch, &recorder).child(ChildSpec::once("switched", idle)).start().unwrap();
     let handle = supervisor.handle();
     wait_off(handle, "switched", OffBy::Flag);
     switch.set(true);

@@ -1,5 +1,6 @@
-//! Calls in tight loops: what a body, a caller or an operator does without pause takes no memory, delays no other child and
-//! makes no shutdown late. Each case has a process of its own, where nobody else takes memory.
+//! Calls in tight loops: what a body, a caller or an operator does without pause takes no memory,
+//! delays no other child and makes no shutdown late. Each case has a process of its own, where
+//! nobody else takes memory.
 
 use std::{
     panic::resume_unwind,
@@ -11,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{Breaker, ChildContext, ChildSpec, EventKind, Handle, OffBy, Supervisor};
+use circuit_breaker_supervisor::{
+    Breaker, ChildContext, ChildSpec, EventKind, Handle, OffBy, Supervisor,
+};
 use crossbeam_channel::{TryRecvError, unbounded};
 
 use crate::{subprocess::*, support::*};
@@ -20,10 +23,12 @@ use crate::{subprocess::*, support::*};
 const THREADS: usize = 4;
 const CALLS: usize = 50_000;
 
-/// How much memory these calls may take, in KiB. A message for each would take several times as much.
+/// How much memory these calls may take, in KiB. A message for each would take several times as
+/// much.
 const ROOM: u64 = 8 << 10;
 
-/// How much address space the process may have, in KiB: where memory grows without end, it ends before the machine's does.
+/// How much address space the process may have, in KiB: where memory grows without end, it ends
+/// before the machine's does.
 const ADDRESS_SPACE: u64 = 2 << 20;
 
 /// The name of the supervisor thread.
@@ -41,8 +46,8 @@ struct Stage {
     breaker: Breaker,
 }
 
-/// Has some threads make this call again and again: while the supervisor thread is held by a sink, while it goes on, and while
-/// it shuts down.
+/// Has some threads make this call again and again: while the supervisor thread is held by a sink,
+/// while it goes on, and while it shuts down.
 fn check_flood(call: fn(&Stage), is_closing: bool) {
     let (mut hold, bar) = gate();
     let (sender, held) = unbounded();
@@ -76,7 +81,12 @@ fn check_flood(call: fn(&Stage), is_closing: bool) {
     let (stopping, running) = (take(&deaf_runs), take(&running_runs));
     stopping.stopped().recv().unwrap_err();
     wait_off(&handle, "held", OffBy::Operator);
-    let stage = Stage { stopping, running, breaker: handle.breaker("running").unwrap(), handle: handle.clone() };
+    let stage = Stage {
+        stopping,
+        running,
+        breaker: handle.breaker("running").unwrap(),
+        handle: handle.clone(),
+    };
     // From here on the supervisor thread is held.
     handle.add(idler("plug")).unwrap();
     take(&held);
@@ -90,7 +100,8 @@ fn check_flood(call: fn(&Stage), is_closing: bool) {
     let (sender, made) = unbounded();
     let callers: Vec<_> = (0..THREADS)
         .map(|_| {
-            let (stage, enough, bars, sender) = (stage.clone(), enough.clone(), bars.clone(), sender.clone());
+            let (stage, enough, bars, sender) =
+                (stage.clone(), enough.clone(), bars.clone(), sender.clone());
             thread::spawn(move || {
                 for bar in &bars[..2] {
                     bar.wait();
@@ -118,7 +129,9 @@ fn check_flood(call: fn(&Stage), is_closing: bool) {
         strings.next_run();
     }
     let while_free = growth_of_calls(&mut gates[1]);
-    println!("grown by {while_held} KiB while the supervisor thread was held, and by {while_free} KiB in all");
+    println!(
+        "grown by {while_held} KiB while the supervisor thread was held, and by {while_free} KiB in all"
+    );
     gates[2].open();
     if !is_closing {
         strings.act(Act::Fail("it still goes on"));
@@ -137,7 +150,10 @@ fn check_flood(call: fn(&Stage), is_closing: bool) {
     eventually("the supervisor thread has ended", || threads_named(NAME) == 0);
     enough.store(true, Ordering::SeqCst);
     callers.into_iter().for_each(|caller| caller.join().unwrap());
-    assert!(while_held < ROOM && while_free < ROOM, "{while_held} KiB while it was held, {while_free} KiB in all");
+    assert!(
+        while_held < ROOM && while_free < ROOM,
+        "{while_held} KiB while it was held, {while_free} KiB in all"
+    );
     println!("{DONE}");
 }
 

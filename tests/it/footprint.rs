@@ -1,9 +1,11 @@
-//! What a supervisor takes of its process stays flat: memory and threads. Each test has a process of its own, where nobody else
-//! takes any.
+//! What a supervisor takes of its process stays flat: memory and threads. Each test has a process
+//! of its own, where nobody else takes any.
 
 use std::{panic::resume_unwind, time::Duration};
 
-use circuit_breaker_supervisor::{ChildContext, ChildResult, ChildSpec, ChildStatus, OffBy, Supervisor};
+use circuit_breaker_supervisor::{
+    ChildContext, ChildResult, ChildSpec, ChildStatus, OffBy, Supervisor,
+};
 
 use crate::{subprocess::*, support::*};
 
@@ -19,8 +21,8 @@ fn mayfly(ctx: &ChildContext) -> ChildResult {
     }
 }
 
-/// Restarts a child again and again, the first runs of which may take what they need. Then it may take no more than 1 MiB in
-/// all, and no thread.
+/// Restarts a child again and again, the first runs of which may take what they need. Then it may
+/// take no more than 1 MiB in all, and no thread.
 fn check_restarts(child: ChildSpec, warm_up: u64, restarts: u64) {
     let threads = thread_count();
     let supervisor = Supervisor::builder()
@@ -43,7 +45,11 @@ fn check_restarts(child: ChildSpec, warm_up: u64, restarts: u64) {
     };
     let (first, before) = runs_until(warm_up);
     let (last, after) = runs_until(first + restarts);
-    assert!(after < before + 1024, "{before} KiB, and {after} KiB after {} more restarts", last - first);
+    assert!(
+        after < before + 1024,
+        "{before} KiB, and {after} KiB after {} more restarts",
+        last - first
+    );
     assert!(supervisor.shutdown().is_clean());
     eventually("its threads are gone", || thread_count() == threads);
 }
@@ -72,13 +78,19 @@ fn memory_and_threads_stay_flat_over_supervisors() {
             .telemetry(())
             .backoff(constant(Duration::ZERO))
             .children((0..5).map(|number| {
-                ChildSpec::new(number.to_string(), |ctx| if ctx.attempt_count() < 2 { Err("no".into()) } else { idle(ctx) })
+                ChildSpec::new(number.to_string(), |ctx| {
+                    if ctx.attempt_count() < 2 { Err("no".into()) } else { idle(ctx) }
+                })
             }))
             .start()
             .unwrap();
         for number in 0..5 {
             let handle = supervisor.handle();
-            handle.wait_for(&number.to_string(), DEADLINE, |child| child.attempt_count == 2 && child.is_running()).unwrap();
+            handle
+                .wait_for(&number.to_string(), DEADLINE, |child| {
+                    child.attempt_count == 2 && child.is_running()
+                })
+                .unwrap();
         }
         assert!(supervisor.shutdown().is_clean());
     };
@@ -110,7 +122,12 @@ fn two_thousand_children_that_are_done_leave_no_thread() {
         })
         .stack_size(1 << 16)
     });
-    let supervisor = Supervisor::builder().telemetry(()).children(children).child(idler("kept")).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .children(children)
+        .child(idler("kept"))
+        .start()
+        .unwrap();
     assert_eq!(thread_count(), threads + CHILDREN + 2);
     drop(gate);
     eventually("all but one are gone", || supervisor.handle().snapshot().counts().children == 1);

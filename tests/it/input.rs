@@ -7,8 +7,9 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Breaker, ChildContext, ChildId, ChildSpec, Event, Handle, Invalid, Permit, Rejected, SendError,
-    ShutdownReport, Snapshot, StartError, StartErrorReason, StopGuard, Supervisor, SupervisorBuilder,
+    AddErrorReason, Breaker, ChildContext, ChildId, ChildSpec, Event, Handle, Invalid, Permit,
+    Rejected, SendError, ShutdownReport, Snapshot, StartError, StartErrorReason, StopGuard,
+    Supervisor, SupervisorBuilder,
 };
 use crossbeam_channel::unbounded;
 
@@ -42,21 +43,31 @@ fn bad_configuration_is_refused_before_anything_starts() {
         })
     };
     let builder = || Supervisor::builder().telemetry(recorder.clone()).child(child("fine"));
-    let duplicate = refused(builder().child(child("twice")).child(child("between")).child(child("twice")));
+    let duplicate =
+        refused(builder().child(child("twice")).child(child("between")).child(child("twice")));
     assert!(matches!(&duplicate, Invalid::DuplicateId(id) if *id == "twice"));
     assert!(duplicate.to_string().contains("twice"), "{duplicate}");
     assert!(matches!(refused(builder().child(child(""))), Invalid::EmptyId));
-    assert!(matches!(refused(builder().child(child("a\0b"))), Invalid::NulInId(id) if id == "a\0b"));
+    assert!(
+        matches!(refused(builder().child(child("a\0b"))), Invalid::NulInId(id) if id == "a\0b")
+    );
     assert!(matches!(refused(builder().name("a\0b")), Invalid::NulInName));
     let zero = refused(builder().poll_interval(Duration::ZERO));
-    assert!(matches!(zero, Invalid::ZeroPollInterval) && zero.to_string().contains("poll_interval"), "{zero}");
+    assert!(
+        matches!(zero, Invalid::ZeroPollInterval) && zero.to_string().contains("poll_interval"),
+        "{zero}"
+    );
     assert!(runs.is_empty());
     assert_eq!(recorder.events().len(), 0);
 }
 
 #[test]
 fn builder_that_was_given_back_can_be_mended() {
-    let error = Supervisor::builder().poll_interval(Duration::ZERO).child(idler("child")).start().unwrap_err();
+    let error = Supervisor::builder()
+        .poll_interval(Duration::ZERO)
+        .child(idler("child"))
+        .start()
+        .unwrap_err();
     let supervisor = error.into_builder().poll_interval(MS).start().unwrap();
     assert_eq!(supervisor.handle().snapshot().counts().running, 1);
 }
@@ -83,13 +94,19 @@ fn child_whose_id_is_taken_is_given_back() {
                 Ok(())
             }))
             .unwrap_err();
-        assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "child"), "{error}");
+        assert!(
+            matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "child"),
+            "{error}"
+        );
         assert_eq!(drops.count(), before);
         drop(error.into_spec());
         assert_eq!(drops.count(), before + 1);
     }
     assert_eq!(handle.child("child").unwrap().run_number, run);
-    assert!(matches!(handle.add(idler("")).unwrap_err().reason(), AddErrorReason::Invalid(Invalid::EmptyId)));
+    assert!(matches!(
+        handle.add(idler("")).unwrap_err().reason(),
+        AddErrorReason::Invalid(Invalid::EmptyId)
+    ));
     let error = handle.add(idler("a\0b")).unwrap_err();
     assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::NulInId(_))));
     assert_eq!(error.to_string(), "cannot add the child: the id \"a\\0b\" holds a NUL");
@@ -128,7 +145,12 @@ fn ids_may_be_long_and_in_any_script() {
 // BI-07, BI-08
 #[test]
 fn absurd_durations_mean_never() {
-    for absurd in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(i64::MAX as u64), HOUR * 24 * 365 * 200] {
+    for absurd in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX),
+        Duration::from_secs(i64::MAX as u64),
+        HOUR * 24 * 365 * 200,
+    ] {
         let recorder = Recorder::default();
         let (child, strings) = puppet("child");
         let supervisor = Supervisor::builder()
@@ -201,9 +223,19 @@ fn types_can_be_used_in_what_is_caught_when_it_panics() {
 
 #[test]
 fn descriptions_are_debugged_without_their_closures() {
-    let spec = ChildSpec::new("child", idle).max_restarts(3).significant(true).fresh_thread(true).stack_size(1 << 16);
+    let spec = ChildSpec::new("child", idle)
+        .max_restarts(3)
+        .significant(true)
+        .fresh_thread(true)
+        .stack_size(1 << 16);
     let text = format!("{:?}", Supervisor::builder().child(spec));
-    for part in ["\"child\"", "max_restarts: Some(3)", "significant: true", "fresh_thread: true", "stack_size: Some(65536)"] {
+    for part in [
+        "\"child\"",
+        "max_restarts: Some(3)",
+        "significant: true",
+        "fresh_thread: true",
+        "stack_size: Some(65536)",
+    ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 }

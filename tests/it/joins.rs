@@ -1,5 +1,5 @@
-//! Threads that take their time to end after all Rust code on them has run, as those do that a C library has given a value with
-//! a destructor. Nobody waits for them without bound.
+//! Threads that take their time to end after all Rust code on them has run, as those do that a C
+//! library has given a value with a destructor. Nobody waits for them without bound.
 
 use std::{env, fs, path::Path, process::Command, thread};
 
@@ -11,9 +11,10 @@ use crate::{subprocess::*, support::*};
 /// Names the file that lets the threads end.
 const LET_GO: &str = "CIRCUIT_BREAKER_SUPERVISOR_TEST_LET_GO";
 
-/// Stands before the C library's function, which every Rust thread with a name calls, and gives threads whose names begin with
-/// `lingers` a value with a destructor. Such destructors run after those of Rust's thread-local variables. This one waits for
-/// the file; in the end, it waits no more, so that nothing is left behind by a test that has failed.
+/// Stands before the C library's function, which every Rust thread with a name calls, and gives
+/// threads whose names begin with `lingers` a value with a destructor. Such destructors run after
+/// those of Rust's thread-local variables. This one waits for the file; in the end, it waits no
+/// more, so that nothing is left behind by a test that has failed.
 const LINGER: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -47,11 +48,19 @@ int pthread_setname_np(pthread_t thread, const char *name) {
 /// Runs the test again with that function before the C library's.
 #[track_caller]
 fn again_with_lingering_threads(test: &str) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", test.replace(':', "-"), std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "{}-{}",
+        test.replace(':', "-"),
+        std::process::id()
+    ));
     fs::create_dir_all(&folder).unwrap();
     let (source, library) = (folder.join("linger.c"), folder.join("linger.so"));
     fs::write(&source, LINGER).unwrap();
-    let compiler = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
+    let compiler = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status();
     let Ok(compiled) = compiler else {
         eprintln!("skipped: there is no C compiler");
         return;
@@ -84,7 +93,13 @@ fn thread_that_lingers_delays_no_restart() {
         bar.wait();
         Ok(())
     });
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(MS)).child(job).child(sibling).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .backoff(constant(MS))
+        .child(job)
+        .child(sibling)
+        .start()
+        .unwrap();
     let let_go = let_go_at_the_end();
     take(&runs);
     gate.open();
@@ -107,7 +122,9 @@ fn check_shutdown(shut_down: impl FnOnce(Supervisor) -> ShutdownReport + Send + 
     let _let_go = let_go_at_the_end();
     let handle = supervisor.handle().clone();
     for number in 0..3 {
-        handle.wait_for(&format!("lingers-{number}"), DEADLINE, |child| child.is_running()).unwrap();
+        handle
+            .wait_for(&format!("lingers-{number}"), DEADLINE, |child| child.is_running())
+            .unwrap();
     }
     let (sender, reports) = unbounded();
     thread::spawn(move || {
@@ -122,7 +139,9 @@ fn check_shutdown(shut_down: impl FnOnce(Supervisor) -> ShutdownReport + Send + 
 #[test]
 fn threads_that_linger_do_not_keep_a_shutdown_with_a_limit() {
     if !is_inside() {
-        again_with_lingering_threads("joins::threads_that_linger_do_not_keep_a_shutdown_with_a_limit");
+        again_with_lingering_threads(
+            "joins::threads_that_linger_do_not_keep_a_shutdown_with_a_limit",
+        );
         return;
     }
     check_shutdown(|supervisor| supervisor.shutdown_within(100 * MS));

@@ -1,4 +1,5 @@
-//! The laws that every trace obeys: what a supervisor told, and what the bodies themselves saw meanwhile.
+//! The laws that every trace obeys: what a supervisor told, and what the bodies themselves saw
+//! meanwhile.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,13 +13,14 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildResult, ChildSpec, Event, EventKind, Handle, Order, ShutdownReport, StopCause, TelemetrySink,
+    ChildContext, ChildResult, ChildSpec, Event, EventKind, Handle, Order, ShutdownReport,
+    StopCause, TelemetrySink,
 };
 use parking_lot::Mutex;
 
 use crate::support::*;
 
-// ── What is told ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What is told ──
 
 /// What the checker knows of one child.
 #[derive(Default)]
@@ -36,9 +38,10 @@ struct Known {
     not_before: Option<Instant>,
 }
 
-/// Checks what holds for the events of any supervisor: they are numbered without a gap, their time does not run backwards,
-/// each child's starts are counted from 1, each `Started` is followed by one `Stopped` of the same run before the next, counts follow from failures,
-/// and no backoff is cut short. With `by_hand`, resets and restarts may have cleared counts and backoffs.
+/// Checks what holds for the events of any supervisor: they are numbered without a gap, their time
+/// does not run backwards, each child's starts are counted from 1, each `Started` is followed by
+/// one `Stopped` of the same run before the next, counts follow from failures, and no backoff is
+/// cut short. With `by_hand`, resets and restarts may have cleared counts and backoffs.
 ///
 /// The report, if the supervisor has ended, names all runs without a `Stopped`.
 #[track_caller]
@@ -48,7 +51,11 @@ pub(crate) fn check_trace(events: &[Event], report: Option<&ShutdownReport>, by_
 
 /// As [`check_trace`], with children of which only some were reset or restarted by hand.
 #[track_caller]
-fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand: impl Fn(&str) -> bool) {
+fn check_trace_of(
+    events: &[Event],
+    report: Option<&ShutdownReport>,
+    is_by_hand: impl Fn(&str) -> bool,
+) {
     let mut children: HashMap<&str, Known> = HashMap::new();
     let mut last_at = None;
     for (position, event) in events.iter().enumerate() {
@@ -57,12 +64,18 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
         last_at = Some(event.at);
         let child = children.entry(event.id.as_str()).or_default();
         let by_hand = is_by_hand(&event.id);
-        let is_count_right = |expected: u32| event.attempt_count == expected || (by_hand && event.attempt_count < expected);
+        let is_count_right = |expected: u32| {
+            event.attempt_count == expected || (by_hand && event.attempt_count < expected)
+        };
         match &event.kind {
             EventKind::Started => {
                 assert!(child.run.is_none(), "one run at a time: {event}");
                 check_run(child, event);
-                assert!(is_count_right(child.attempt_count), "expected {}: {event}", child.attempt_count);
+                assert!(
+                    is_count_right(child.attempt_count),
+                    "expected {}: {event}",
+                    child.attempt_count
+                );
                 if !by_hand {
                     assert!(child.not_before <= Some(event.at), "the backoff is kept: {event}");
                 }
@@ -76,44 +89,70 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
             }
             EventKind::Stopped { cause, exit, uptime, failed: is_failure, retry_in, .. } => {
                 // One that said too soon that it is healthy has its failures back.
-                let was_hasty = child.healthy && event.attempt_count > 0 && event.attempt_count == child.forgiven;
-                let is_hasty = *cause != StopCause::Exited || child.last_delay.is_some_and(|delay| *uptime < delay);
+                let was_hasty = child.healthy
+                    && event.attempt_count > 0
+                    && event.attempt_count == child.forgiven;
+                let is_hasty = *cause != StopCause::Exited
+                    || child.last_delay.is_some_and(|delay| *uptime < delay);
                 let is_right = is_count_right(child.attempt_count) || was_hasty && is_hasty;
                 assert!(is_right, "expected {}: {event}", child.attempt_count);
                 child.attempt_count = event.attempt_count;
                 let since = if *cause == StopCause::NotSpawned {
                     assert!(child.run.is_none(), "it was not running: {event}");
                     check_run(child, event);
-                    assert!(retry_in.is_none_or(|delay| delay >= 100 * MS), "it waits for threads: {event}");
+                    assert!(
+                        retry_in.is_none_or(|delay| delay >= 100 * MS),
+                        "it waits for threads: {event}"
+                    );
                     child.last_run = event.run;
                     event.at
                 } else {
-                    let (run, since) = child.run.take().unwrap_or_else(|| panic!("a stop without a start: {event}"));
+                    let (run, since) = child
+                        .run
+                        .take()
+                        .unwrap_or_else(|| panic!("a stop without a start: {event}"));
                     assert_eq!(run, event.run, "of the present run: {event}");
                     since
                 };
                 let next = events.get(position + 1).filter(|next| next.id == event.id);
                 let gives_up = next.is_some_and(|next| matches!(next.kind, EventKind::GaveUp));
-                assert_eq!(*is_failure, retry_in.is_some() || gives_up, "a failure is tried again or given up: {event}");
+                assert_eq!(
+                    *is_failure,
+                    retry_in.is_some() || gives_up,
+                    "a failure is tried again or given up: {event}"
+                );
                 let failed = *cause == StopCause::NotSpawned
-                    || (matches!(cause, StopCause::Exited | StopCause::Tripped | StopCause::Hung) && retry_in.is_some());
-                assert!(failed || retry_in.is_none(), "only failures are backed off from: {event} {exit:?}");
+                    || (matches!(cause, StopCause::Exited | StopCause::Tripped | StopCause::Hung)
+                        && retry_in.is_some());
+                assert!(
+                    failed || retry_in.is_none(),
+                    "only failures are backed off from: {event} {exit:?}"
+                );
                 if let Some(delay) = retry_in {
                     child.attempt_count += 1;
                     child.last_delay = Some(*delay);
                     if *cause != StopCause::NotSpawned {
-                        child.not_before = since.checked_add(*uptime).and_then(|ended| ended.checked_add(*delay));
+                        child.not_before =
+                            since.checked_add(*uptime).and_then(|ended| ended.checked_add(*delay));
                     }
                 }
             }
             EventKind::Healthy => {
-                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
+                assert_eq!(
+                    child.run.map(|(run, _)| run),
+                    Some(event.run),
+                    "of the present run: {event}"
+                );
                 assert!(!std::mem::replace(&mut child.healthy, true), "told once a run: {event}");
                 assert_eq!(event.attempt_count, 0, "forgiven: {event}");
                 child.forgiven = std::mem::take(&mut child.attempt_count);
             }
             EventKind::Overdue { .. } => {
-                assert_eq!(child.run.map(|(run, _)| run), Some(event.run), "of the present run: {event}");
+                assert_eq!(
+                    child.run.map(|(run, _)| run),
+                    Some(event.run),
+                    "of the present run: {event}"
+                );
                 assert!(!std::mem::replace(&mut child.overdue, true), "told once a run: {event}");
             }
             EventKind::Ordered { order: Order::Add, .. } => {
@@ -121,11 +160,16 @@ fn check_trace_of(events: &[Event], report: Option<&ShutdownReport>, is_by_hand:
                 *child = Known::default();
                 assert_eq!(event.run, 0, "it is yet to run: {event}");
             }
-            EventKind::Ordered { .. } => assert_eq!(event.run, child.last_run, "of the present or last run: {event}"),
+            EventKind::Ordered { .. } => {
+                assert_eq!(event.run, child.last_run, "of the present or last run: {event}")
+            }
             EventKind::GaveUp => {
                 assert!(child.run.is_none(), "down: {event}");
                 child.attempt_count += 1;
-                assert_eq!(event.attempt_count, child.attempt_count, "counts the last failure: {event}");
+                assert_eq!(
+                    event.attempt_count, child.attempt_count,
+                    "counts the last failure: {event}"
+                );
             }
             _ => {}
         }
@@ -147,9 +191,10 @@ fn check_run(child: &Known, event: &Event) {
     assert_eq!(event.run, child.last_run + 1, "starts are counted: {event}");
 }
 
-// ── What is seen ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What is seen ──
 
-/// All that happened to one supervisor in one order: what it told, and what bodies and operators saw. It is a sink.
+/// All that happened to one supervisor in one order: what it told, and what bodies and operators
+/// saw. It is a sink.
 #[derive(Clone, Default)]
 pub(crate) struct Chronicle(Arc<Book>);
 
@@ -184,7 +229,8 @@ enum Entry {
     Added {
         id: String,
     },
-    /// The owner is about to end the supervisor. One who loses patience forbids runs that were told of already.
+    /// The owner is about to end the supervisor. One who loses patience forbids runs that were told
+    /// of already.
     Ending,
     /// The shutdown was asked for, and this is the last run of each child that had begun by then.
     Closed {
@@ -227,7 +273,8 @@ impl Chronicle {
         &self,
         mut body: impl FnMut(&ChildContext) -> ChildResult + Send + 'static,
     ) -> impl FnMut(&ChildContext) -> ChildResult + Send + 'static {
-        let (chronicle, token, number) = (self.clone(), self.token(), self.0.bodies.fetch_add(1, Ordering::SeqCst));
+        let (chronicle, token, number) =
+            (self.clone(), self.token(), self.0.bodies.fetch_add(1, Ordering::SeqCst));
         let its = self.clone();
         let dropped = OnDrop(move || its.note(Entry::Dropped { body: number }));
         move |ctx| {
@@ -241,10 +288,10 @@ impl Chronicle {
         }
     }
 
-    // ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Commands ──
     //
-    // Of these, one at a time for each child: then no run begins after the first two that had not begun before, until one of
-    // the others is called.
+    // Of these, one at a time for each child: then no run begins after the first two that had not
+    // begun before, until one of the others is called.
 
     pub(crate) fn hold(&self, handle: &Handle, id: &str) {
         if handle.hold(id).is_ok() {
@@ -285,7 +332,12 @@ impl Chronicle {
     /// Asks for the shutdown, unless that was done: no run begins from now on.
     pub(crate) fn close(&self, handle: &Handle) {
         handle.request_shutdown();
-        let last = handle.snapshot().children.iter().map(|child| (child.id.to_string(), child.run_number)).collect();
+        let last = handle
+            .snapshot()
+            .children
+            .iter()
+            .map(|child| (child.id.to_string(), child.run_number))
+            .collect();
         self.note(Entry::Closed { last });
     }
 
@@ -306,7 +358,9 @@ impl Chronicle {
     fn started(&self) -> impl Iterator<Item = (String, u64)> {
         let entries = self.0.entries.lock();
         let started = entries.iter().filter_map(|entry| match entry {
-            Entry::Told(event) if matches!(event.kind, EventKind::Started) => Some((event.id.to_string(), event.run)),
+            Entry::Told(event) if matches!(event.kind, EventKind::Started) => {
+                Some((event.id.to_string(), event.run))
+            }
             _ => None,
         });
         started.collect::<Vec<_>>().into_iter()
@@ -315,24 +369,34 @@ impl Chronicle {
     /// Why each run has ended so far.
     pub(crate) fn stops(&self) -> Vec<StopCause> {
         let entries = self.0.entries.lock();
-        let told = entries.iter().filter_map(|entry| if let Entry::Told(event) = entry { Some(&event.kind) } else { None });
-        told.filter_map(|kind| if let EventKind::Stopped { cause, .. } = kind { Some(*cause) } else { None }).collect()
+        let told = entries.iter().filter_map(|entry| {
+            if let Entry::Told(event) = entry { Some(&event.kind) } else { None }
+        });
+        told.filter_map(|kind| {
+            if let EventKind::Stopped { cause, .. } = kind { Some(*cause) } else { None }
+        })
+        .collect()
     }
 
-    // ── Judging ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Judging ──
 
-    /// Checks all of it, once the supervisor has ended, its threads have, and its handles are dropped.
+    /// Checks all of it, once the supervisor has ended, its threads have, and its handles are
+    /// dropped.
     ///
-    /// Each run is told of, before its first instruction and after its last; there is one at a time of each child; none begins
-    /// that was forbidden; nothing is dropped that is still used, and everything in the end.
+    /// Each run is told of, before its first instruction and after its last; there is one at a time
+    /// of each child; none begins that was forbidden; nothing is dropped that is still used, and
+    /// everything in the end.
     #[track_caller]
     pub(crate) fn check(self, report: ShutdownReport, is_by_hand: impl Fn(&str) -> bool) {
         let entries = std::mem::take(&mut *self.0.entries.lock());
-        let told = entries.iter().filter_map(|entry| if let Entry::Told(event) = entry { Some(event.clone()) } else { None });
+        let told = entries.iter().filter_map(|entry| {
+            if let Entry::Told(event) = entry { Some(event.clone()) } else { None }
+        });
         check_trace_of(&told.collect::<Vec<_>>(), Some(&report), is_by_hand);
         check_order(&entries);
         drop((entries, report));
-        let (made, dropped) = (self.0.made.load(Ordering::SeqCst), self.0.dropped.load(Ordering::SeqCst));
+        let (made, dropped) =
+            (self.0.made.load(Ordering::SeqCst), self.0.dropped.load(Ordering::SeqCst));
         assert_eq!(made, dropped, "everything is dropped, and once");
     }
 }
@@ -357,9 +421,17 @@ fn check_order(entries: &[Entry]) {
     for (position, entry) in entries.iter().enumerate() {
         let context = || excerpt(entries, position);
         let check_permitted = |seen: &Seen, id: &str, run: u64| {
-            assert!(seen.last.is_none_or(|last| run <= last), "it was held or removed before:{}", context());
+            assert!(
+                seen.last.is_none_or(|last| run <= last),
+                "it was held or removed before:{}",
+                context()
+            );
             let last = closed.map(|last| last.get(id).copied().unwrap_or(0));
-            assert!(last.is_none_or(|last| run <= last), "the shutdown was asked for before:{}", context());
+            assert!(
+                last.is_none_or(|last| run <= last),
+                "the shutdown was asked for before:{}",
+                context()
+            );
         };
         match entry {
             Entry::Told(event) => {
@@ -367,13 +439,27 @@ fn check_order(entries: &[Entry]) {
                 match &event.kind {
                     EventKind::Started => {
                         check_permitted(seen, &event.id, event.run);
-                        assert_eq!(seen.inside, None, "started while a run is inside:{}", context());
+                        assert_eq!(
+                            seen.inside,
+                            None,
+                            "started while a run is inside:{}",
+                            context()
+                        );
                         seen.started = event.run;
                     }
                     EventKind::Stopped { cause, .. } => {
                         if *cause != StopCause::NotSpawned {
-                            assert_eq!(seen.inside, None, "stopped before its last instruction:{}", context());
-                            assert!(is_ending || seen.began == event.run, "told of, and never begun:{}", context());
+                            assert_eq!(
+                                seen.inside,
+                                None,
+                                "stopped before its last instruction:{}",
+                                context()
+                            );
+                            assert!(
+                                is_ending || seen.began == event.run,
+                                "told of, and never begun:{}",
+                                context()
+                            );
                         }
                         seen.stopped = event.run;
                     }
@@ -383,18 +469,35 @@ fn check_order(entries: &[Entry]) {
             Entry::Began(run) => {
                 let seen = children.entry(&run.id).or_default();
                 assert_eq!(seen.inside.replace(run.run), None, "two runs at a time:{}", context());
-                assert!(seen.started == run.run && seen.stopped < run.run, "its start was not told:{}", context());
-                assert!(!bodies.insert(run.body, false).unwrap_or(false), "its body was dropped:{}", context());
+                assert!(
+                    seen.started == run.run && seen.stopped < run.run,
+                    "its start was not told:{}",
+                    context()
+                );
+                assert!(
+                    !bodies.insert(run.body, false).unwrap_or(false),
+                    "its body was dropped:{}",
+                    context()
+                );
                 check_permitted(seen, &run.id, run.run);
                 seen.began = run.run;
             }
             Entry::Left(run) => {
                 let seen = children.entry(&run.id).or_default();
-                assert_eq!(seen.inside.take(), Some(run.run), "left what it had not begun:{}", context());
+                assert_eq!(
+                    seen.inside.take(),
+                    Some(run.run),
+                    "left what it had not begun:{}",
+                    context()
+                );
                 assert!(!bodies[&run.body], "its body was dropped:{}", context());
             }
             Entry::Dropped { body } => {
-                assert!(!bodies.insert(*body, true).unwrap_or(false), "a body is dropped twice:{}", context());
+                assert!(
+                    !bodies.insert(*body, true).unwrap_or(false),
+                    "a body is dropped twice:{}",
+                    context()
+                );
             }
             Entry::Barred { id, last } => children.entry(id).or_default().last = Some(*last),
             Entry::Released { id } => children.entry(id).or_default().last = None,
@@ -403,23 +506,31 @@ fn check_order(entries: &[Entry]) {
             Entry::Closed { last } => closed = closed.or(Some(last)),
         }
     }
-    let inside: Vec<_> = children.iter().filter(|(_, seen)| seen.inside.is_some()).map(|(id, _)| id).collect();
+    let inside: Vec<_> =
+        children.iter().filter(|(_, seen)| seen.inside.is_some()).map(|(id, _)| id).collect();
     assert!(inside.is_empty(), "all threads have ended, but no end was seen of {inside:?}");
 }
 
 /// What happened until then, as far as it is of use.
 fn excerpt(entries: &[Entry], position: usize) -> String {
-    entries[position.saturating_sub(40)..=position].iter().map(|entry| format!("\n  {entry}")).collect()
+    entries[position.saturating_sub(40)..=position]
+        .iter()
+        .map(|entry| format!("\n  {entry}"))
+        .collect()
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Told(event) => write!(f, "{}: {} (run {})", event.id, word(event), event.run),
-            Self::Began(run) => write!(f, "{}: run {} begins, attempt {}", run.id, run.run, run.attempt_count),
+            Self::Began(run) => {
+                write!(f, "{}: run {} begins, attempt {}", run.id, run.run, run.attempt_count)
+            }
             Self::Left(run) => write!(f, "{}: run {} leaves", run.id, run.run),
             Self::Dropped { body } => write!(f, "body {body} is dropped"),
-            Self::Barred { id, last } => write!(f, "{id}: held or removed, run {last} was the last"),
+            Self::Barred { id, last } => {
+                write!(f, "{id}: held or removed, run {last} was the last")
+            }
             Self::Released { id } => write!(f, "{id}: is released"),
             Self::Added { id } => write!(f, "{id}: is added"),
             Self::Ending => f.write_str("the supervisor is about to be ended"),

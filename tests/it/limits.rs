@@ -19,8 +19,13 @@ const LIMIT: Duration = Duration::from_millis(50);
 
 /// A supervisor of an idle child, and of so many that make news all the time.
 fn restless(crashing: usize, backoff: Duration) -> SupervisorBuilder {
-    let children = (0..crashing).map(|number| ChildSpec::new(format!("crashing-{number}"), |_| Ok(())));
-    Supervisor::builder().telemetry(()).backoff(constant(backoff)).children(children).child(idler("idle"))
+    let children =
+        (0..crashing).map(|number| ChildSpec::new(format!("crashing-{number}"), |_| Ok(())));
+    Supervisor::builder()
+        .telemetry(())
+        .backoff(constant(backoff))
+        .children(children)
+        .child(idler("idle"))
 }
 
 /// Waits on a thread of its own, so that the test fails where the wait has no end.
@@ -41,7 +46,8 @@ fn check_times_out<T: fmt::Debug + Send + 'static>(
 /// Waits for a child in vain, by a predicate that takes longer than it is until the next news.
 #[track_caller]
 fn check_slow_predicate(id: &'static str) {
-    // Many more calls than fit into the limit. Here the wait succeeds, so that the test does not have to wait for the deadline.
+    // Many more calls than fit into the limit. Here the wait succeeds, so that the test does not
+    // have to wait for the deadline.
     const TOO_MANY: usize = 200;
     let supervisor = restless(1, MS).start().unwrap();
     check_times_out(supervisor.handle(), move |handle| {
@@ -88,7 +94,8 @@ fn wait_until_permitted_keeps_its_limit_under_constant_news() {
     handle.wait_for("idle", DEADLINE, |child| !child.is_running()).unwrap();
     let idle = handle.breaker("idle").unwrap();
     check_times_out(handle, move |_| idle.wait_until_permitted(LIMIT));
-    // This one is permitted and rejected in turn, so it may be found either way. What counts is that the waits end.
+    // This one is permitted and rejected in turn, so it may be found either way. What counts is
+    // that the waits end.
     let crashing = handle.breaker("crashing-0").unwrap();
     let (sender, ended) = unbounded();
     thread::spawn(move || {
@@ -144,6 +151,9 @@ fn news_of_one_child_does_not_wake_those_who_wait_for_another() {
     for waiter in waiters {
         waiter.join().unwrap().unwrap();
     }
-    assert!(seen <= CALLS * WAITERS, "{seen} calls of {WAITERS} predicates over {RESTARTS} restarts of another child");
+    assert!(
+        seen <= CALLS * WAITERS,
+        "{seen} calls of {WAITERS} predicates over {RESTARTS} restarts of another child"
+    );
     assert!(supervisor.shutdown().is_clean());
 }

@@ -1,5 +1,5 @@
-//! The supervisor on virtual time beside one that was written from the documentation alone: whatever a test does, both say the
-//! same.
+//! The supervisor on virtual time beside one that was written from the documentation alone:
+//! whatever a test does, both say the same.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildSpec, Event, EventKind, Exit, RestartPolicy, ShutdownCause, Simulation, StopCause, Supervisor, WaitError,
+    Backoff, ChildSpec, Event, EventKind, Exit, RestartPolicy, ShutdownCause, Simulation,
+    StopCause, Supervisor, WaitError,
 };
 use parking_lot::Mutex;
 use proptest::{
@@ -39,40 +40,57 @@ prop_state_machine! {
     fn supervisor_does_what_its_documentation_says(sequential 1..40 => Documented);
 }
 
-// ── What is tried ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What is tried ──
 
 /// A child of any kind; the first of each choice is the plain one, to which a failing case shrinks.
 fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
     let constant = |millis| Delays::Constant(Duration::from_millis(millis));
     let delays = vec![constant(3000), Delays::Doubling, constant(0), Delays::Constant(MAX)];
     (
-        (id, select(vec![Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Once]), select(delays)),
+        (
+            id,
+            select(vec![Policy::Permanent, Policy::Permanent, Policy::Transient, Policy::Once]),
+            select(delays),
+        ),
         select(vec![10 * SECOND, 2 * SECOND, Duration::ZERO, MAX]),
         select(vec![5 * SECOND, SECOND, MAX]),
-        (select(vec![None, None, Some(2), Some(1), Some(0)]), prop::bool::weighted(0.2), any::<bool>()),
+        (
+            select(vec![None, None, Some(2), Some(1), Some(0)]),
+            prop::bool::weighted(0.2),
+            any::<bool>(),
+        ),
         (select(vec![None, Some(Duration::from_nanos(4_000_000_011))]), select(vec![3u32, 2, 1])),
     )
-        .prop_map(|((id, policy, delays), healthy_after, stop_timeout, (max_restarts, significant, fresh_thread), rest)| {
-            Spec {
-                id,
-                policy,
-                delays,
+        .prop_map(
+            |(
+                (id, policy, delays),
                 healthy_after,
                 stop_timeout,
-                max_restarts,
-                significant,
-                fresh_thread,
-                watchdog: rest.0,
-                failure_threshold: rest.1,
-            }
-        })
+                (max_restarts, significant, fresh_thread),
+                rest,
+            )| {
+                Spec {
+                    id,
+                    policy,
+                    delays,
+                    healthy_after,
+                    stop_timeout,
+                    max_restarts,
+                    significant,
+                    fresh_thread,
+                    watchdog: rest.0,
+                    failure_threshold: rest.1,
+                }
+            },
+        )
 }
 
 /// How far to go: to some deadline, a little less or more, or anywhere.
 fn durations(reference: &Reference) -> impl Strategy<Value = Duration> + use<> {
     let nano = Duration::from_nanos(1);
     let mut durations = vec![Duration::ZERO];
-    for left in reference.deadlines().iter().take(4).filter_map(|at| at.checked_sub(reference.now)) {
+    for left in reference.deadlines().iter().take(4).filter_map(|at| at.checked_sub(reference.now))
+    {
         durations.extend([left, left.saturating_sub(nano), left + MS]);
     }
     let anywhere = (1..60u64).prop_map(|quarters| Duration::from_millis(250 * quarters));
@@ -100,7 +118,9 @@ impl ReferenceStateMachine for Documented {
     type Transition = Transition;
 
     fn init_state() -> BoxedStrategy<Self::State> {
-        let specs = (1..4usize).prop_flat_map(|count| IDS[..count].iter().map(|id| spec(Just(*id))).collect::<Vec<_>>());
+        let specs = (1..4usize).prop_flat_map(|count| {
+            IDS[..count].iter().map(|id| spec(Just(*id))).collect::<Vec<_>>()
+        });
         specs.prop_map(|specs| State { reference: Reference::new(&specs), specs }).boxed()
     }
 
@@ -115,8 +135,16 @@ impl ReferenceStateMachine for Documented {
             }
         };
         let endings = vec![Ending::Failed, Ending::Completed, Ending::Panicked];
-        let orders = vec![Order::Hold, Order::Release, Order::Restart, Order::Reset, Order::Release, Order::Remove];
-        let deafness = [50, 1500, 6000].map(|millis| Duration::from_millis(millis) + Duration::from_nanos(70_007));
+        let orders = vec![
+            Order::Hold,
+            Order::Release,
+            Order::Restart,
+            Order::Reset,
+            Order::Release,
+            Order::Remove,
+        ];
+        let deafness = [50, 1500, 6000]
+            .map(|millis| Duration::from_millis(millis) + Duration::from_nanos(70_007));
         let deafness = [Duration::ZERO, MAX].into_iter().chain(deafness).collect::<Vec<_>>();
         prop_oneof![
             12 => durations(reference).prop_map(Transition::Advance),
@@ -143,7 +171,7 @@ impl ReferenceStateMachine for Documented {
     }
 }
 
-// ── What is compared ────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What is compared ──
 
 struct Pair {
     simulation: Simulation,
@@ -253,8 +281,12 @@ impl Pair {
             Transition::Add(ref spec) => return handle.add(describe(spec)).is_ok(),
             Transition::CheckNow => return handle.check_now().is_ok(),
             Transition::Shutdown => handle.request_shutdown(),
-            Transition::ReportFailure(id) => return handle.breaker(id).map(|breaker| breaker.report_failure("no")).is_some(),
-            Transition::ReportSuccess(id) => return handle.breaker(id).map(|breaker| breaker.report_success()).is_some(),
+            Transition::ReportFailure(id) => {
+                return handle.breaker(id).map(|breaker| breaker.report_failure("no")).is_some();
+            }
+            Transition::ReportSuccess(id) => {
+                return handle.breaker(id).map(|breaker| breaker.report_success()).is_some();
+            }
             Transition::FailNextSpawn(id) => simulation.fail_next_spawn(id),
             Transition::IgnoreStopFor(id, duration) => simulation.ignore_stop_for(id, duration),
         }
@@ -277,7 +309,11 @@ impl Pair {
                 let last = self.runs.insert(id, event.run).unwrap_or(0);
                 assert_eq!(event.run, last + 1, "starts are counted: {event}");
             }
-            assert_eq!(event.run, self.runs.get(id).copied().unwrap_or(0), "it is about the child's last run: {event}");
+            assert_eq!(
+                event.run,
+                self.runs.get(id).copied().unwrap_or(0),
+                "it is about the child's last run: {event}"
+            );
             if let What::Hung { .. } = told.what {
                 hangs.push((told.at, id));
             }
@@ -293,7 +329,8 @@ impl Pair {
         for id in IDS {
             assert_eq!(self.told.get(id), reference.told.get(id), "what is told of {id}");
         }
-        let listed: Vec<_> = handle.snapshot().children.iter().map(|child| child.id.to_string()).collect();
+        let listed: Vec<_> =
+            handle.snapshot().children.iter().map(|child| child.id.to_string()).collect();
         let expected: Vec<_> = reference.children.iter().map(|child| child.spec.id).collect();
         assert_eq!(listed, expected, "the list");
         for id in expected {
@@ -310,9 +347,18 @@ impl Pair {
                 last_stop: info.last_stop.map(|stop| (stop.cause, ending(&stop.exit), stop.uptime)),
             };
             assert_eq!(Some(shown), reference.shown(id), "what is shown of {id}");
-            assert_eq!(handle.breaker(id).map(|breaker| breaker.state()), reference.breaker(id), "the breaker of {id}");
+            assert_eq!(
+                handle.breaker(id).map(|breaker| breaker.state()),
+                reference.breaker(id),
+                "the breaker of {id}"
+            );
         }
-        assert_eq!(handle.snapshot().is_healthy(), reference.is_well(), "whether all is well:\n{}", handle.snapshot());
+        assert_eq!(
+            handle.snapshot().is_healthy(),
+            reference.is_well(),
+            "whether all is well:\n{}",
+            handle.snapshot()
+        );
         match handle.wait_until_stopped(Duration::ZERO) {
             Ok(report) => {
                 assert!(reference.has_ended, "it has ended: {report}");
@@ -331,9 +377,12 @@ impl Pair {
 fn told(event: &Event, origin: Instant) -> Told {
     let what = match &event.kind {
         EventKind::Started => What::Started,
-        EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
-            What::Stopped { cause: *cause, ending: ending(exit), uptime: *uptime, retry_in: *retry_in }
-        }
+        EventKind::Stopped { cause, exit, uptime, retry_in, .. } => What::Stopped {
+            cause: *cause,
+            ending: ending(exit),
+            uptime: *uptime,
+            retry_in: *retry_in,
+        },
         EventKind::Healthy => What::Healthy,
         EventKind::Overdue { stopping_for, .. } => What::Overdue { stopping_for: *stopping_for },
         EventKind::Tripped { failures, .. } => What::Tripped { failures: *failures },

@@ -6,15 +6,17 @@ use std::sync::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildGaveUp, ChildResult, ChildSpec, ChildStatus, Exit, Handle, OffBy, ShutdownReport, StopCause, Supervisor,
-    UnstoppedPhase,
+    ChildContext, ChildGaveUp, ChildResult, ChildSpec, ChildStatus, Exit, Handle, OffBy,
+    ShutdownReport, StopCause, Supervisor, UnstoppedPhase,
 };
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::support::*;
 
 /// A body that supervises idlers of these ids.
-fn branch(ids: &'static [&'static str]) -> impl FnMut(&ChildContext) -> ChildResult + Send + 'static {
+fn branch(
+    ids: &'static [&'static str],
+) -> impl FnMut(&ChildContext) -> ChildResult + Send + 'static {
     move |ctx| Supervisor::builder().children(ids.iter().map(|id| idler(id))).run(ctx)
 }
 
@@ -53,7 +55,15 @@ fn nested_supervisor_ends_before_the_child_that_runs_it() {
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["leaf", "root"]);
     let stories: Vec<String> = recorder.whole_story();
-    assert_eq!(stories, ["root: start 0", "root/leaf: start 0", "root/leaf: stop shutdown 0", "root: stop shutdown 0"]);
+    assert_eq!(
+        stories,
+        [
+            "root: start 0",
+            "root/leaf: start 0",
+            "root/leaf: stop shutdown 0",
+            "root: stop shutdown 0"
+        ]
+    );
     eventually("the leaf's thread is gone", || threads_named("root/leaf") == 0);
 }
 
@@ -89,7 +99,9 @@ fn crash_of_an_inner_child_stays_inside() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().children(spec.take()).run(ctx)))
+        .child(ChildSpec::new("outer", move |ctx| {
+            Supervisor::builder().children(spec.take()).run(ctx)
+        }))
         .start()
         .unwrap();
     strings.next_run();
@@ -99,7 +111,10 @@ fn crash_of_an_inner_child_stays_inside() {
     assert_eq!((outer.attempt_count, outer.status), (0, ChildStatus::OnTrial));
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(recorder.story("outer"), ["start 0", "stop shutdown 0"]);
-    assert_eq!(recorder.story("outer/inner"), ["start 0", "stop exited 0", "start 1", "stop shutdown 1"]);
+    assert_eq!(
+        recorder.story("outer/inner"),
+        ["start 0", "stop exited 0", "start 1", "stop shutdown 1"]
+    );
 }
 
 // NE-06
@@ -109,7 +124,9 @@ fn children_added_to_a_nested_supervisor_go_with_it() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().child(teller("coded", handles.clone())).run(ctx)))
+        .child(ChildSpec::new("outer", move |ctx| {
+            Supervisor::builder().child(teller("coded", handles.clone())).run(ctx)
+        }))
         .start()
         .unwrap();
     let inner = take(&told);
@@ -124,10 +141,16 @@ fn children_added_to_a_nested_supervisor_go_with_it() {
     let again = take(&told);
     assert!(again.child("added").is_none());
     assert_eq!(again.snapshot().children.len(), 1);
-    assert!(inner.add(idler("late")).is_err(), "the nested supervisor of the earlier run has ended");
+    assert!(
+        inner.add(idler("late")).is_err(),
+        "the nested supervisor of the earlier run has ended"
+    );
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(recorder.story("outer/added"), ["start 0", "stop shutdown 0"]);
-    assert_eq!(recorder.story("outer"), ["start 0", "stop restarted 0", "start 0", "stop shutdown 0"]);
+    assert_eq!(
+        recorder.story("outer"),
+        ["start 0", "stop restarted 0", "start 0", "stop shutdown 0"]
+    );
 }
 
 // NE-07
@@ -143,7 +166,9 @@ fn hundred_nested_supervisors_leave_nothing_behind() {
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(recorder.events().len(), 400);
     let is_gone = |name: String| threads_named(&name) == 0;
-    eventually("the threads of all branches are gone", || (0..100).all(|n| is_gone(format!("hundred{n}"))));
+    eventually("the threads of all branches are gone", || {
+        (0..100).all(|n| is_gone(format!("hundred{n}")))
+    });
     eventually("and all below them", || (0..100).all(|n| is_gone(format!("hundred{n}/x"))));
 }
 
@@ -173,7 +198,10 @@ fn flag_of_the_outer_child_is_the_flag_of_all_below_it() {
     supervisor.handle().check_now().unwrap();
     recorder.wait_for("outer/two", "start", 2);
     assert!(supervisor.shutdown().is_clean());
-    assert_eq!(recorder.story("outer"), ["start 0", "stop disabled 0", "start 0", "stop shutdown 0"]);
+    assert_eq!(
+        recorder.story("outer"),
+        ["start 0", "stop disabled 0", "start 0", "stop shutdown 0"]
+    );
 }
 
 // NE-09
@@ -196,11 +224,16 @@ fn nested_supervisor_that_gives_up_is_a_failure_of_the_outer_child() {
         .unwrap();
     let outer = wait_status(supervisor.handle(), "outer", ChildStatus::BackingOff);
     assert_eq!(outer.attempt_count, 1);
-    let Some(Exit::Failed(failure)) = outer.last_stop.map(|stop| stop.exit) else { panic!("it failed") };
+    let Some(Exit::Failed(failure)) = outer.last_stop.map(|stop| stop.exit) else {
+        panic!("it failed")
+    };
     let gave_up: &ChildGaveUp = failure.error().downcast_ref().unwrap();
     assert_eq!(gave_up.id, "outer/doomed");
     assert_eq!(gave_up.exit.message(), Some("no luck"));
-    assert_eq!(recorder.story("outer/doomed"), ["start 0", "stop exited 0", "start 1", "stop exited 1", "gave up"]);
+    assert_eq!(
+        recorder.story("outer/doomed"),
+        ["start 0", "stop exited 0", "start 1", "stop exited 1", "gave up"]
+    );
     assert!(recorder.story("outer/other").ends_with(&["stop shutdown 0".into()]));
     assert!(supervisor.shutdown().is_clean());
 }
@@ -213,7 +246,9 @@ fn stuck_grandchild_makes_its_branch_overdue_and_nothing_else() {
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .stop_timeout(50 * MS)
-        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().children(spec.take()).child(idler("good")).run(ctx)))
+        .child(ChildSpec::new("outer", move |ctx| {
+            Supervisor::builder().children(spec.take()).child(idler("good")).run(ctx)
+        }))
         .child(idler("neighbour"))
         .start()
         .unwrap();
@@ -223,7 +258,11 @@ fn stuck_grandchild_makes_its_branch_overdue_and_nothing_else() {
     recorder.wait_for("outer", "overdue", 1);
     recorder.wait_for("outer/good", "stop", 1);
     assert_eq!(supervisor.handle().child("neighbour").unwrap().status, ChildStatus::OnTrial);
-    assert_eq!(recorder.count("outer", "start"), 1, "promise 1 holds for the tree: it is not started again");
+    assert_eq!(
+        recorder.count("outer", "start"),
+        1,
+        "promise 1 holds for the tree: it is not started again"
+    );
 
     let report = supervisor.shutdown();
     assert_eq!(unstopped(&report), [("outer", UnstoppedPhase::Running)]);
@@ -242,7 +281,9 @@ fn released_grandchild_lets_its_branch_start_again() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
-        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().children(spec.take()).child(idler("good")).run(ctx)))
+        .child(ChildSpec::new("outer", move |ctx| {
+            Supervisor::builder().children(spec.take()).child(idler("good")).run(ctx)
+        }))
         .start()
         .unwrap();
     recorder.wait_for("outer/good", "start", 1);
@@ -260,7 +301,9 @@ fn sinks_of_its_own_take_the_place_of_inherited_ones() {
     let its = inner.clone();
     let supervisor = Supervisor::builder()
         .telemetry(outer.clone())
-        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().telemetry(its.clone()).child(idler("leaf")).run(ctx)))
+        .child(ChildSpec::new("outer", move |ctx| {
+            Supervisor::builder().telemetry(its.clone()).child(idler("leaf")).run(ctx)
+        }))
         .start()
         .unwrap();
     inner.wait_for("outer/leaf", "start", 1);
@@ -290,12 +333,17 @@ fn shutdown_of_the_inner_supervisor_alone_is_a_failure_of_the_outer_child() {
     let supervisor = Supervisor::builder()
         .telemetry(())
         .backoff(constant(HOUR))
-        .child(ChildSpec::new("outer", move |ctx| Supervisor::builder().child(teller("leaf", handles.clone())).run(ctx)))
+        .child(ChildSpec::new("outer", move |ctx| {
+            Supervisor::builder().child(teller("leaf", handles.clone())).run(ctx)
+        }))
         .start()
         .unwrap();
     take(&told).request_shutdown();
     let outer = wait_status(supervisor.handle(), "outer", ChildStatus::BackingOff);
-    assert_eq!(outer.last_stop.map(|stop| (stop.cause, stop.exit.is_completed())), Some((StopCause::Exited, true)));
+    assert_eq!(
+        outer.last_stop.map(|stop| (stop.cause, stop.exit.is_completed())),
+        Some((StopCause::Exited, true))
+    );
     assert!(supervisor.shutdown().is_clean());
 }
 
@@ -318,7 +366,12 @@ fn panic_beside_a_nested_supervisor_comes_after_its_end() {
     recorder.wait_for("outer", "stop exited", 1);
     assert_eq!(
         recorder.whole_story(),
-        ["outer: start 0", "outer/leaf: start 0", "outer/leaf: stop shutdown 0", "outer: stop exited 0"]
+        [
+            "outer: start 0",
+            "outer/leaf: start 0",
+            "outer/leaf: stop shutdown 0",
+            "outer: stop exited 0"
+        ]
     );
     assert!(supervisor.shutdown().is_clean());
 }
@@ -352,7 +405,11 @@ fn callback_that_holds_a_nested_supervisor_does_not_keep_its_children_from_stopp
     take(&is_held);
     let handle = supervisor.handle().clone();
     handle.request_shutdown();
-    assert_eq!(order.recv_timeout(DEADLINE), Ok("leaf"), "it is told to stop without the thread that is held");
+    assert_eq!(
+        order.recv_timeout(DEADLINE),
+        Ok("leaf"),
+        "it is told to stop without the thread that is held"
+    );
     held.open();
     let _ = supervisor.shutdown();
     recorder.wait_for("outer/leaf", "stop", 1);
@@ -373,6 +430,9 @@ fn helper_of_a_body_cannot_run_a_nested_supervisor_that_would_outlive_it() {
         }))
         .start()
         .unwrap();
-    assert_eq!(take(&refused), r#"a nested supervisor has to run on the own thread of its child "outer""#);
+    assert_eq!(
+        take(&refused),
+        r#"a nested supervisor has to run on the own thread of its child "outer""#
+    );
     assert!(supervisor.shutdown().is_clean());
 }

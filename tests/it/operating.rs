@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildInfo, ChildSpec, ChildStatus, Exit, Handle, OffBy, RestartPolicy, StopCause, Supervisor};
+use circuit_breaker_supervisor::{
+    ChildInfo, ChildSpec, ChildStatus, Exit, Handle, OffBy, RestartPolicy, StopCause, Supervisor,
+};
 use crossbeam_channel::unbounded;
 
 use crate::support::*;
@@ -18,7 +20,8 @@ use crate::support::*;
 #[test]
 fn added_child_is_listed_at_once_and_started() {
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).child(idler("first")).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(recorder.clone()).child(idler("first")).start().unwrap();
     let handle = supervisor.handle();
     let (child, strings) = puppet("added");
     handle.add(child).unwrap();
@@ -33,7 +36,8 @@ fn added_child_is_listed_at_once_and_started() {
 #[test]
 fn added_child_that_gets_no_thread_is_kept_and_tried_again() {
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS)).start().unwrap();
     let handle = supervisor.handle();
     handle.add(idler("huge").stack_size(IMPOSSIBLE_STACK)).unwrap();
     recorder.wait_for("huge", "stop not_spawned 1", 1);
@@ -134,7 +138,8 @@ fn thousand_children_come_and_go_one_by_one() {
 #[test]
 fn id_that_was_removed_begins_anew_with_its_first_run() {
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(HOUR)).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(recorder.clone()).backoff(constant(HOUR)).start().unwrap();
     let handle = supervisor.handle();
     for round in 0..50 {
         let (child, strings) = puppet("child");
@@ -174,7 +179,8 @@ fn removed_child_that_is_down_is_gone_and_its_body_dropped() {
 
 #[test]
 fn restart_stops_a_running_child_and_starts_it_with_a_clean_history() {
-    let mut simulation = simulate(Supervisor::builder().backoff(constant(50 * SECOND)).child(unused("child")));
+    let mut simulation =
+        simulate(Supervisor::builder().backoff(constant(50 * SECOND)).child(unused("child")));
     for _ in 0..2 {
         simulation.exit("child", Exit::failed("no")).unwrap();
         simulation.advance(50 * SECOND);
@@ -202,8 +208,12 @@ fn restart_stops_a_running_child_and_starts_it_with_a_clean_history() {
 fn reset_forgives_a_running_child_and_leaves_it_running() {
     let recorder = Recorder::default();
     let (child, strings) = puppet("child");
-    let supervisor =
-        Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(child)
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     strings.act(Act::Fail("no"));
     strings.next_run();
@@ -217,7 +227,7 @@ fn reset_forgives_a_running_child_and_leaves_it_running() {
     assert_eq!(strings.next_run().1, 1);
 }
 
-// ── Every command in every state ────────────────────────────────────────────────────────────────────────────────────────
+// ── Every command in every state ──
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
@@ -259,8 +269,16 @@ enum After {
 }
 
 impl State {
-    const ALL: [Self; 8] =
-        [Self::OnTrial, Self::Healthy, Self::Stopping, Self::BackingOff, Self::FlagOff, Self::Held, Self::Finished, Self::GaveUp];
+    const ALL: [Self; 8] = [
+        Self::OnTrial,
+        Self::Healthy,
+        Self::Stopping,
+        Self::BackingOff,
+        Self::FlagOff,
+        Self::Held,
+        Self::Finished,
+        Self::GaveUp,
+    ];
 
     fn status(self) -> ChildStatus {
         match self {
@@ -284,7 +302,15 @@ impl State {
 }
 
 impl Command {
-    const ALL: [Self; 7] = [Self::Hold, Self::Release, Self::Remove, Self::Restart, Self::Reset, Self::CheckNow, Self::Add];
+    const ALL: [Self; 7] = [
+        Self::Hold,
+        Self::Release,
+        Self::Remove,
+        Self::Restart,
+        Self::Reset,
+        Self::CheckNow,
+        Self::Add,
+    ];
 
     fn give(self, handle: &Handle) {
         match self {
@@ -298,7 +324,8 @@ impl Command {
         }
     }
 
-    /// The table: what this command does to a child in that state, once a child that was stopping has stopped.
+    /// The table: what this command does to a child in that state, once a child that was stopping
+    /// has stopped.
     fn expected(self, state: State) -> After {
         match (self, state) {
             (Self::CheckNow | Self::Add, State::Stopping) => After::Held, // as it was being held
@@ -311,13 +338,16 @@ impl Command {
             (Self::Restart, State::FlagOff | State::Held | State::Stopping) => After::Cleared,
             (Self::Restart, _) => After::Anew,
             (Self::Reset, State::OnTrial | State::Healthy) => After::Forgiven,
-            (Self::Reset, State::FlagOff | State::Held | State::Stopping | State::Finished) => After::Cleared,
+            (Self::Reset, State::FlagOff | State::Held | State::Stopping | State::Finished) => {
+                After::Cleared
+            }
             (Self::Reset, State::BackingOff | State::GaveUp) => After::Anew,
         }
     }
 }
 
-/// Brings a child, with one failure behind it where that can be, into a state, gives it a command, and looks.
+/// Brings a child, with one failure behind it where that can be, into a state, gives it a command,
+/// and looks.
 fn check_cell(state: State, command: Command) {
     struct Cell(State, Command);
     impl fmt::Display for Cell {
@@ -346,9 +376,11 @@ fn check_cell(state: State, command: Command) {
     if state != State::Stopping {
         opener.open();
     }
-    let mut spec = ChildSpec::new("child", body).backoff(circuit_breaker_supervisor::Backoff::from_fn(move |_| {
-        if delay.load(Ordering::SeqCst) { HOUR } else { Duration::ZERO }
-    }));
+    let mut spec = ChildSpec::new("child", body).backoff(
+        circuit_breaker_supervisor::Backoff::from_fn(move |_| {
+            if delay.load(Ordering::SeqCst) { HOUR } else { Duration::ZERO }
+        }),
+    );
     match state {
         State::Finished => spec = spec.restart(RestartPolicy::Transient),
         State::GaveUp => spec = spec.max_restarts(1),
@@ -363,7 +395,9 @@ fn check_cell(state: State, command: Command) {
         .unwrap();
     let handle = supervisor.handle();
     acts.send(Act::Fail("the first")).unwrap();
-    handle.wait_for("child", DEADLINE, |child| child.attempt_count == 1 && child.is_running()).unwrap();
+    handle
+        .wait_for("child", DEADLINE, |child| child.attempt_count == 1 && child.is_running())
+        .unwrap();
     match state {
         State::OnTrial => {}
         State::Healthy => acts.send(Act::MarkHealthy).unwrap(),
@@ -379,38 +413,59 @@ fn check_cell(state: State, command: Command) {
         State::Finished => acts.send(Act::Return).unwrap(),
         State::GaveUp => acts.send(Act::Panic("the second")).unwrap(),
     }
-    let before = handle.wait_for("child", DEADLINE, |child| state.fits(child)).unwrap_or_else(|error| panic!("{cell}: {error}"));
+    let before = handle
+        .wait_for("child", DEADLINE, |child| state.fits(child))
+        .unwrap_or_else(|error| panic!("{cell}: {error}"));
     let (run, failures) = (before.run_number, before.attempt_count);
 
     command.give(handle);
     barrier(handle);
     if state == State::Stopping {
         let meanwhile = handle.child("child").unwrap();
-        assert_eq!((meanwhile.run_number, meanwhile.status), (run, ChildStatus::Stopping), "{cell}: its run goes on");
+        assert_eq!(
+            (meanwhile.run_number, meanwhile.status),
+            (run, ChildStatus::Stopping),
+            "{cell}: its run goes on"
+        );
         assert_eq!(meanwhile.told_to_stop, Some(StopCause::Held), "{cell}: the first cause stays");
         opener.open();
     }
     let look = |what: &str, fits: &dyn Fn(&ChildInfo) -> bool| {
-        handle.wait_for("child", DEADLINE, fits).unwrap_or_else(|error| panic!("{cell}: {what}: {error}"));
+        handle
+            .wait_for("child", DEADLINE, fits)
+            .unwrap_or_else(|error| panic!("{cell}: {what}: {error}"));
         barrier(handle);
         let child = handle.child("child").unwrap();
         assert!(fits(&child), "{cell}: {what} for good: {child}");
     };
-    let is_held = |child: &ChildInfo| matches!(child.status, ChildStatus::Off { by: OffBy::Operator, .. });
+    let is_held =
+        |child: &ChildInfo| matches!(child.status, ChildStatus::Off { by: OffBy::Operator, .. });
     let expected = command.expected(state);
     match expected {
-        After::Same => look("the same", &|c| state.fits(c) && c.run_number == run && c.attempt_count == failures),
-        After::Forgiven => look("forgiven", &|c| state.fits(c) && c.run_number == run && c.attempt_count == 0),
+        After::Same => look("the same", &|c| {
+            state.fits(c) && c.run_number == run && c.attempt_count == failures
+        }),
+        After::Forgiven => {
+            look("forgiven", &|c| state.fits(c) && c.run_number == run && c.attempt_count == 0)
+        }
         After::Anew => look("anew", &|c| {
             // A release forgives nothing; what is cleared by hand is.
             let count = if command == Command::Release { failures } else { 0 };
             c.status == ChildStatus::OnTrial && c.run_number > run && c.attempt_count == count
         }),
-        After::Held => look("held", &|c| is_held(c) && c.run_number == run && c.attempt_count == failures),
-        After::Cleared if state == State::Stopping => look("cleared", &|c| is_held(c) && c.attempt_count == 0),
-        After::Cleared => look("cleared", &|c| state.fits(c) && c.run_number == run && c.attempt_count == 0),
+        After::Held => {
+            look("held", &|c| is_held(c) && c.run_number == run && c.attempt_count == failures)
+        }
+        After::Cleared if state == State::Stopping => {
+            look("cleared", &|c| is_held(c) && c.attempt_count == 0)
+        }
+        After::Cleared => {
+            look("cleared", &|c| state.fits(c) && c.run_number == run && c.attempt_count == 0)
+        }
         After::Gone => {
-            handle.wait_until_gone("child", DEADLINE).unwrap_or_else(|error| panic!("{cell}: {error}"));
+            handle
+                .wait_until_gone("child", DEADLINE)
+                .unwrap_or_else(|error| panic!("{cell}: {error}"));
             handle.add(idler("child")).unwrap();
         }
     }
@@ -432,11 +487,15 @@ fn every_command_does_what_the_table_says_in_every_state() {
 #[test]
 fn holding_what_is_finished_or_given_up_keeps_it_down_after_a_revival() {
     for (spec, status) in [
-        (ChildSpec::new("child", |_| Ok(())).restart(RestartPolicy::Transient), ChildStatus::Finished),
+        (
+            ChildSpec::new("child", |_| Ok(())).restart(RestartPolicy::Transient),
+            ChildStatus::Finished,
+        ),
         (ChildSpec::new("child", |_| Err("no".into())).max_restarts(0), ChildStatus::GaveUp),
     ] {
         let recorder = Recorder::default();
-        let supervisor = Supervisor::builder().telemetry(recorder.clone()).child(spec).start().unwrap();
+        let supervisor =
+            Supervisor::builder().telemetry(recorder.clone()).child(spec).start().unwrap();
         let handle = supervisor.handle();
         wait_status(handle, "child", status);
         handle.hold("child").unwrap();

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, EventKind, ShutdownCause, StopCause, Supervisor};
+use circuit_breaker_supervisor::{
+    ChildSpec, ChildStatus, EventKind, ShutdownCause, StopCause, Supervisor,
+};
 use crossbeam_channel::{never, unbounded};
 
 use crate::{subprocess::*, support::*};
@@ -53,7 +55,8 @@ fn failed_starts_take_no_memory() {
     println!("{DONE}");
 }
 
-/// A supervisor thread that comes back after it was taken over tells of starts that nobody tried, and of giving up.
+/// A supervisor thread that comes back after it was taken over tells of starts that nobody tried,
+/// and of giving up.
 #[test]
 fn supervisor_that_comes_back_gives_nobody_up() {
     let recorder = Recorder::default();
@@ -90,7 +93,8 @@ fn no_start_is_tried_after_hold_has_returned() {
     let (sender, held) = unbounded();
     let supervisor = Supervisor::builder()
         .on_event(move |event| {
-            // Holds the supervisor thread until both backoffs are over, and then at the start of the first of them.
+            // Holds the supervisor thread until both backoffs are over, and then at the start of
+            // the first of them.
             let place = match &event.kind {
                 EventKind::Ordered { .. } if event.id == "plug" => 0,
                 EventKind::Started if event.id == "first" && event.run == 2 => 1,
@@ -101,7 +105,9 @@ fn no_start_is_tried_after_hold_has_returned() {
         })
         .telemetry(recorder.clone())
         .backoff(constant(200 * MS))
-        .child(ChildSpec::new("first", |ctx| if ctx.run_number() == 1 { Err("no".into()) } else { idle(ctx) }))
+        .child(ChildSpec::new("first", |ctx| {
+            if ctx.run_number() == 1 { Err("no".into()) } else { idle(ctx) }
+        }))
         .child(idler("none").stack_size(IMPOSSIBLE_STACK).backoff(constant(250 * MS)))
         .child(idler("plug"))
         .start()
@@ -204,7 +210,8 @@ fn threads_of_one_child_are_bounded() {
     println!("{DONE}");
 }
 
-/// Children that a take-over has stopped are shown as running for as long as the supervisor thread is stuck.
+/// Children that a take-over has stopped are shown as running for as long as the supervisor thread
+/// is stuck.
 #[test]
 fn children_that_a_take_over_has_stopped_are_not_shown_as_running() {
     let (mut hold, bar) = gate();
@@ -305,12 +312,16 @@ fn run_is_not_healthy_before_its_body_has_begun() {
         }))
         .start()
         .unwrap();
-    let child = supervisor.handle().wait_for("child", DEADLINE, |child| child.status == ChildStatus::Healthy).unwrap();
+    let child = supervisor
+        .handle()
+        .wait_for("child", DEADLINE, |child| child.status == ChildStatus::Healthy)
+        .unwrap();
     let runs: Vec<_> = begun.try_iter().collect();
     assert!(runs.contains(&child.run_number), "{child}; bodies begun: {runs:?}");
 }
 
-/// A supervisor thread that comes back makes a shutdown wait for everybody's stop timeout once more.
+/// A supervisor thread that comes back makes a shutdown wait for everybody's stop timeout once
+/// more.
 #[test]
 fn stop_timeout_begins_once() {
     let (deaf, _deaf_gate, _runs) = stubborn("deaf");
@@ -331,7 +342,8 @@ fn stop_timeout_begins_once() {
     let since = Instant::now();
     let report = supervisor.shutdown();
     let took = since.elapsed();
-    // Stuck after 1 s, 2.5 s for the child, and a little; not 2.5 s from when the sink has returned.
+    // Stuck after 1 s, 2.5 s for the child, and a little; not 2.5 s from when the sink has
+    // returned.
     assert!(took < 5400 * MS, "{took:?}: {report}");
 }
 
@@ -359,7 +371,8 @@ fn nested_supervisor_that_is_stopped_as_it_begins_does_not_take_a_second() {
         handle.hold("branch").unwrap();
         handle.wait_for("branch", DEADLINE, |child| !child.is_running()).unwrap();
         let took = since.elapsed();
-        // A busy machine may take any time; just a second is that of a thread that waits for itself.
+        // A busy machine may take any time; just a second is that of a thread that waits for
+        // itself.
         assert!(!(1000 * MS..1100 * MS).contains(&took), "{took:?}");
         while begun.try_recv().is_ok() {}
         handle.release("branch").unwrap();

@@ -1,5 +1,5 @@
-//! What concerns a whole process: aborts, exit codes, the panic hook, the log. Each test runs itself again in a process of its
-//! own.
+//! What concerns a whole process: aborts, exit codes, the panic hook, the log. Each test runs
+//! itself again in a process of its own.
 
 use std::{
     cell::RefCell,
@@ -15,7 +15,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Callback, ChildSpec, ChildStatus, Handle, OffBy, Simulation, Supervisor, capture_panic_locations,
+    Callback, ChildSpec, ChildStatus, Handle, OffBy, Simulation, Supervisor,
+    capture_panic_locations,
 };
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
@@ -30,8 +31,11 @@ fn exit_in_a_child_ends_the_process_at_once() {
         assert_eq!(ended.code, Some(3), "{ended:?}");
         return;
     }
-    let _supervisor =
-        Supervisor::builder().child(idler("other")).child(ChildSpec::new("child", |_| std::process::exit(3))).start().unwrap();
+    let _supervisor = Supervisor::builder()
+        .child(idler("other"))
+        .child(ChildSpec::new("child", |_| std::process::exit(3)))
+        .start()
+        .unwrap();
     wait_for_the_end();
 }
 
@@ -45,7 +49,10 @@ fn stack_overflow_ends_the_process() {
     if !is_inside() {
         let ended = run(again("process::stack_overflow_ends_the_process"));
         assert_eq!(ended.signal, SIGABRT, "{ended:?}");
-        assert!(ended.err.contains("thread 'digger'") && ended.err.contains("overflowed its stack"), "{ended:?}");
+        assert!(
+            ended.err.contains("thread 'digger'") && ended.err.contains("overflowed its stack"),
+            "{ended:?}"
+        );
         return;
     }
     let _supervisor = Supervisor::builder()
@@ -126,8 +133,14 @@ fn abandoned_child_does_not_keep_the_process() {
 #[test]
 fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() {
     if !is_inside() {
-        let ended = run_to_the_end(again("process::report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error"));
-        assert_eq!(ended.err.matches("shut down as requested").count(), 1, "once, and nothing of the clean one: {ended:?}");
+        let ended = run_to_the_end(again(
+            "process::report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error",
+        ));
+        assert_eq!(
+            ended.err.matches("shut down as requested").count(),
+            1,
+            "once, and nothing of the clean one: {ended:?}"
+        );
         assert!(ended.err.contains("1 did not stop: `deaf` (run 1, asked "), "{ended:?}");
         return;
     }
@@ -159,14 +172,21 @@ fn panic_hook_is_the_programs_own_and_may_ask_the_handle() {
         }
     }));
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().telemetry(()).backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .backoff(constant(Duration::ZERO))
+        .child(child)
+        .start()
+        .unwrap();
     HANDLE.set(supervisor.handle().clone()).unwrap();
     for expected in 1..=3 {
         strings.next_run();
         strings.act(Act::Panic("no"));
         strings.act(Act::Fail("no"));
         strings.next_run();
-        eventually("the hook is called once for each panic", || CALLS.load(Ordering::SeqCst) == expected);
+        eventually("the hook is called once for each panic", || {
+            CALLS.load(Ordering::SeqCst) == expected
+        });
     }
     strings.next_run();
     assert!(supervisor.shutdown().is_clean());
@@ -185,7 +205,11 @@ impl log::Log for Log {
     fn log(&self, record: &log::Record<'_>) {
         struct Pairs(String);
         impl<'kvs> log::kv::VisitSource<'kvs> for Pairs {
-            fn visit_pair(&mut self, key: log::kv::Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
+            fn visit_pair(
+                &mut self,
+                key: log::kv::Key<'kvs>,
+                value: log::kv::Value<'kvs>,
+            ) -> Result<(), log::kv::Error> {
                 self.0 += &format!(" {key}={value}");
                 Ok(())
             }
@@ -205,13 +229,16 @@ static LOG: Log = Log(Mutex::new(Vec::new()));
 #[test]
 fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
     if !is_inside() {
-        check_done("process::everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained");
+        check_done(
+            "process::everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained",
+        );
         return;
     }
     log::set_logger(&LOG).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let supervisor =
+        Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
     for act in [Act::Fail("explosive"), Act::Panic("first\nsecond"), Act::Return] {
         strings.next_run();
         strings.act(act);
@@ -224,15 +251,23 @@ fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
     let lines = LOG.0.lock().clone();
     let levels: Vec<_> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
     // The fifth of nine is of the sink that panicked; the child's own are all there.
-    let expected = ["INFO", "WARN", "ERROR", "INFO", "ERROR", "INFO", "WARN", "INFO", "INFO", "INFO"];
+    let expected =
+        ["INFO", "WARN", "ERROR", "INFO", "ERROR", "INFO", "WARN", "INFO", "INFO", "INFO"];
     assert_eq!(levels, expected, "{lines:#?}");
     assert!(
-        lines[1].starts_with("WARN child `child` failed after ") && lines[1].contains(": explosive; tried again now"),
+        lines[1].starts_with("WARN child `child` failed after ")
+            && lines[1].contains(": explosive; tried again now"),
         "{lines:#?}"
     );
-    assert!(lines[1].contains(" event=circuit_breaker_supervisor.child.stop id=child run=1 attempt_count=0"), "{lines:#?}");
     assert!(
-        lines[1].contains(" cause=exited exit=failed failed=true uptime_ms=") && lines[1].contains(" retry_in_ms=0"),
+        lines[1].contains(
+            " event=circuit_breaker_supervisor.child.stop id=child run=1 attempt_count=0"
+        ),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[1].contains(" cause=exited exit=failed failed=true uptime_ms=")
+            && lines[1].contains(" retry_in_ms=0"),
         "{lines:#?}"
     );
     assert!(lines[4].contains(": first\\nsecond; "), "{lines:#?}");
@@ -248,11 +283,18 @@ fn what_did_not_stop_as_the_supervisor_was_dropped_is_logged() {
     log::set_logger(&LOG).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let (deaf, _gate, started) = stubborn("deaf");
-    let supervisor = Supervisor::builder().telemetry(()).child(deaf.stop_timeout(Duration::ZERO)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .child(deaf.stop_timeout(Duration::ZERO))
+        .start()
+        .unwrap();
     take(&started);
     drop(supervisor);
     let lines = LOG.0.lock().clone();
-    assert!(lines.len() == 1 && lines[0].starts_with("WARN ") && lines[0].contains("`deaf`"), "{lines:#?}");
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("WARN ") && lines[0].contains("`deaf`"),
+        "{lines:#?}"
+    );
     println!("{DONE}");
 }
 
@@ -269,7 +311,8 @@ fn supervisor_may_be_kept_in_a_thread_local() {
     let (sender, handles) = unbounded();
     let owner = thread::spawn(move || {
         KEPT.with_borrow_mut(|kept| {
-            // The thread-local is known to its thread before anything of the supervisor's is, and so outlives all of that.
+            // The thread-local is known to its thread before anything of the supervisor's is, and
+            // so outlives all of that.
             let supervisor = Supervisor::builder().child(idler("child")).start().unwrap();
             let _ = sender.send(supervisor.handle().clone());
             *kept = Some(supervisor);
@@ -300,7 +343,9 @@ fn panic_in_the_drop_of_a_body_whose_child_is_gone_is_logged() {
     wait_off(handle, "child", OffBy::Operator);
     handle.remove("child").unwrap();
     handle.wait_until_gone("child", DEADLINE).unwrap();
-    eventually("it is logged", || LOG.0.lock().iter().any(|line| line.contains("that is gone panicked: no way to go")));
+    eventually("it is logged", || {
+        LOG.0.lock().iter().any(|line| line.contains("that is gone panicked: no way to go"))
+    });
     println!("{DONE}");
 }
 
@@ -314,7 +359,9 @@ fn simulation_may_be_kept_in_a_thread_local() {
         return;
     }
     let owner = thread::spawn(|| {
-        KEPT.with_borrow_mut(|kept| *kept = Some(simulate(Supervisor::builder().child(unused("child")))));
+        KEPT.with_borrow_mut(|kept| {
+            *kept = Some(simulate(Supervisor::builder().child(unused("child"))))
+        });
     });
     owner.join().unwrap();
     println!("{DONE}");
@@ -347,7 +394,11 @@ fn log_that_blocks_is_a_sink_that_does() {
         .start()
         .unwrap();
     let report = supervisor.shutdown();
-    assert_eq!(report.stuck_in.as_ref().map(|stuck| stuck.callback), Some(Callback::Sink), "{report}");
+    assert_eq!(
+        report.stuck_in.as_ref().map(|stuck| stuck.callback),
+        Some(Callback::Sink),
+        "{report}"
+    );
     assert!(!report.is_clean());
     println!("{DONE}");
 }
@@ -376,7 +427,9 @@ impl Drop for Bomb {
 #[test]
 fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing() {
     if !is_inside() {
-        check_done("process::abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing");
+        check_done(
+            "process::abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing",
+        );
         return;
     }
     let (deaf, gate, started) = stubborn("deaf");
@@ -398,8 +451,8 @@ fn abandoned_child_that_lets_go_last_of_an_error_whose_drop_panics_ends_nothing(
     println!("{DONE}");
 }
 
-/// A panic that is caught as the thread-local variables go, whichever of them go first: by then there may be no place to keep
-/// where it happened.
+/// A panic that is caught as the thread-local variables go, whichever of them go first: by then
+/// there may be no place to keep where it happened.
 #[test]
 fn panic_that_is_caught_where_a_thread_is_ending_ends_nothing() {
     thread_local! {
@@ -414,7 +467,12 @@ fn panic_that_is_caught_where_a_thread_is_ending_ends_nothing() {
     // Of each supervisor, only a handle is left, and what it knows of a child goes with it.
     let [one, two, three] = [(); 3].map(|()| {
         let failing = ChildSpec::new("failing", |_| Err(Bomb.into()));
-        let supervisor = Supervisor::builder().telemetry(()).backoff(constant(HOUR)).child(failing).start().unwrap();
+        let supervisor = Supervisor::builder()
+            .telemetry(())
+            .backoff(constant(HOUR))
+            .child(failing)
+            .start()
+            .unwrap();
         let handle = supervisor.handle().clone();
         wait_status(&handle, "failing", ChildStatus::BackingOff);
         let _ = shut_down(supervisor, DEADLINE);
@@ -493,9 +551,14 @@ fn panic_abort_is_warned_of_and_only_errors_are_survived() {
     let ended = run(program);
     assert_eq!(ended.signal, SIGABRT, "{ended:?}");
     assert!(!ended.out.contains("it lives"), "{ended:?}");
-    let warning = "WARN this program is built with panic = \"abort\": a panic in a child ends the process\n";
+    let warning =
+        "WARN this program is built with panic = \"abort\": a panic in a child ends the process\n";
     assert!(ended.err.starts_with(warning), "at the first start: {ended:?}");
     assert_eq!(ended.err.matches(warning).count(), 1, "once: {ended:?}");
-    assert_eq!(ended.err.matches("child `child` failed after").count(), 3, "errors are handled: {ended:?}");
+    assert_eq!(
+        ended.err.matches("child `child` failed after").count(),
+        3,
+        "errors are handled: {ended:?}"
+    );
     assert!(ended.err.contains("the end"), "{ended:?}");
 }

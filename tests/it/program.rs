@@ -8,11 +8,12 @@ pub(crate) type Id = &'static str;
 
 pub(crate) const MAX: Duration = Duration::MAX;
 
-/// The poll's interval. The odd nanoseconds of this, of the watchdog's limit and of the deafness keep deadlines of different kinds
-/// from falling on one instant, where no documentation says which comes first.
+/// The poll's interval. The odd nanoseconds of this, of the watchdog's limit and of the deafness
+/// keep deadlines of different kinds from falling on one instant, where no documentation says which
+/// comes first.
 pub(crate) const POLL: Duration = Duration::from_nanos(7_000_003_001);
 
-// ── What is described ───────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What is described ──
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
@@ -87,7 +88,7 @@ pub(crate) enum Transition {
     IgnoreStopFor(Id, Duration),
 }
 
-// ── What is told ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What is told ──
 
 /// An event, with instants counted from the beginning.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildSpec, ChildStatus, CircuitState, CommandError, Counts, Handle, OffBy, RestartPolicy, Supervisor, WaitError,
+    ChildSpec, ChildStatus, CircuitState, CommandError, Counts, Handle, OffBy, RestartPolicy,
+    Supervisor, WaitError,
 };
 
 use crate::support::*;
@@ -15,7 +16,19 @@ use crate::support::*;
 /// Counts agree with the children that they count.
 fn check_counts(handle: &Handle) -> Counts {
     let counts = handle.snapshot().counts();
-    let Counts { children, running, on_trial, healthy, stopping, backing_off, off, due, finished, gave_up, .. } = counts;
+    let Counts {
+        children,
+        running,
+        on_trial,
+        healthy,
+        stopping,
+        backing_off,
+        off,
+        due,
+        finished,
+        gave_up,
+        ..
+    } = counts;
     assert_eq!(running, on_trial + healthy + stopping, "{counts:?}");
     assert_eq!(children, running + backing_off + off + due + finished + gave_up, "{counts:?}");
     counts
@@ -25,8 +38,12 @@ fn check_counts(handle: &Handle) -> Counts {
 #[test]
 fn counts_agree_with_every_transition() {
     let (child, strings) = puppet("child");
-    let supervisor =
-        Supervisor::builder().backoff(constant(HOUR)).child(child.max_restarts(1)).child(idler("other")).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(HOUR))
+        .child(child.max_restarts(1))
+        .child(idler("other"))
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     let counts = check_counts(handle);
     assert_eq!((counts.children, counts.on_trial), (2, 2));
@@ -63,10 +80,16 @@ fn counts_agree_with_every_transition() {
 #[test]
 fn list_keeps_the_order_of_adding_over_restarts() {
     let (a, strings) = puppet("a");
-    let supervisor =
-        Supervisor::builder().backoff(constant(Duration::ZERO)).child(idler("c")).child(a).child(idler("b")).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(Duration::ZERO))
+        .child(idler("c"))
+        .child(a)
+        .child(idler("b"))
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
-    let listed = || handle.snapshot().children.iter().map(|child| child.id.to_string()).collect::<Vec<_>>();
+    let listed =
+        || handle.snapshot().children.iter().map(|child| child.id.to_string()).collect::<Vec<_>>();
     assert_eq!(listed(), ["c", "a", "b"]);
     strings.next_run();
     strings.act(Act::Panic("no"));
@@ -87,10 +110,18 @@ fn unknown_child_is_told_from_known_ones() {
     handle.wait_until_gone("known", DEADLINE).unwrap();
     for id in ["known", "", "nobody", "kno\0wn"] {
         assert!(handle.child(id).is_none());
-        for command in [handle.hold(id), handle.release(id), handle.remove(id), handle.restart(id), handle.reset(id)] {
+        for command in [
+            handle.hold(id),
+            handle.release(id),
+            handle.remove(id),
+            handle.restart(id),
+            handle.reset(id),
+        ] {
             assert_eq!(command, Err(CommandError::UnknownId(id.into())));
         }
-        assert!(matches!(handle.wait_for(id, HOUR, |_| true), Err(WaitError::UnknownId(unknown)) if unknown == id));
+        assert!(
+            matches!(handle.wait_for(id, HOUR, |_| true), Err(WaitError::UnknownId(unknown)) if unknown == id)
+        );
         handle.wait_until_gone(id, HOUR).unwrap();
     }
 }
@@ -102,7 +133,8 @@ fn time_left_of_a_backoff_never_falls_below_zero() {
     let (child, strings) = puppet("child");
     let supervisor = Supervisor::builder()
         .backoff(constant(20 * MS))
-        // The supervisor thread is held up: the backoff ends, and nobody is there to start the child.
+        // The supervisor thread is held up: the backoff ends, and nobody is there to start the
+        // child.
         .on_event(move |event| {
             if word(event).starts_with("stop") {
                 bar.wait();
@@ -115,7 +147,9 @@ fn time_left_of_a_backoff_never_falls_below_zero() {
     strings.next_run();
     strings.act(Act::Fail("no"));
     wait_status(handle, "child", ChildStatus::BackingOff);
-    eventually("the backoff is over", || handle.child("child").unwrap().retry_in == Some(Duration::ZERO));
+    eventually("the backoff is over", || {
+        handle.child("child").unwrap().retry_in == Some(Duration::ZERO)
+    });
     let child = handle.child("child").unwrap();
     assert!(child.to_string().contains("backing off"), "{child}");
     assert!(strings.runs.is_empty());
@@ -144,7 +178,10 @@ fn running_child_shows_its_run_and_uptime() {
     let handle = supervisor.handle();
     let (run, _) = strings.next_run();
     let first = handle.child("child").unwrap();
-    assert_eq!((first.run_number, first.attempt_count, first.circuit), (run, 0, CircuitState::Closed));
+    assert_eq!(
+        (first.run_number, first.attempt_count, first.circuit),
+        (run, 0, CircuitState::Closed)
+    );
     assert!(first.last_stop.is_none() && first.retry_in.is_none() && first.told_to_stop.is_none());
     eventually("the uptime rises", || handle.child("child").unwrap().uptime > first.uptime);
     strings.act(Act::Fail("no"));
@@ -154,7 +191,10 @@ fn running_child_shows_its_run_and_uptime() {
     assert!(down.status == ChildStatus::BackingOff && down.retry_in.unwrap() <= 50 * MS);
     let (next, _) = strings.next_run();
     let again = handle.child("child").unwrap();
-    assert_eq!((again.run_number, again.attempt_count, again.circuit), (next, 1, CircuitState::HalfOpen));
+    assert_eq!(
+        (again.run_number, again.attempt_count, again.circuit),
+        (next, 1, CircuitState::HalfOpen)
+    );
     assert!(again.last_stop.is_some());
     strings.act(Act::MarkHealthy);
     assert_eq!(wait_status(handle, "child", ChildStatus::Healthy).circuit, CircuitState::Closed);
@@ -237,7 +277,8 @@ fn wait_that_times_out_shows_the_child_as_it_is() {
 #[test]
 fn predicate_may_use_the_handle_and_panic() {
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let supervisor =
+        Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
     let handle = supervisor.handle();
     strings.act(Act::Fail("no"));
     let its = handle.clone();
@@ -264,8 +305,11 @@ fn many_wait_for_one_child() {
     let supervisor = Supervisor::builder().child(child).start().unwrap();
     let handle = supervisor.handle();
     thread::scope(|scope| {
-        let waiters: Vec<_> =
-            (0..16).map(|_| scope.spawn(|| wait_status(handle, "child", ChildStatus::Healthy).attempt_count)).collect();
+        let waiters: Vec<_> = (0..16)
+            .map(|_| {
+                scope.spawn(|| wait_status(handle, "child", ChildStatus::Healthy).attempt_count)
+            })
+            .collect();
         strings.act(Act::MarkHealthy);
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), 0);
@@ -277,7 +321,8 @@ fn many_wait_for_one_child() {
 fn each_of_two_hundred_who_wait_for_one_child_gets_its_answer() {
     const WAITERS: u32 = 200;
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let supervisor =
+        Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
     let handle = supervisor.handle();
     let (run, _) = strings.next_run();
     let (look, looks) = crossbeam_channel::unbounded();
@@ -289,14 +334,16 @@ fn each_of_two_hundred_who_wait_for_one_child_gets_its_answer() {
             let (handle, look, answer) = (handle.clone(), look.clone(), answer.clone());
             let wait = move || {
                 let mut look = Some(look);
-                // Far beyond the deadline of the test: the last look of a wait that is over would find the answer as well.
+                // Far beyond the deadline of the test: the last look of a wait that is over would
+                // find the answer as well.
                 let child = handle.wait_for("child", HOUR, |child| {
                     if let Some(look) = look.take() {
                         look.send(child.run_number).unwrap();
                     }
                     child.attempt_count >= failures && child.is_running()
                 });
-                let _ = answer.send(child.map(|child| (child.attempt_count >= failures, child.run_number)));
+                let _ = answer
+                    .send(child.map(|child| (child.attempt_count >= failures, child.run_number)));
             };
             thread::Builder::new().stack_size(128 * 1024).spawn(wait).unwrap()
         })

@@ -1,4 +1,5 @@
-//! The end that a run comes to by itself, against a stop at the same moment: ten thousand times, over all causes.
+//! The end that a run comes to by itself, against a stop at the same moment: ten thousand times,
+//! over all causes.
 //!
 //! Whichever comes first is the cause, there is one end, and what was asked for holds either way.
 
@@ -13,7 +14,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, OffBy, ShutdownReport, StopCause, Supervisor, SupervisorBuilder,
+    ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, OffBy, ShutdownReport, StopCause,
+    Supervisor, SupervisorBuilder,
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -94,7 +96,9 @@ fn exit_races_with_a_hold() {
         race.chronicle.hold(handle, "child");
         let last = wait_off(handle, "child", OffBy::Operator).run_number;
         race.chronicle.release(handle, "child");
-        handle.wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running()).unwrap();
+        handle
+            .wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running())
+            .unwrap();
     }
     race.end(supervisor, StopCause::Held);
 }
@@ -105,7 +109,8 @@ fn exit_races_with_a_flag() {
     let mut race = Race::new(2);
     let flag = Arc::new(AtomicBool::new(true));
     let its = flag.clone();
-    let supervisor = race.supervisor().enabled(move |_| its.load(Ordering::SeqCst)).start().unwrap();
+    let supervisor =
+        race.supervisor().enabled(move |_| its.load(Ordering::SeqCst)).start().unwrap();
     let handle = supervisor.handle();
     for _ in rounds(RACES) {
         race.begin();
@@ -114,7 +119,9 @@ fn exit_races_with_a_flag() {
         let last = wait_off(handle, "child", OffBy::Flag).run_number;
         flag.store(true, Ordering::SeqCst);
         handle.check_now().unwrap();
-        handle.wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running()).unwrap();
+        handle
+            .wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running())
+            .unwrap();
     }
     race.end(supervisor, StopCause::Disabled);
 }
@@ -129,7 +136,9 @@ fn exit_races_with_a_restart() {
         let last = handle.child("child").unwrap().run_number;
         race.begin();
         handle.restart("child").unwrap();
-        handle.wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running()).unwrap();
+        handle
+            .wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running())
+            .unwrap();
     }
     race.end(supervisor, StopCause::Restarted);
 }

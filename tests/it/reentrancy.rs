@@ -10,8 +10,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Backoff, ChildResult, ChildSpec, ChildStatus, EventKind, Handle, OffBy, RestartPolicy, ShutdownReport,
-    Supervisor, WaitError,
+    AddErrorReason, Backoff, ChildResult, ChildSpec, ChildStatus, EventKind, Handle, OffBy,
+    RestartPolicy, ShutdownReport, Supervisor, WaitError,
 };
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
@@ -62,7 +62,11 @@ fn backoff_that_asks_for_the_shutdown_sees_no_start_follow() {
         its.get().unwrap().request_shutdown();
         Duration::ZERO
     });
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).child(child.backoff(backoff)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(child.backoff(backoff))
+        .start()
+        .unwrap();
     slot.set(supervisor.handle().clone()).unwrap();
     strings.act(Act::Fail("no"));
     let report = supervisor.wait();
@@ -152,7 +156,8 @@ fn body_may_command_itself() {
                 }
                 21 => {
                     handle.hold(ctx.id())?;
-                    // Not before the hold is carried out: a release takes the place of one that is not.
+                    // Not before the hold is carried out: a release takes the place of one that is
+                    // not.
                     let stopped = idle(ctx);
                     handle.release(ctx.id())?;
                     stopped
@@ -193,7 +198,8 @@ fn sink_may_add_a_replacement_on_every_stop() {
                         let _ = sender.send(error.to_string());
                     }
                     // The one that has just stopped is still listed.
-                    let again = handle.add(ChildSpec::once(event.id.as_str(), |_| Ok(()))).unwrap_err();
+                    let again =
+                        handle.add(ChildSpec::once(event.id.as_str(), |_| Ok(()))).unwrap_err();
                     assert!(matches!(again.reason(), AddErrorReason::Invalid(_)));
                 }
             }
@@ -271,7 +277,8 @@ fn waits_on_the_supervisors_own_thread_are_refused_at_once() {
     strings.next_run();
     strings.next_run();
     drop(supervisor);
-    let answers: Vec<_> = refusals.try_iter().filter_map(|(who, answer)| Some((who, answer?))).collect();
+    let answers: Vec<_> =
+        refusals.try_iter().filter_map(|(who, answer)| Some((who, answer?))).collect();
     for who in ["flag", "backoff", "sink"] {
         assert!(answers.iter().any(|(told, _)| *told == who), "{who} was called");
     }
@@ -362,7 +369,11 @@ fn handle_may_be_used_while_a_body_an_error_or_a_callback_is_dropped() {
         }
     }
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     let (captured, in_backoff) = (Caller(handle.clone()), Caller(handle.clone()));
     handle
@@ -385,7 +396,9 @@ fn handle_may_be_used_while_a_body_an_error_or_a_callback_is_dropped() {
             })),
         )
         .unwrap();
-    handle.wait_for("child", DEADLINE, |child| child.run_number == 21 && child.is_running()).unwrap();
+    handle
+        .wait_for("child", DEADLINE, |child| child.run_number == 21 && child.is_running())
+        .unwrap();
     handle.remove("child").unwrap();
     handle.wait_until_gone("child", DEADLINE).unwrap();
     let report = supervisor.shutdown();
@@ -453,7 +466,8 @@ fn supervisor_may_be_dropped_while_its_owner_unwinds() {
     let recorder = Recorder::default();
     let its = recorder.clone();
     let owner = thread::spawn(move || {
-        let _supervisor = Supervisor::builder().telemetry(its).child(idler("child")).start().unwrap();
+        let _supervisor =
+            Supervisor::builder().telemetry(its).child(idler("child")).start().unwrap();
         panic!("the owner's own fault");
     });
     assert!(owner.join().is_err());
@@ -466,7 +480,8 @@ fn supervisor_may_live_inside_a_child_of_another() {
     let its = recorder.clone();
     let outer = Supervisor::builder()
         .child(ChildSpec::new("outer", move |ctx| {
-            let inner = Supervisor::builder().telemetry(its.clone()).child(idler("inner")).start()?;
+            let inner =
+                Supervisor::builder().telemetry(its.clone()).child(idler("inner")).start()?;
             let _ = ctx.sleep(Duration::MAX);
             if inner.shutdown().is_clean() { Ok(()) } else { Err("not clean".into()) }
         }))
@@ -477,5 +492,8 @@ fn supervisor_may_live_inside_a_child_of_another() {
     assert!(outer.shutdown().is_clean());
     assert!(handle.child("outer").unwrap().last_stop.unwrap().exit.is_completed());
     assert_eq!(recorder.story("inner"), ["start 0", "stop shutdown 0"]);
-    assert!(matches!(handle.child("outer").unwrap().status, ChildStatus::Off { by: OffBy::Shutdown, .. }));
+    assert!(matches!(
+        handle.child("outer").unwrap().status,
+        ChildStatus::Off { by: OffBy::Shutdown, .. }
+    ));
 }

@@ -1,4 +1,5 @@
-//! A supervisor as its documentation describes it, written from that alone, and with none of the crate's own code but names.
+//! A supervisor as its documentation describes it, written from that alone, and with none of the
+//! crate's own code but names.
 //!
 //! Where the documentation leaves something open, it does as the supervisor does, and says so.
 
@@ -46,7 +47,8 @@ pub(crate) struct Child {
     retry_at: Option<Duration>,
     is_flag_on: bool,
     is_held: bool,
-    /// Whether the last order to it, which the supervisor may be yet to carry out, was to hold or to remove it: no run begins then.
+    /// Whether the last order to it, which the supervisor may be yet to carry out, was to hold or
+    /// to remove it: no run begins then.
     is_to_stay_down: bool,
     is_to_go: bool,
     is_removed: bool,
@@ -55,11 +57,13 @@ pub(crate) struct Child {
     is_finished: bool,
     has_given_up: bool,
     has_thread: bool,
-    /// The orders that are yet to be carried out. One that repeats another, or takes it back, takes its place, at the end.
+    /// The orders that are yet to be carried out. One that repeats another, or takes it back, takes
+    /// its place, at the end.
     orders: Vec<Order>,
     /// The supervisor has learnt that it was added.
     is_known: bool,
-    /// The children that there are at first are started in turn, or when there is something else to be done with them.
+    /// The children that there are at first are started in turn, or when there is something else to
+    /// be done with them.
     has_had_turn: bool,
     last_stop: Option<(StopCause, Ending, Duration)>,
 }
@@ -73,7 +77,8 @@ struct Run {
     forgiven: u32,
     has_said_so: bool,
     told: Option<(StopCause, Duration)>,
-    /// Since when its stop timeout runs: since it was told, and anew from the beginning of a shutdown.
+    /// Since when its stop timeout runs: since it was told, and anew from the beginning of a
+    /// shutdown.
     time_from: Duration,
     is_overdue: bool,
     /// When it returns, since it was told to stop.
@@ -162,7 +167,11 @@ impl Child {
     }
 
     fn breaker(&self) -> CircuitState {
-        if self.run.as_ref().is_some_and(|run| run.is_tripped) { CircuitState::Open } else { self.circuit() }
+        if self.run.as_ref().is_some_and(|run| run.is_tripped) {
+            CircuitState::Open
+        } else {
+            self.circuit()
+        }
     }
 
     fn shown(&self, now: Duration, closes: Option<Duration>) -> Shown {
@@ -190,7 +199,8 @@ impl Child {
         [
             self.retry_at.filter(|_| run.is_none()),
             trial.map(|run| run.since.saturating_add(self.spec.healthy_after)),
-            run.filter(|run| told.is_some() && !run.is_overdue).map(|run| run.time_from.saturating_add(self.spec.stop_timeout)),
+            run.filter(|run| told.is_some() && !run.is_overdue)
+                .map(|run| run.time_from.saturating_add(self.spec.stop_timeout)),
             run.and_then(|run| run.returns_at),
         ]
         .into_iter()
@@ -201,7 +211,8 @@ impl Child {
         self.run.as_ref().is_some_and(|run| run.is_overdue)
     }
 
-    /// Whether a shutdown waits for it: from its own beginning on for as long as the child may take to stop.
+    /// Whether a shutdown waits for it: from its own beginning on for as long as the child may take
+    /// to stop.
     fn is_waited_for(&self, since: Duration, now: Duration) -> bool {
         self.run.is_some() && now < since.saturating_add(self.spec.stop_timeout)
     }
@@ -220,7 +231,10 @@ impl Reference {
             now: Duration::ZERO,
             children: (1..)
                 .zip(specs)
-                .map(|(number, spec)| Child { has_had_turn: false, ..Child::new(number, spec.clone()) })
+                .map(|(number, spec)| Child {
+                    has_had_turn: false,
+                    ..Child::new(number, spec.clone())
+                })
                 .collect(),
             told: BTreeMap::new(),
             flags: BTreeMap::new(),
@@ -263,8 +277,10 @@ impl Reference {
     /// When something happens next, by its own account: what a test is to come close to.
     pub(crate) fn deadlines(&self) -> Vec<Duration> {
         let silence = |child: &Child| child.silent_since().map(|(limit, at, _)| at + limit);
-        let of_children = self.children.iter().flat_map(|child| child.deadlines().chain(silence(child)));
-        let mut deadlines: Vec<_> = of_children.chain([self.next_poll]).filter(|at| *at < MAX).collect();
+        let of_children =
+            self.children.iter().flat_map(|child| child.deadlines().chain(silence(child)));
+        let mut deadlines: Vec<_> =
+            of_children.chain([self.next_poll]).filter(|at| *at < MAX).collect();
         deadlines.sort();
         deadlines
     }
@@ -289,9 +305,13 @@ impl Reference {
 
     /// Does what a test does. Returns whether that was accepted.
     ///
-    /// A silence is noticed within a span of time and not at an instant; so those that were noticed are given, or they are noticed
-    /// as early as may be.
-    pub(crate) fn apply(&mut self, transition: &Transition, hangs: Option<&[(Duration, Id)]>) -> bool {
+    /// A silence is noticed within a span of time and not at an instant; so those that were noticed
+    /// are given, or they are noticed as early as may be.
+    pub(crate) fn apply(
+        &mut self,
+        transition: &Transition,
+        hangs: Option<&[(Duration, Id)]>,
+    ) -> bool {
         if self.has_ended {
             if let Transition::Advance(duration) = transition {
                 self.now += *duration;
@@ -310,14 +330,18 @@ impl Reference {
         match transition {
             Transition::Advance(duration) => self.advance(*duration, hangs),
             Transition::Exit(id, ending) => {
-                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else { return false };
+                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
+                    return false;
+                };
                 (run.is_over, run.returns_at) = (true, None);
                 let number = run.number;
                 self.inbox.push_back(Message::End(id, number, *ending));
                 self.catch_up();
             }
             Transition::MarkHealthy(id) => {
-                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else { return false };
+                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
+                    return false;
+                };
                 let number = run.number;
                 if !std::mem::replace(&mut run.has_said_so, true) {
                     self.inbox.push_back(Message::Healthy(id, number));
@@ -326,7 +350,9 @@ impl Reference {
             }
             Transition::Heartbeat(id, doing) => {
                 let now = self.now;
-                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else { return false };
+                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
+                    return false;
+                };
                 run.heartbeat = Some((now, doing));
                 self.catch_up();
             }
@@ -354,11 +380,13 @@ impl Reference {
                     return false;
                 }
                 self.added += 1;
-                self.children.push(Child { is_known: false, ..Child::new(self.added, spec.clone()) });
+                self.children
+                    .push(Child { is_known: false, ..Child::new(self.added, spec.clone()) });
                 self.inbox.push_back(Message::Add(spec.id));
             }
             // Asked again before that is taken up, it is one wish.
-            Transition::CheckNow if self.inbox.iter().any(|message| matches!(message, Message::CheckNow)) => {}
+            Transition::CheckNow
+                if self.inbox.iter().any(|message| matches!(message, Message::CheckNow)) => {}
             Transition::CheckNow => self.inbox.push_back(Message::CheckNow),
             Transition::Shutdown => self.ask_to_shut_down(),
             Transition::ReportFailure(id) => return self.report_failure(id),
@@ -377,8 +405,11 @@ impl Reference {
     fn report_failure(&mut self, id: Id) -> bool {
         let Some(child) = self.child_mut(id) else { return false };
         let circuit = child.breaker();
-        let threshold = if circuit == CircuitState::HalfOpen { 1 } else { child.spec.failure_threshold };
-        let Some(run) = child.run.as_mut().filter(|_| circuit != CircuitState::Open) else { return true };
+        let threshold =
+            if circuit == CircuitState::HalfOpen { 1 } else { child.spec.failure_threshold };
+        let Some(run) = child.run.as_mut().filter(|_| circuit != CircuitState::Open) else {
+            return true;
+        };
         run.reports += 1;
         if run.reports >= threshold {
             run.is_tripped = true;
@@ -388,7 +419,7 @@ impl Reference {
         true
     }
 
-    // ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    // ── Time ──
 
     fn advance(&mut self, duration: Duration, noticed: Option<&[(Duration, Id)]>) {
         let until = self.now + duration;
@@ -396,11 +427,19 @@ impl Reference {
         self.catch_up();
         loop {
             if noticed.is_none() {
-                let silent = |child: &Child| child.silent_since().map(|(limit, since, _)| (since + limit, child.spec.id));
+                let silent = |child: &Child| {
+                    child.silent_since().map(|(limit, since, _)| (since + limit, child.spec.id))
+                };
                 hangs = self.children.iter().filter_map(silent).min().into_iter().collect();
             }
-            let last = |child: &Child| self.closes.map(|since| since.saturating_add(child.spec.stop_timeout));
-            let own = self.children.iter().flat_map(|child| child.deadlines().chain(last(child))).chain([self.next_poll]);
+            let last = |child: &Child| {
+                self.closes.map(|since| since.saturating_add(child.spec.stop_timeout))
+            };
+            let own = self
+                .children
+                .iter()
+                .flat_map(|child| child.deadlines().chain(last(child)))
+                .chain([self.next_poll]);
             let hang = hangs.front().map(|(at, _)| *at);
             let next = own.chain(hang).filter(|at| *at > self.now || Some(*at) == hang).min();
             let Some(next) = next.filter(|next| *next <= until && !self.has_ended) else { break };
@@ -413,7 +452,11 @@ impl Reference {
             for child in &mut self.children {
                 if let Some(run) = child.run.as_mut().filter(|run| run.returns_at == Some(next)) {
                     (run.is_over, run.returns_at) = (true, None);
-                    self.inbox.push_back(Message::End(child.spec.id, run.number, Ending::Completed));
+                    self.inbox.push_back(Message::End(
+                        child.spec.id,
+                        run.number,
+                        Ending::Completed,
+                    ));
                 }
             }
             while let Some((_, id)) = hangs.front().copied().filter(|(at, _)| *at == next) {
@@ -434,27 +477,34 @@ impl Reference {
         for child in &self.children {
             if let Some((limit, since, _)) = child.silent_since() {
                 let latest = since + limit + limit / 4 + Duration::from_millis(1);
-                assert!(at <= latest, "{} is silent since {since:?}, and at {at:?} nobody has noticed", child.spec.id);
+                assert!(
+                    at <= latest,
+                    "{} is silent since {since:?}, and at {at:?} nobody has noticed",
+                    child.spec.id
+                );
             }
         }
     }
 
     fn hang(&mut self, id: Id) {
         let watched = self.child(id).and_then(Child::silent_since);
-        let (limit, since, doing) = watched.unwrap_or_else(|| panic!("{id} hangs, which nobody watches"));
+        let (limit, since, doing) =
+            watched.unwrap_or_else(|| panic!("{id} hangs, which nobody watches"));
         assert!(self.now - since >= limit, "{id} hangs, and is not silent for long enough");
         self.tell(id, What::Hung { doing });
         self.tell_to_stop(id, StopCause::Hung);
     }
 
-    // ── What is to be done ──────────────────────────────────────────────────────────────────────────────────────────
+    // ── What is to be done ──
 
     fn catch_up(&mut self) {
         loop {
             self.see_to_all();
             self.continue_round();
             self.see_to_all();
-            if self.closes.is_some_and(|since| self.children.iter().all(|child| !child.is_waited_for(since, self.now))) {
+            if self.closes.is_some_and(|since| {
+                self.children.iter().all(|child| !child.is_waited_for(since, self.now))
+            }) {
                 self.has_ended = true;
                 // Ends of the same moment are told of still.
                 for message in std::mem::take(&mut self.inbox) {
@@ -489,17 +539,25 @@ impl Reference {
         let Some(run) = &mut child.run else {
             if child.is_removed {
                 self.children.retain(|child| child.spec.id != id);
-            } else if closes.is_none() && child.is_due(now) && child.is_known && child.has_had_turn {
+            } else if closes.is_none() && child.is_due(now) && child.is_known && child.has_had_turn
+            {
                 self.start(id);
             }
             return;
         };
         match run.told {
-            Some((_, at)) if !run.is_overdue && now >= run.time_from.saturating_add(child.spec.stop_timeout) => {
+            Some((_, at))
+                if !run.is_overdue
+                    && now >= run.time_from.saturating_add(child.spec.stop_timeout) =>
+            {
                 run.is_overdue = true;
                 self.tell(id, What::Overdue { stopping_for: now - at });
             }
-            None if !run.is_healthy && now >= run.since.saturating_add(child.spec.healthy_after) => self.trust(id),
+            None if !run.is_healthy
+                && now >= run.since.saturating_add(child.spec.healthy_after) =>
+            {
+                self.trust(id)
+            }
             _ => {}
         }
     }
@@ -517,8 +575,13 @@ impl Reference {
         self.ask_flag(id);
         let failing = self.failing_spawns.get_mut(id).filter(|left| **left > 0);
         let now = self.now;
-        let Some(child) = self.children.iter_mut().find(|child| child.spec.id == id && child.is_flag_on) else { return };
-        // An order that keeps it down is known before its turn comes: the child stays due until then.
+        let Some(child) =
+            self.children.iter_mut().find(|child| child.spec.id == id && child.is_flag_on)
+        else {
+            return;
+        };
+        // An order that keeps it down is known before its turn comes: the child stays due until
+        // then.
         if self.is_closing || child.is_to_stay_down {
             return;
         }
@@ -564,11 +627,15 @@ impl Reference {
         }
     }
 
-    /// Asks the flags of the children in turn, up to one for which something is to be done: before the next one, there is a look
-    /// at what was asked of the supervisor meanwhile. The documentation leaves that open; this is how it is.
+    /// Asks the flags of the children in turn, up to one for which something is to be done: before
+    /// the next one, there is a look at what was asked of the supervisor meanwhile. The
+    /// documentation leaves that open; this is how it is.
     fn continue_round(&mut self) {
         while let Some(Round { after, again }) = self.round {
-            let next = self.children.iter().find(|child| child.number > after && child.is_known && !child.is_removed);
+            let next = self
+                .children
+                .iter()
+                .find(|child| child.number > after && child.is_known && !child.is_removed);
             let Some(id) = next.map(|child| child.spec.id) else {
                 self.round = again.then_some(Round { after: 0, again: false });
                 return;
@@ -605,7 +672,8 @@ impl Reference {
             let message = Message::End(id, run.number, Ending::Completed);
             self.inbox.push_back(message);
         } else {
-            run.returns_at = Some(deafness).filter(|duration| *duration < MAX).map(|duration| now + duration);
+            run.returns_at =
+                Some(deafness).filter(|duration| *duration < MAX).map(|duration| now + duration);
         }
     }
 
@@ -628,7 +696,8 @@ impl Reference {
             Message::Shutdown => self.shut_down(),
             Message::End(id, number, ending) => self.end(id, number, ending),
             Message::Healthy(id, number) => {
-                if self.run_mut(id, number).is_some_and(|run| run.told.is_none() && !run.is_healthy) {
+                if self.run_mut(id, number).is_some_and(|run| run.told.is_none() && !run.is_healthy)
+                {
                     self.trust(id);
                 }
             }
@@ -681,7 +750,8 @@ impl Reference {
                 Some(StopCause::Restarted)
             }
             Order::Reset => {
-                (child.failures, child.last_delay, child.retry_at, child.has_given_up) = (0, None, None, false);
+                (child.failures, child.last_delay, child.retry_at, child.has_given_up) =
+                    (0, None, None, false);
                 None
             }
             Order::Remove => {
@@ -712,9 +782,12 @@ impl Reference {
         };
         let is_gone = child.spec.policy == Policy::Once || child.is_removed;
         if is_failure && !is_gone {
-            // Healthy, and failed sooner than its last delay was long: the failures that were forgiven count again.
+            // Healthy, and failed sooner than its last delay was long: the failures that were
+            // forgiven count again.
             let lasted = run.told.map_or(uptime, |(_, at)| at - run.since);
-            let least = child.last_delay.map_or(Duration::ZERO, |delay| delay.min(child.spec.healthy_after));
+            let least = child
+                .last_delay
+                .map_or(Duration::ZERO, |delay| delay.min(child.spec.healthy_after));
             if run.is_healthy && lasted < least {
                 child.failures = run.forgiven;
             }
@@ -736,7 +809,8 @@ impl Reference {
         child.last_stop = Some((cause, ending, uptime));
         let attempt = child.failures + 1;
         // A once child is never restarted, nor given up: without a thread, it waits for one.
-        let is_last = child.spec.policy != Policy::Once && child.spec.max_restarts.is_some_and(|most| attempt > most);
+        let is_last = child.spec.policy != Policy::Once
+            && child.spec.max_restarts.is_some_and(|most| attempt > most);
         let mut delay = child.spec.delay(attempt);
         if cause == StopCause::NotSpawned {
             delay = delay.max(Duration::from_millis(100));

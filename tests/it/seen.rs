@@ -19,8 +19,12 @@ fn start_without_a_thread_is_never_seen_as_running_nor_permitted() {
     let recorder = Recorder::default();
     let huge = idler("huge").stack_size(IMPOSSIBLE_STACK);
     let breaker = huge.breaker();
-    let supervisor =
-        Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).child(huge).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(huge)
+        .start()
+        .unwrap();
     let handle = supervisor.handle().clone();
     let enough = Arc::new(AtomicBool::new(false));
     let is_enough = enough.clone();
@@ -29,7 +33,10 @@ fn start_without_a_thread_is_never_seen_as_running_nor_permitted() {
         while !is_enough.load(Ordering::SeqCst) {
             running += usize::from(handle.child("huge").unwrap().is_running());
             permitted += usize::from(breaker.is_call_permitted());
-            called += usize::from(!matches!(breaker.call(|| Ok::<_, ()>(())), Err(CallError::Rejected(_))));
+            called += usize::from(!matches!(
+                breaker.call(|| Ok::<_, ()>(())),
+                Err(CallError::Rejected(_))
+            ));
         }
         (running, permitted, called)
     });
@@ -37,7 +44,11 @@ fn start_without_a_thread_is_never_seen_as_running_nor_permitted() {
     failed(FAILED_STARTS);
     enough.store(true, Ordering::SeqCst);
     let (running, permitted, called) = observer.join().unwrap();
-    assert_eq!((running, permitted, called), (0, 0, 0), "seen as running, permitted, and called, so many times");
+    assert_eq!(
+        (running, permitted, called),
+        (0, 0, 0),
+        "seen as running, permitted, and called, so many times"
+    );
     assert_eq!(recorder.count("huge", "start"), 0);
     assert!(supervisor.shutdown().is_clean());
 }

@@ -1,4 +1,5 @@
-//! Where there is no room for another thread. Each test runs itself again in a process with little address space.
+//! Where there is no room for another thread. Each test runs itself again in a process with little
+//! address space.
 
 use std::{
     any::Any,
@@ -14,7 +15,8 @@ use crate::{subprocess::*, support::*};
 
 const GIB: usize = 1 << 30;
 
-/// Has [`GIB`] as the size of a stack for which none is asked for: that of supervisor threads and their helpers.
+/// Has [`GIB`] as the size of a stack for which none is asked for: that of supervisor threads and
+/// their helpers.
 const DEFAULT_STACK: &str = "RUST_MIN_STACK";
 
 /// What children use that are not to be in anybody's way.
@@ -48,7 +50,10 @@ impl Drop for Hoard {
 fn children_for_which_there_is_no_memory_wait_until_there_is() {
     if !is_inside() {
         // 8 GiB of address space, for children of which each wants one for its stack.
-        run_to_the_end(again_within(8 << 20, "shortage::children_for_which_there_is_no_memory_wait_until_there_is"));
+        run_to_the_end(again_within(
+            8 << 20,
+            "shortage::children_for_which_there_is_no_memory_wait_until_there_is",
+        ));
         return;
     }
     let recorder = Recorder::default();
@@ -81,7 +86,10 @@ fn children_for_which_there_is_no_memory_wait_until_there_is() {
 fn supervisor_that_gets_no_thread_gives_its_builder_back() {
     if !is_inside() {
         // The thread's stack does not fit.
-        let mut command = again_within(2 << 20, "shortage::supervisor_that_gets_no_thread_gives_its_builder_back");
+        let mut command = again_within(
+            2 << 20,
+            "shortage::supervisor_that_gets_no_thread_gives_its_builder_back",
+        );
         command.env(DEFAULT_STACK, GIB.to_string());
         run_to_the_end(command);
         return;
@@ -95,7 +103,10 @@ fn supervisor_that_gets_no_thread_gives_its_builder_back() {
         idle(ctx)
     });
     let error = Supervisor::builder().child(child).start().unwrap_err();
-    assert!(error.to_string().starts_with("cannot start the supervisor: no thread for it: "), "{error}");
+    assert!(
+        error.to_string().starts_with("cannot start the supervisor: no thread for it: "),
+        "{error}"
+    );
     assert_eq!(drops.count(), 0, "the child is given back with the builder");
     drop(taken);
     drop(error.into_builder());
@@ -159,7 +170,10 @@ fn fresh_thread_for_which_there_is_no_room_is_a_failed_start_until_there_is() {
 #[test]
 fn stop_callbacks_for_which_there_is_no_thread_are_called_once_there_is() {
     if !is_inside() {
-        let mut command = again_within(8 << 20, "shortage::stop_callbacks_for_which_there_is_no_thread_are_called_once_there_is");
+        let mut command = again_within(
+            8 << 20,
+            "shortage::stop_callbacks_for_which_there_is_no_thread_are_called_once_there_is",
+        );
         command.env(DEFAULT_STACK, GIB.to_string());
         run_to_the_end(command);
         return;

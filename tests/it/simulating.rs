@@ -10,8 +10,9 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Handle, Invalid, NotRunning, OffBy, Simulation,
-    StartErrorReason, StopCause, Supervisor, UnstoppedPhase, WaitError,
+    Backoff, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Handle, Invalid,
+    NotRunning, OffBy, Simulation, StartErrorReason, StopCause, Supervisor, UnstoppedPhase,
+    WaitError,
 };
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
@@ -66,10 +67,11 @@ fn hour_of_backoff_is_waited_out_to_the_nanosecond() {
 
 #[test]
 fn things_happen_each_at_its_own_time_in_one_long_advance() {
-    let builder = Supervisor::builder()
-        .healthy_after(60 * SECOND)
-        .backoff(constant(5 * SECOND))
-        .children([unused("one"), unused("two").healthy_after(2 * SECOND).stop_timeout(3 * SECOND)]);
+    let builder =
+        Supervisor::builder().healthy_after(60 * SECOND).backoff(constant(5 * SECOND)).children([
+            unused("one"),
+            unused("two").healthy_after(2 * SECOND).stop_timeout(3 * SECOND),
+        ]);
     let mut simulation = simulate(builder);
     simulation.ignore_stop_for("two", 4 * SECOND);
     simulation.exit("one", Exit::panicked("no")).unwrap();
@@ -77,7 +79,10 @@ fn things_happen_each_at_its_own_time_in_one_long_advance() {
     simulation.handle().restart("two").unwrap();
     simulation.advance(HOUR);
     let at = |at, word: &str| (at, word.to_owned());
-    assert_eq!(story(&simulation, "one"), [at(0, "start 0"), at(0, "stop exited 0"), at(5000, "start 1"), at(65_000, "healthy")]);
+    assert_eq!(
+        story(&simulation, "one"),
+        [at(0, "start 0"), at(0, "stop exited 0"), at(5000, "start 1"), at(65_000, "healthy")]
+    );
     assert_eq!(
         story(&simulation, "two"),
         [
@@ -121,11 +126,14 @@ fn flag_is_asked_at_each_poll_and_before_each_start() {
     assert!(status(&simulation, "child").is_running());
 }
 
-/// A busy hour: crashes, spawns that fail, stops that are ignored, and commands, with jitter on every backoff.
+/// A busy hour: crashes, spawns that fail, stops that are ignored, and commands, with jitter on
+/// every backoff.
 fn busy_hour(seed: u64, is_quiet: impl Fn(&str) -> bool) -> Simulation {
     let mut random = fastrand::Rng::with_seed(seed);
-    let own = |id: &str| unused(id).backoff(Backoff::exponential(100 * MS, 20 * SECOND).jitter(0.5));
-    let builder = Supervisor::builder().healthy_after(30 * SECOND).children(["a", "b", "c", "d"].map(own));
+    let own =
+        |id: &str| unused(id).backoff(Backoff::exponential(100 * MS, 20 * SECOND).jitter(0.5));
+    let builder =
+        Supervisor::builder().healthy_after(30 * SECOND).children(["a", "b", "c", "d"].map(own));
     let mut simulation = Simulation::new(builder, seed).unwrap();
     while simulation.elapsed() < HOUR {
         let id = ["a", "b", "c", "d"][random.usize(..4)];
@@ -159,11 +167,13 @@ fn same_seed_gives_the_same_trace() {
     assert_ne!(trace(&busy_hour(1, |_| false)), trace(&busy_hour(2, |_| false)));
 }
 
-/// Half an hour of a child whose callbacks panic and take their time, as random as a seed makes them.
+/// Half an hour of a child whose callbacks panic and take their time, as random as a seed makes
+/// them.
 fn clumsy_hour(seed: u64) -> Vec<String> {
     let mut fate = fastrand::Rng::with_seed(seed);
     let mut luck = fate.fork();
-    let dawdle = |random: &mut fastrand::Rng| (0..random.u32(..2000)).for_each(|_| std::hint::spin_loop());
+    let dawdle =
+        |random: &mut fastrand::Rng| (0..random.u32(..2000)).for_each(|_| std::hint::spin_loop());
     let flag = move |_: &str| {
         dawdle(&mut luck);
         assert!(luck.u8(..4) > 0, "the flag is clumsy");
@@ -193,14 +203,18 @@ fn clumsy_hour(seed: u64) -> Vec<String> {
 fn callbacks_that_panic_and_take_their_time_do_not_keep_a_trace_from_repeating_itself() {
     for seed in 0..20 {
         let trace = clumsy_hour(seed);
-        assert!(trace.iter().any(|line| line.contains("callback: Backoff")), "seed {seed}: {trace:?}");
+        assert!(
+            trace.iter().any(|line| line.contains("callback: Backoff")),
+            "seed {seed}: {trace:?}"
+        );
         assert_eq!(trace, clumsy_hour(seed), "seed {seed}");
     }
 }
 
 #[test]
 fn child_that_stops_at_the_very_instant_at_which_its_time_is_over_has_stopped_in_time() {
-    let mut simulation = simulate(Supervisor::builder().child(unused("deaf").stop_timeout(5 * SECOND)));
+    let mut simulation =
+        simulate(Supervisor::builder().child(unused("deaf").stop_timeout(5 * SECOND)));
     for (deaf_for, expected) in [(5 * SECOND, 0), (5 * SECOND + MS, 1)] {
         simulation.ignore_stop_for("deaf", deaf_for);
         simulation.handle().restart("deaf").unwrap();
@@ -218,7 +232,11 @@ fn what_happens_to_one_child_changes_nothing_for_the_others() {
         for quiet in ["a", "b", "c", "d"] {
             let without = busy_hour(seed, |id| id == quiet);
             for id in ["a", "b", "c", "d"].into_iter().filter(|id| *id != quiet) {
-                assert_eq!(story(&whole, id), story(&without, id), "seed {seed}: without what happens to {quiet}");
+                assert_eq!(
+                    story(&whole, id),
+                    story(&without, id),
+                    "seed {seed}: without what happens to {quiet}"
+                );
             }
         }
     }
@@ -229,7 +247,10 @@ fn jitter_of_children_that_are_added_later_repeats_too() {
     let delays = |seed| {
         let mut simulation = Simulation::new(Supervisor::builder(), seed).unwrap();
         for id in ["one", "two"] {
-            simulation.handle().add(unused(id).backoff(Backoff::constant(HOUR).jitter(1.0))).unwrap();
+            simulation
+                .handle()
+                .add(unused(id).backoff(Backoff::constant(HOUR).jitter(1.0)))
+                .unwrap();
             simulation.advance(Duration::ZERO);
             simulation.exit(id, Exit::completed()).unwrap();
         }
@@ -244,7 +265,9 @@ fn jitter_of_children_that_are_added_later_repeats_too() {
 #[test]
 fn backoff_with_a_seed_of_its_own_keeps_it() {
     let delay = |seed| {
-        let builder = Supervisor::builder().backoff(Backoff::constant(HOUR).jitter(1.0).seed(3)).child(unused("child"));
+        let builder = Supervisor::builder()
+            .backoff(Backoff::constant(HOUR).jitter(1.0).seed(3))
+            .child(unused("child"));
         let mut simulation = Simulation::new(builder, seed).unwrap();
         simulation.advance(Duration::ZERO);
         simulation.exit("child", Exit::completed()).unwrap();
@@ -255,8 +278,9 @@ fn backoff_with_a_seed_of_its_own_keeps_it() {
 
 #[test]
 fn spawn_fails_only_where_a_thread_is_spawned() {
-    let builder =
-        Supervisor::builder().backoff(constant(Duration::ZERO)).children([unused("warm"), unused("fresh").fresh_thread(true)]);
+    let builder = Supervisor::builder()
+        .backoff(constant(Duration::ZERO))
+        .children([unused("warm"), unused("fresh").fresh_thread(true)]);
     let mut simulation = simulate(builder);
     for id in ["warm", "fresh"] {
         simulation.fail_next_spawn(id);
@@ -268,7 +292,11 @@ fn spawn_fails_only_where_a_thread_is_spawned() {
     assert_eq!((fresh.status, fresh.attempt_count), (ChildStatus::BackingOff, 2));
     assert_eq!(fresh.last_stop.unwrap().cause, StopCause::NotSpawned);
     simulation.advance(100 * MS);
-    assert_eq!(simulation.handle().child("fresh").unwrap().attempt_count, 3, "the second one fails as well");
+    assert_eq!(
+        simulation.handle().child("fresh").unwrap().attempt_count,
+        3,
+        "the second one fails as well"
+    );
     simulation.advance(100 * MS);
     assert!(status(&simulation, "fresh").is_running());
     check_trace(simulation.events(), None, true);
@@ -277,8 +305,11 @@ fn spawn_fails_only_where_a_thread_is_spawned() {
 // A once child is never given up: that there is no thread for it is not its fault.
 #[test]
 fn once_child_waits_for_a_thread_however_few_restarts_it_may_have() {
-    let job = ChildSpec::once("job", |_| unreachable!("a simulation calls no body")).max_restarts(0).significant(true);
-    let mut simulation = Simulation::new(Supervisor::builder().backoff(constant(SECOND)).child(job), 1).unwrap();
+    let job = ChildSpec::once("job", |_| unreachable!("a simulation calls no body"))
+        .max_restarts(0)
+        .significant(true);
+    let mut simulation =
+        Simulation::new(Supervisor::builder().backoff(constant(SECOND)).child(job), 1).unwrap();
     for _ in 0..3 {
         simulation.fail_next_spawn("job");
     }
@@ -304,7 +335,8 @@ fn run_that_ends_by_itself_as_it_is_held_has_both_told() {
 fn breaker_is_tripped_by_those_who_call() {
     let store = unused("store").failure_threshold(3);
     let breaker = store.breaker();
-    let mut simulation = simulate(Supervisor::builder().backoff(constant(SECOND)).healthy_after(HOUR).child(store));
+    let mut simulation =
+        simulate(Supervisor::builder().backoff(constant(SECOND)).healthy_after(HOUR).child(store));
     for _ in 0..3 {
         assert_eq!(breaker.state(), CircuitState::Closed);
         breaker.report_failure("timed out");
@@ -312,7 +344,10 @@ fn breaker_is_tripped_by_those_who_call() {
     assert_eq!(breaker.state(), CircuitState::Open);
     simulation.advance(Duration::ZERO);
     assert_eq!(breaker.permit().unwrap_err().retry_in(), Some(SECOND));
-    assert!(matches!(breaker.wait_until_permitted(HOUR), Err(WaitError::TimedOut(_))), "time does not pass in a wait");
+    assert!(
+        matches!(breaker.wait_until_permitted(HOUR), Err(WaitError::TimedOut(_))),
+        "time does not pass in a wait"
+    );
     simulation.advance(SECOND);
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     simulation.mark_healthy("store").unwrap();
@@ -321,7 +356,8 @@ fn breaker_is_tripped_by_those_who_call() {
 
 #[test]
 fn watchdog_bites_a_child_that_falls_silent() {
-    let builder = Supervisor::builder().backoff(constant(HOUR)).child(unused("child").watchdog(40 * SECOND));
+    let builder =
+        Supervisor::builder().backoff(constant(HOUR)).child(unused("child").watchdog(40 * SECOND));
     let mut simulation = simulate(builder);
     simulation.advance(HOUR);
     for _ in 0..10 {
@@ -335,7 +371,10 @@ fn watchdog_bites_a_child_that_falls_silent() {
         _ => None,
     });
     let (doing, silent_for) = hung.unwrap();
-    assert!(doing == "reading" && silent_for >= 40 * SECOND && silent_for < 51 * SECOND, "{silent_for:?}");
+    assert!(
+        doing == "reading" && silent_for >= 40 * SECOND && silent_for < 51 * SECOND,
+        "{silent_for:?}"
+    );
     assert_eq!(status(&simulation, "child"), ChildStatus::BackingOff);
 }
 
@@ -379,7 +418,10 @@ fn capture_that_panics_as_it_is_dropped_by_a_shutdown_is_told_of() {
     simulation.advance(Duration::ZERO);
     assert!(simulation.handle().wait_until_stopped(Duration::ZERO).unwrap().is_clean());
     let last = simulation.events().last().unwrap();
-    assert!(matches!(&last.kind, EventKind::CallbackPanicked { panic, .. } if panic.message() == "no way to go"), "{last}");
+    assert!(
+        matches!(&last.kind, EventKind::CallbackPanicked { panic, .. } if panic.message() == "no way to go"),
+        "{last}"
+    );
     assert_eq!(last.run, 1);
 }
 
@@ -410,7 +452,9 @@ fn removed_child_is_gone_and_its_id_free() {
 
 #[test]
 fn bad_description_is_given_back() {
-    let error = Simulation::new(Supervisor::builder().children([unused("twice"), unused("twice")]), 1).unwrap_err();
+    let error =
+        Simulation::new(Supervisor::builder().children([unused("twice"), unused("twice")]), 1)
+            .unwrap_err();
     assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::DuplicateId(_))));
     assert!(Simulation::new(error.into_builder(), 1).is_err());
 }
@@ -447,6 +491,11 @@ fn callbacks_may_panic_and_command_the_supervisor_that_calls_them() {
     assert!(status(&simulation, "second").is_running());
     simulation.exit("second", Exit::failed("no")).unwrap();
     assert_eq!(status(&simulation, "second"), ChildStatus::BackingOff);
-    assert!(simulation.events().iter().any(|event| matches!(event.kind, EventKind::CallbackPanicked { .. })));
+    assert!(
+        simulation
+            .events()
+            .iter()
+            .any(|event| matches!(event.kind, EventKind::CallbackPanicked { .. }))
+    );
     place.lock().take();
 }

@@ -2,7 +2,9 @@
 
 use std::{error::Error, fmt, panic::panic_any, time::Duration};
 
-use circuit_breaker_supervisor::{Backoff, ChildContext, ChildResult, ChildSpec, ChildStatus, Handle, OffBy, Supervisor};
+use circuit_breaker_supervisor::{
+    Backoff, ChildContext, ChildResult, ChildSpec, ChildStatus, Handle, OffBy, Supervisor,
+};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::support::*;
@@ -47,11 +49,12 @@ fn sticky() -> (Sticky, Drops) {
     (Sticky { bar, dropped: sender }, Drops { gate, dropped })
 }
 
-/// Has the value dropped, and checks that meanwhile another child of the same supervisor is restarted again and again. The
-/// child that holds the value is named `child`.
+/// Has the value dropped, and checks that meanwhile another child of the same supervisor is
+/// restarted again and again. The child that holds the value is named `child`.
 #[track_caller]
 fn check_delays_nobody(child: ChildSpec, mut drops: Drops, drop_it: impl FnOnce(&Handle)) {
-    let builder = Supervisor::builder().telemetry(()).backoff(constant(Duration::ZERO)).stop_timeout(20 * MS);
+    let builder =
+        Supervisor::builder().telemetry(()).backoff(constant(Duration::ZERO)).stop_timeout(20 * MS);
     let (other, strings) = puppet("other");
     let supervisor = builder.child(child).child(other).start().unwrap();
     strings.next_run();
@@ -81,7 +84,7 @@ fn remove_held(handle: &Handle) {
 /// For a child that drops the value by itself.
 fn leave_alone(_: &Handle) {}
 
-// ── What closures capture ───────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What closures capture ──
 
 fn child_with_body_of(value: Sticky) -> ChildSpec {
     ChildSpec::new("child", move |ctx| {
@@ -139,7 +142,10 @@ fn backoff_of_a_once_child_that_has_ended() {
 }
 
 /// Runs once with the value, and idles ever after.
-fn child_that_once(mut value: Option<Sticky>, with: impl Fn(&ChildContext, Sticky) -> ChildResult + Send + 'static) -> ChildSpec {
+fn child_that_once(
+    mut value: Option<Sticky>,
+    with: impl Fn(&ChildContext, Sticky) -> ChildResult + Send + 'static,
+) -> ChildSpec {
     ChildSpec::new("child", move |ctx| match value.take() {
         Some(value) => with(ctx, value),
         None => idle(ctx),
@@ -163,7 +169,8 @@ fn stop_callback_that_is_called() {
         let _guard = ctx.on_stop(move || drop(value));
         idle(ctx)
     });
-    // At the stop the body returns, and takes the callback back unless it is being called: either way it is dropped.
+    // At the stop the body returns, and takes the callback back unless it is being called: either
+    // way it is dropped.
     check_delays_nobody(child, drops, remove_running);
 }
 
@@ -177,7 +184,7 @@ fn stop_callback_that_is_left_behind_at_the_end_of_its_run() {
     check_delays_nobody(child, drops, leave_alone);
 }
 
-// ── What runs end with ──────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── What runs end with ──
 
 #[test]
 fn error_that_the_error_of_the_next_run_replaces() {
@@ -208,7 +215,9 @@ fn error_of_a_child_that_is_removed_while_it_runs_again() {
     let (value, drops) = sticky();
     let child = child_that_once(Some(value), |_, value| Err(value.into()));
     check_delays_nobody(child, drops, |handle| {
-        handle.wait_for("child", DEADLINE, |child| child.is_running() && child.attempt_count == 1).unwrap();
+        handle
+            .wait_for("child", DEADLINE, |child| child.is_running() && child.attempt_count == 1)
+            .unwrap();
         handle.remove("child").unwrap();
     });
 }
@@ -222,5 +231,9 @@ fn error_of_a_once_child() {
 #[test]
 fn payload_of_a_panic() {
     let (value, drops) = sticky();
-    check_delays_nobody(child_that_once(Some(value), |_, value| panic_any(value)), drops, leave_alone);
+    check_delays_nobody(
+        child_that_once(Some(value), |_, value| panic_any(value)),
+        drops,
+        leave_alone,
+    );
 }

@@ -26,7 +26,8 @@ fn enabled_children_have_been_started_when_start_returns() {
     let recorder = Recorder::default();
     let (a, runs_of_a) = puppet("a");
     let (b, runs_of_b) = puppet("b");
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).child(a).child(b).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(recorder.clone()).child(a).child(b).start().unwrap();
     assert_eq!(recorder.whole_story(), ["a: start 0", "b: start 0"]);
     assert_eq!(supervisor.handle().snapshot().counts().running, 2);
     let (first, second) = (runs_of_a.next_run(), runs_of_b.next_run());
@@ -47,7 +48,13 @@ fn children_are_started_in_the_order_in_which_they_were_added() {
         .unwrap();
     let expected = ["ch7", "ch3", "ch10", "ch2", "ch5"];
     assert_eq!(recorder.whole_story(), expected.map(|id| format!("{id}: start 0")));
-    let listed: Vec<_> = supervisor.handle().snapshot().children.into_iter().map(|child| child.id.to_string()).collect();
+    let listed: Vec<_> = supervisor
+        .handle()
+        .snapshot()
+        .children
+        .into_iter()
+        .map(|child| child.id.to_string())
+        .collect();
     assert_eq!(listed, expected);
 }
 
@@ -60,7 +67,8 @@ fn child_that_never_returns_holds_up_nobodys_start() {
         let _ = sender.send(());
         idle(ctx)
     });
-    let supervisor = Supervisor::builder().child(deaf.stop_timeout(Duration::ZERO)).child(next).start().unwrap();
+    let supervisor =
+        Supervisor::builder().child(deaf.stop_timeout(Duration::ZERO)).child(next).start().unwrap();
     take(&started);
     take(&runs);
     drop(supervisor);
@@ -97,7 +105,8 @@ fn child_whose_flag_is_off_is_listed_and_never_runs() {
 fn crash_without_a_backoff_set_gets_the_documented_default() {
     let recorder = Recorder::default();
     let (child, strings) = puppet("child");
-    let _supervisor = Supervisor::builder().telemetry(recorder.clone()).child(child).start().unwrap();
+    let _supervisor =
+        Supervisor::builder().telemetry(recorder.clone()).child(child).start().unwrap();
     strings.next_run();
     strings.act(Act::Fail("no"));
     let delay = stop_of(&recorder.wait_for("child", "stop", 1)).retry_in.unwrap();
@@ -123,8 +132,14 @@ fn all_children_run_where_there_are_no_flags() {
 #[test]
 fn defaults_can_be_read() {
     let text = format!("{:?}", Supervisor::builder());
-    for setting in ["\"supervisor\"", "poll_interval: 1s", "healthy_after: 60s", "stop_timeout: 5s", "initial: 100ms", "max: 60s"]
-    {
+    for setting in [
+        "\"supervisor\"",
+        "poll_interval: 1s",
+        "healthy_after: 60s",
+        "stop_timeout: 5s",
+        "initial: 100ms",
+        "max: 60s",
+    ] {
         assert!(text.contains(setting), "{setting} is not in {text}");
     }
 }
@@ -184,7 +199,10 @@ fn the_first_event_is_told_before_the_first_instruction_of_the_body() {
         .telemetry(recorder)
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("eager", move |ctx| {
-            let told = its.of("eager").iter().any(|event| word(event).starts_with("start") && event.run == ctx.run_number());
+            let told = its
+                .of("eager")
+                .iter()
+                .any(|event| word(event).starts_with("start") && event.run == ctx.run_number());
             let _ = sender.send(told);
             if ctx.attempt_count() < 200 {
                 return Ok(());
@@ -207,7 +225,8 @@ fn start_returns_though_slow_flags_fail_without_end() {
         .telemetry(())
         .poll_interval(MS)
         .enabled(|_| -> bool {
-            // A flag that is slow; nothing hopes that the time suffices. Were it faster, there would be pauses between rounds.
+            // A flag that is slow; nothing hopes that the time suffices. Were it faster, there
+            // would be pauses between rounds.
             thread::sleep(MS / 10);
             std::panic::resume_unwind(Box::new("no flags today"))
         })

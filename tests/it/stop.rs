@@ -6,8 +6,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, ChildContext, ChildResult, ChildSpec, ChildStatus, CommandError, OffBy, ShutdownCause, StopCause, Supervisor,
-    UnstoppedPhase, WaitError,
+    AddErrorReason, ChildContext, ChildResult, ChildSpec, ChildStatus, CommandError, OffBy,
+    ShutdownCause, StopCause, Supervisor, UnstoppedPhase, WaitError,
 };
 use crossbeam_channel::{bounded, unbounded};
 
@@ -23,12 +23,16 @@ fn shutdown_ends_all_children_and_their_threads() {
         .children(["sh01-a", "sh01-b"].map(idler))
         .start()
         .unwrap();
-    eventually("named threads", || threads_named("sh01-a") + threads_named("sh01-b") + threads_named("sh01-sup") == 3);
+    eventually("named threads", || {
+        threads_named("sh01-a") + threads_named("sh01-b") + threads_named("sh01-sup") == 3
+    });
     let handle = supervisor.handle().clone();
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     // Joined threads leave the kernel's list a moment later.
-    eventually("no thread left", || threads_named("sh01-a") + threads_named("sh01-b") + threads_named("sh01-sup") == 0);
+    eventually("no thread left", || {
+        threads_named("sh01-a") + threads_named("sh01-b") + threads_named("sh01-sup") == 0
+    });
     assert_eq!(recorder.story("sh01-a"), ["start 0", "stop shutdown 0"]);
     assert_eq!(recorder.story("sh01-b"), ["start 0", "stop shutdown 0"]);
     check_trace(&recorder.events(), Some(&report), false);
@@ -51,7 +55,8 @@ fn all_are_told_together_and_each_has_its_own_time() {
             Ok(())
         })
     };
-    // The stubborn one is last in the list, and so the first to be asked: the others must not wait for it.
+    // The stubborn one is last in the list, and so the first to be asked: the others must not wait
+    // for it.
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .stop_timeout(HOUR)
@@ -98,7 +103,10 @@ fn children_are_asked_in_reverse_list_order() {
         }
         assert!(supervisor.shutdown().is_clean());
         let verdicts: Vec<_> = verdicts.try_iter().collect();
-        assert_eq!(verdicts, [true; 8], "whoever is told finds all that are listed later told already");
+        assert_eq!(
+            verdicts, [true; 8],
+            "whoever is told finds all that are listed later told already"
+        );
     }
 }
 
@@ -107,7 +115,11 @@ fn children_are_asked_in_reverse_list_order() {
 fn shutdown_may_be_requested_by_many_at_once_and_again() {
     for _ in 0..20 {
         let recorder = Recorder::default();
-        let supervisor = Supervisor::builder().telemetry(recorder.clone()).children(["a", "b"].map(idler)).start().unwrap();
+        let supervisor = Supervisor::builder()
+            .telemetry(recorder.clone())
+            .children(["a", "b"].map(idler))
+            .start()
+            .unwrap();
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| supervisor.handle().request_shutdown());
@@ -128,16 +140,26 @@ fn shutdown_may_be_requested_by_many_at_once_and_again() {
 #[test]
 fn ended_supervisor_answers_at_once() {
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().backoff(constant(HOUR)).child(child).child(idler("other")).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(HOUR))
+        .child(child)
+        .child(idler("other"))
+        .start()
+        .unwrap();
     let handle = supervisor.handle().clone();
     strings.act(Act::Fail("the last word"));
     wait_status(&handle, "child", ChildStatus::BackingOff);
     assert!(supervisor.shutdown().is_clean());
 
     for id in ["child", "unknown"] {
-        for command in
-            [handle.hold(id), handle.release(id), handle.remove(id), handle.restart(id), handle.reset(id), handle.check_now()]
-        {
+        for command in [
+            handle.hold(id),
+            handle.release(id),
+            handle.remove(id),
+            handle.restart(id),
+            handle.reset(id),
+            handle.check_now(),
+        ] {
             assert_eq!(command, Err(CommandError::Ended));
         }
     }
@@ -175,7 +197,11 @@ fn ended_supervisor_answers_at_once() {
 #[test]
 fn removed_child_is_no_part_of_a_shutdown() {
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).children(["gone", "left"].map(idler)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .children(["gone", "left"].map(idler))
+        .start()
+        .unwrap();
     supervisor.handle().remove("gone").unwrap();
     supervisor.handle().wait_until_gone("gone", DEADLINE).unwrap();
     let report = supervisor.shutdown();
@@ -206,7 +232,10 @@ fn each_child_has_its_own_stop_timeout() {
     // Both are given up on, and the endless one is still waited for.
     recorder.wait_for("none", "overdue", 1);
     recorder.wait_for("some", "overdue", 1);
-    assert!(matches!(handle.wait_until_stopped(600 * MS), Err(WaitError::TimedOut(None))), "it waits without end");
+    assert!(
+        matches!(handle.wait_until_stopped(600 * MS), Err(WaitError::TimedOut(None))),
+        "it waits without end"
+    );
     last_gate.open();
     let report = ender.join().unwrap();
     let named: Vec<_> = report.unstopped.iter().map(|child| child.id.to_string()).collect();
@@ -248,7 +277,8 @@ fn contexts_that_outlive_everything_say_stopped() {
 #[test]
 fn dropping_the_supervisor_shuts_it_down() {
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).child(idler("child")).start().unwrap();
+    let supervisor =
+        Supervisor::builder().telemetry(recorder.clone()).child(idler("child")).start().unwrap();
     let handle = supervisor.handle().clone();
     drop(supervisor);
     assert!(handle.wait_until_stopped(Duration::ZERO).unwrap().is_clean(), "it waits for the end");
@@ -272,11 +302,24 @@ fn shutdown_within_nothing_tells_all_and_waits_for_none() {
     let recorder = Recorder::default();
     let (one, _gate, started) = stubborn("one");
     let (two, _other_gate, other_started) = stubborn("two");
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).stop_timeout(HOUR).child(one).child(two).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .stop_timeout(HOUR)
+        .child(one)
+        .child(two)
+        .start()
+        .unwrap();
     let contexts = [take(&started), take(&other_started)];
     let report = shut_down(supervisor, Duration::ZERO);
-    let named: Vec<_> = report.unstopped.iter().map(|child| (child.id.to_string(), child.run)).collect();
-    assert_eq!(named, [("one".to_owned(), contexts[0].run_number()), ("two".to_owned(), contexts[1].run_number())]);
+    let named: Vec<_> =
+        report.unstopped.iter().map(|child| (child.id.to_string(), child.run)).collect();
+    assert_eq!(
+        named,
+        [
+            ("one".to_owned(), contexts[0].run_number()),
+            ("two".to_owned(), contexts[1].run_number())
+        ]
+    );
     assert!(contexts.iter().all(ChildContext::is_stopping));
     check_trace(&recorder.events(), Some(&report), false);
 }
@@ -296,7 +339,9 @@ fn wait_lasts_until_somebody_ends_the_supervisor() {
 
 #[test]
 fn supervisor_may_be_ended_from_a_thread_of_its_own_children() {
-    for how in [Supervisor::shutdown, Supervisor::wait, |supervisor: Supervisor| supervisor.shutdown_within(HOUR)] {
+    for how in [Supervisor::shutdown, Supervisor::wait, |supervisor: Supervisor| {
+        supervisor.shutdown_within(HOUR)
+    }] {
         let (hand, slot) = bounded::<Supervisor>(1);
         let (sender, reports) = unbounded();
         let supervisor = Supervisor::builder()
@@ -322,12 +367,21 @@ fn supervisor_may_be_ended_from_a_thread_of_its_own_children() {
 fn shutdown_ends_a_backoff_without_a_start() {
     let recorder = Recorder::default();
     let (child, strings) = puppet("child");
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(HOUR)).child(child).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(HOUR))
+        .child(child)
+        .start()
+        .unwrap();
     strings.act(Act::Fail("no"));
     recorder.wait_for("child", "stop", 1);
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
-    assert_eq!(recorder.story("child"), ["start 0", "stop exited 0"], "a shutdown is no failure, and starts nothing");
+    assert_eq!(
+        recorder.story("child"),
+        ["start 0", "stop exited 0"],
+        "a shutdown is no failure, and starts nothing"
+    );
 }
 
 #[test]
@@ -355,7 +409,10 @@ fn report_says_who_did_not_stop_and_why() {
     let supervisor = Supervisor::builder().stop_timeout(10 * MS).child(deaf).start().unwrap();
     take(&started);
     let text = supervisor.shutdown().to_string();
-    assert!(text.starts_with("shut down as requested; 1 did not stop: `deaf` (run 1, asked "), "{text}");
+    assert!(
+        text.starts_with("shut down as requested; 1 did not stop: `deaf` (run 1, asked "),
+        "{text}"
+    );
     assert!(text.ends_with(" ago, running)"), "{text}");
 }
 
@@ -375,8 +432,11 @@ fn endless_waits_of_a_body_end_at_a_stop() {
             Ok(())
         }),
     ];
-    let supervisor =
-        Supervisor::builder().stop_timeout(DEADLINE).children(bodies.map(|(id, body)| ChildSpec::new(id, body))).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(DEADLINE)
+        .children(bodies.map(|(id, body)| ChildSpec::new(id, body)))
+        .start()
+        .unwrap();
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
 }
@@ -418,8 +478,11 @@ fn thread_of_a_removed_child_has_its_own_time_to_end() {
         let _ = &captured;
         idle(ctx)
     };
-    let supervisor =
-        Supervisor::builder().stop_timeout(MS).child(ChildSpec::new("child", body).stop_timeout(HOUR)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(MS)
+        .child(ChildSpec::new("child", body).stop_timeout(HOUR))
+        .start()
+        .unwrap();
     let handle = supervisor.handle().clone();
     handle.hold("child").unwrap();
     wait_off(&handle, "child", OffBy::Operator);
@@ -434,5 +497,8 @@ fn thread_of_a_removed_child_has_its_own_time_to_end() {
     let report = take(&reports);
     assert!(report.is_clean(), "{report}");
     owner.join().unwrap().unwrap();
-    assert!(handle.wait_until_stopped(Duration::ZERO).is_ok(), "the supervisor has ended with its shutdown");
+    assert!(
+        handle.wait_until_stopped(Duration::ZERO).is_ok(),
+        "the supervisor has ended with its shutdown"
+    );
 }

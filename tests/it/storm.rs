@@ -1,5 +1,6 @@
-//! Random children and random operators against every law. `STRESS_SECONDS=600 cargo test storm` goes on for ten minutes, and
-//! `STRESS_SEED=…` begins with the schedule that failed, as far as threads let a schedule be had again.
+//! Random children and random operators against every law. `STRESS_SECONDS=600 cargo test storm`
+//! goes on for ten minutes, and `STRESS_SEED=…` begins with the schedule that failed, as far as
+//! threads let a schedule be had again.
 
 use std::{
     collections::HashSet,
@@ -15,7 +16,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, Handle, RestartPolicy, ShutdownReport, StopCause, Supervisor,
+    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, Handle, RestartPolicy,
+    ShutdownReport, StopCause, Supervisor,
 };
 use crossbeam_channel::{bounded, never};
 use parking_lot::Mutex;
@@ -93,7 +95,11 @@ fn go(ctx: &ChildContext, chronicle: &Chronicle, dice: &mut Dice) -> ChildResult
             match dice.roll(3) {
                 0 => ctx.supervisor().restart(ctx.id())?,
                 1 => ctx.supervisor().reset(ctx.id())?,
-                _ => drop(ctx.supervisor().breaker(ctx.id()).map(|breaker| breaker.report_failure("says the body"))),
+                _ => drop(
+                    ctx.supervisor()
+                        .breaker(ctx.id())
+                        .map(|breaker| breaker.report_failure("says the body")),
+                ),
             }
             idle(ctx)
         }
@@ -102,7 +108,12 @@ fn go(ctx: &ChildContext, chronicle: &Chronicle, dice: &mut Dice) -> ChildResult
                 let _ = &token;
                 Err("no".into())
             });
-            Supervisor::builder().telemetry(()).backoff(constant(MS)).child(child).child(idler("idle")).run(ctx)
+            Supervisor::builder()
+                .telemetry(())
+                .backoff(constant(MS))
+                .child(child)
+                .child(idler("idle"))
+                .run(ctx)
         }
         _ => idle(ctx),
     }
@@ -113,7 +124,11 @@ fn child(id: &str, chronicle: &Chronicle, stack: usize, mut dice: Dice) -> Child
     let (its, mut fate) = (chronicle.clone(), Dice(dice.roll(u64::MAX)));
     let body = chronicle.body(move |ctx| go(ctx, &its, &mut fate));
     let is_wild = is_wild(id);
-    let mut spec = if is_wild && dice.roll(5) == 0 { ChildSpec::once(id, body) } else { ChildSpec::new(id, body) };
+    let mut spec = if is_wild && dice.roll(5) == 0 {
+        ChildSpec::once(id, body)
+    } else {
+        ChildSpec::new(id, body)
+    };
     spec = spec.stack_size(stack).fresh_thread(dice.roll(3) == 0);
     if dice.roll(2) == 0 {
         spec = spec.watchdog(Duration::from_millis(2 + dice.roll(4)));
@@ -133,7 +148,9 @@ fn child(id: &str, chronicle: &Chronicle, stack: usize, mut dice: Dice) -> Child
         spec = spec.restart(RestartPolicy::Transient);
     }
     if is_wild && dice.roll(3) == 0 {
-        spec = spec.max_restarts(u32::try_from(dice.roll(20)).unwrap()).significant(dice.roll(20) == 0);
+        spec = spec
+            .max_restarts(u32::try_from(dice.roll(20)).unwrap())
+            .significant(dice.roll(20) == 0);
     }
     spec
 }
@@ -155,7 +172,8 @@ impl Desk {
         while !over.load(Ordering::SeqCst) {
             let number = usize::try_from(dice.roll(8)).unwrap();
             let id = STEADY.iter().chain(&WILD).nth(number).unwrap();
-            // One at a time, so that it is known what is forbidden when they have returned. All other commands come in between.
+            // One at a time, so that it is known what is forbidden when they have returned. All
+            // other commands come in between.
             let turn = || turns[number].lock();
             let _ = match dice.roll(16) {
                 0 | 1 => {
@@ -176,7 +194,9 @@ impl Desk {
                     Ok(())
                 }
                 7 => {
-                    if let Some(permit) = handle.breaker(id).and_then(|breaker| breaker.permit().ok()) {
+                    if let Some(permit) =
+                        handle.breaker(id).and_then(|breaker| breaker.permit().ok())
+                    {
                         permit.success();
                     }
                     Ok(())
@@ -186,7 +206,11 @@ impl Desk {
                     Ok(())
                 }
                 9 => {
-                    let _ = handle.wait_for(id, Duration::from_micros(dice.roll(500)), ChildInfo::is_running);
+                    let _ = handle.wait_for(
+                        id,
+                        Duration::from_micros(dice.roll(500)),
+                        ChildInfo::is_running,
+                    );
                     Ok(())
                 }
                 10 | 11 if is_wild(id) => handle.restart(id),
@@ -207,18 +231,20 @@ impl Desk {
         }
     }
 
-    /// Looks at the children without pause until it is over. Returns the runs that it has seen: each was told of as started, or is
-    /// at once.
+    /// Looks at the children without pause until it is over. Returns the runs that it has seen:
+    /// each was told of as started, or is at once.
     fn observe(&self) -> HashSet<(String, u64)> {
         let mut seen = HashSet::new();
         while !self.over.load(Ordering::SeqCst) {
             for id in STEADY.iter().chain(&WILD) {
-                let is_permitted = self.handle.breaker(id).is_some_and(|breaker| breaker.is_call_permitted());
+                let is_permitted =
+                    self.handle.breaker(id).is_some_and(|breaker| breaker.is_call_permitted());
                 let Some(child) = self.handle.child(id) else { continue };
                 if child.is_running() {
                     seen.insert((child.id.to_string(), child.run_number));
                 }
-                // Whoever may be called has been started; it may have gone since, and another one come.
+                // Whoever may be called has been started; it may have gone since, and another one
+                // come.
                 if is_permitted && child.run_number == 0 {
                     assert!(self.chronicle.was_started(id), "{child}, and could be called");
                 }
@@ -232,19 +258,24 @@ impl Desk {
         let Self { handle, chronicle, turns, .. } = self;
         for (id, turn) in STEADY.iter().zip(turns) {
             let _turn = turn.lock();
-            // Down, and up again: each is owed, unless a child that is significant has ended everything.
+            // Down, and up again: each is owed, unless a child that is significant has ended
+            // everything.
             chronicle.hold(handle, id);
             let down = handle.wait_for(id, DEADLINE, |child| !child.is_running()).is_ok();
             let last = handle.child(id).map_or(0, |child| child.run_number);
             chronicle.release(handle, id);
             let up = down && handle.wait_for(id, DEADLINE, |child| child.run_number > last).is_ok();
-            assert!(up || handle.wait_until_stopped(DEADLINE).is_ok(), "{id} is not started:\n{}", handle.snapshot());
+            assert!(
+                up || handle.wait_until_stopped(DEADLINE).is_ok(),
+                "{id} is not started:\n{}",
+                handle.snapshot()
+            );
         }
     }
 }
 
-/// One supervisor, from its start to its end, after which the process has so many threads again. Returns how many starts found
-/// no thread.
+/// One supervisor, from its start to its end, after which the process has so many threads again.
+/// Returns how many starts found no thread.
 fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
     let _seed = OnDrop(|| {
         if thread::panicking() {
@@ -252,8 +283,10 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
         }
     });
     let mut dice = Dice(seed);
-    let (chronicle, stack) = (Chronicle::default(), if are_threads_scarce { 1 << 30 } else { 1 << 18 });
-    let (is_honest, asked, flag_token) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(dice.roll(1000)), chronicle.token());
+    let (chronicle, stack) =
+        (Chronicle::default(), if are_threads_scarce { 1 << 30 } else { 1 << 18 });
+    let (is_honest, asked, flag_token) =
+        (Arc::new(AtomicBool::new(false)), AtomicU64::new(dice.roll(1000)), chronicle.token());
     let (is_on, its) = (is_honest.clone(), chronicle.clone());
     let (told, teller) = (AtomicU64::new(0), chronicle.clone());
     let supervisor = Supervisor::builder()
@@ -276,13 +309,27 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
             }
         })
         .backoff(Backoff::from_fn(|attempt| Duration::from_micros(u64::from(attempt % 7) * 10)))
-        .healthy_after([Duration::ZERO, Duration::from_micros(200), HOUR][usize::try_from(dice.roll(3)).unwrap()])
+        .healthy_after(
+            [Duration::ZERO, Duration::from_micros(200), HOUR]
+                [usize::try_from(dice.roll(3)).unwrap()],
+        )
         .stop_timeout([Duration::ZERO, MS, DEADLINE][usize::try_from(dice.roll(3)).unwrap()])
-        .children(STEADY.iter().chain(&WILD).map(|id| child(id, &chronicle, stack, Dice(dice.roll(u64::MAX)))))
+        .children(
+            STEADY
+                .iter()
+                .chain(&WILD)
+                .map(|id| child(id, &chronicle, stack, Dice(dice.roll(u64::MAX)))),
+        )
         .start()
         .unwrap();
     let handle = supervisor.handle().clone();
-    let desk = Desk { handle, chronicle, turns: [(); 8].map(|()| Mutex::new(())), over: AtomicBool::new(false), stack };
+    let desk = Desk {
+        handle,
+        chronicle,
+        turns: [(); 8].map(|()| Mutex::new(())),
+        over: AtomicBool::new(false),
+        stack,
+    };
     let (report, seen) = thread::scope(|scope| {
         let observer = scope.spawn(|| desk.observe());
         for _ in 0..=dice.roll(4) {
@@ -310,7 +357,8 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
     drop(handle);
     eventually("all threads are gone", || thread_count() == threads);
     chronicle.check_seen(&seen);
-    let not_spawned = chronicle.stops().iter().filter(|cause| **cause == StopCause::NotSpawned).count();
+    let not_spawned =
+        chronicle.stops().iter().filter(|cause| **cause == StopCause::NotSpawned).count();
     chronicle.check(report, is_wild);
     not_spawned
 }
@@ -351,7 +399,9 @@ fn check_storms(seconds: u64, are_threads_scarce: bool) {
         });
         let error = ended.recv_timeout(4 * DEADLINE).unwrap_err();
         assert!(!error.is_timeout(), "hangs: STRESS_SEED={seed} begins with this schedule");
-        let Ok(count) = round.join() else { panic!("STRESS_SEED={seed} begins with the schedule that failed") };
+        let Ok(count) = round.join() else {
+            panic!("STRESS_SEED={seed} begins with the schedule that failed")
+        };
         not_spawned += count;
         rounds += 1;
     }
@@ -364,7 +414,10 @@ fn random_children_and_operators_break_no_law() {
     if is_inside() {
         check_storms(2, false);
     } else {
-        print!("{}", run_to_the_end(again("storm::random_children_and_operators_break_no_law")).out);
+        print!(
+            "{}",
+            run_to_the_end(again("storm::random_children_and_operators_break_no_law")).out
+        );
     }
 }
 
@@ -375,6 +428,13 @@ fn they_break_no_law_either_where_threads_are_scarce() {
         check_storms(1, true);
     } else {
         // 8 GiB of address space, for eight children of which each wants one for its stack.
-        print!("{}", run_to_the_end(again_within(8 << 20, "storm::they_break_no_law_either_where_threads_are_scarce")).out);
+        print!(
+            "{}",
+            run_to_the_end(again_within(
+                8 << 20,
+                "storm::they_break_no_law_either_where_threads_are_scarce"
+            ))
+            .out
+        );
     }
 }

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use circuit_breaker_supervisor::{Backoff, ChildContext, ChildSpec, EventKind, Handle, RestartPolicy, Supervisor};
+use circuit_breaker_supervisor::{
+    Backoff, ChildContext, ChildSpec, EventKind, Handle, RestartPolicy, Supervisor,
+};
 use crossbeam_channel::unbounded;
 
 use crate::support::*;
@@ -43,7 +45,10 @@ fn two_thousand_children_may_end_at_once() {
     drop(gate);
     recorder.wait_until(|events| events.len() == CHILDREN + CHILDREN + CHILDREN * 3 / 4);
     let counts = supervisor.handle().snapshot().counts();
-    assert_eq!((counts.children, counts.running, counts.finished), (CHILDREN, CHILDREN * 3 / 4, CHILDREN / 4));
+    assert_eq!(
+        (counts.children, counts.running, counts.finished),
+        (CHILDREN, CHILDREN * 3 / 4, CHILDREN / 4)
+    );
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     check_trace(&recorder.events(), Some(&report), false);
@@ -74,7 +79,9 @@ fn fifty_supervisors_of_twenty_children_do_not_mix() {
                     .children(children)
                     .start()
                     .unwrap();
-                recorder.wait_until(|events| events.iter().filter(|event| word(event) == "start 5").count() == 15);
+                recorder.wait_until(|events| {
+                    events.iter().filter(|event| word(event) == "start 5").count() == 15
+                });
                 let report = supervisor.shutdown();
                 assert!(report.is_clean(), "{report}");
                 let events = recorder.events();
@@ -99,12 +106,18 @@ fn twenty_thousand_restarts_need_no_more_threads_than_one() {
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("restarts", move |ctx| {
             let _inside = its.enter();
-            if ctx.attempt_count() < RESTARTS && !is_enough.load(Ordering::SeqCst) { Err("no".into()) } else { idle(ctx) }
+            if ctx.attempt_count() < RESTARTS && !is_enough.load(Ordering::SeqCst) {
+                Err("no".into())
+            } else {
+                idle(ctx)
+            }
         }))
         .start()
         .unwrap();
     let (mut most, since) = (0, Instant::now());
-    while supervisor.handle().child("restarts").unwrap().attempt_count < RESTARTS && since.elapsed() < TIME {
+    while supervisor.handle().child("restarts").unwrap().attempt_count < RESTARTS
+        && since.elapsed() < TIME
+    {
         most = most.max(threads_named("restarts"));
     }
     assert_eq!(most, 1);
@@ -154,7 +167,11 @@ fn no_run_begins_after_a_hold_has_returned() {
         let last = handle.child("child").unwrap().run_number;
         dice.dawdle();
         let down = handle.wait_for("child", DEADLINE, |child| !child.is_running()).unwrap();
-        assert!(down.run_number <= last, "run {} began after the hold, which had seen {last}", down.run_number);
+        assert!(
+            down.run_number <= last,
+            "run {} began after the hold, which had seen {last}",
+            down.run_number
+        );
         dice.dawdle();
         assert!(handle.child("child").unwrap().run_number <= last);
         handle.release("child").unwrap();
@@ -173,7 +190,11 @@ fn no_run_begins_after_a_hold_has_returned() {
 fn no_run_begins_after_a_removal_has_returned() {
     let exclusive = Exclusive::default();
     let recorder = Recorder::default();
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     let mut dice = Dice(3);
     for round in rounds(1000) {
@@ -201,8 +222,10 @@ fn no_run_begins_after_a_shutdown_was_requested() {
     for round in rounds(150) {
         let exclusive = [(); 4].map(|()| Exclusive::default());
         let recorder = Recorder::default();
-        let children =
-            exclusive.iter().enumerate().map(|(number, its)| restless(&number.to_string(), its, round + number as u64));
+        let children = exclusive
+            .iter()
+            .enumerate()
+            .map(|(number, its)| restless(&number.to_string(), its, round + number as u64));
         let supervisor = Supervisor::builder()
             .telemetry(recorder.clone())
             .backoff(constant(Duration::ZERO))
@@ -213,11 +236,15 @@ fn no_run_begins_after_a_shutdown_was_requested() {
         Dice(round).dawdle();
         let handle = supervisor.handle().clone();
         handle.request_shutdown();
-        let last: Vec<_> = handle.snapshot().children.iter().map(|child| child.run_number).collect();
+        let last: Vec<_> =
+            handle.snapshot().children.iter().map(|child| child.run_number).collect();
         let report = supervisor.wait();
         assert!(report.is_clean(), "{report}");
         for (child, last) in handle.snapshot().children.iter().zip(last) {
-            assert!(child.run_number <= last, "{child} began after the request, which had seen run {last}");
+            assert!(
+                child.run_number <= last,
+                "{child} began after the request, which had seen run {last}"
+            );
         }
         assert!(!exclusive.iter().any(Exclusive::was_broken));
         check_trace(&recorder.events(), Some(&report), false);
@@ -240,7 +267,8 @@ fn every_run_is_told_of_by_its_stop_or_by_the_report() {
             })
             .fresh_thread(number == 1)
         });
-        let supervisor = Supervisor::builder().telemetry(recorder.clone()).children(children).start().unwrap();
+        let supervisor =
+            Supervisor::builder().telemetry(recorder.clone()).children(children).start().unwrap();
         for _ in 0..3 {
             take(&started);
         }
@@ -256,7 +284,10 @@ fn operators_who_disagree_do_no_harm() {
     let recorder = Recorder::default();
     let (over, lies) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(1)));
     let flags = lies.clone();
-    let children = exclusive.iter().enumerate().map(|(number, its)| restless(&number.to_string(), its, number as u64));
+    let children = exclusive
+        .iter()
+        .enumerate()
+        .map(|(number, its)| restless(&number.to_string(), its, number as u64));
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .poll_interval(MS)
@@ -301,7 +332,8 @@ fn operators_who_disagree_do_no_harm() {
             });
         }
         let since = Instant::now();
-        recorder.wait_until(|events| events.len() > 20_000 || since.elapsed() > Duration::from_secs(3));
+        recorder
+            .wait_until(|events| events.len() > 20_000 || since.elapsed() > Duration::from_secs(3));
         over.store(true, Ordering::SeqCst);
     });
     // After all of this it still does what it is told.
@@ -331,7 +363,11 @@ fn shutdown_is_not_behind_an_endless_stream_of_commands() {
         .unwrap();
     let handle = supervisor.handle().clone();
     thread::scope(|scope| {
-        for command in [Handle::check_now, |handle: &Handle| handle.reset("7"), |handle: &Handle| handle.hold("8")] {
+        for command in [
+            Handle::check_now,
+            |handle: &Handle| handle.reset("7"),
+            |handle: &Handle| handle.hold("8"),
+        ] {
             let (handle, over) = (&handle, &over);
             scope.spawn(move || {
                 while !over.load(Ordering::SeqCst) && command(handle).is_ok() {
@@ -366,7 +402,8 @@ fn stops_race_with_callbacks_being_set_and_taken_back() {
                 dice.dawdle();
                 drop(guards);
             }
-            let _ = sender.send(counts.iter().map(|count| count.load(Ordering::SeqCst)).collect::<Vec<_>>());
+            let _ = sender
+                .send(counts.iter().map(|count| count.load(Ordering::SeqCst)).collect::<Vec<_>>());
             Ok(())
         }))
         .start()
@@ -374,7 +411,11 @@ fn stops_race_with_callbacks_being_set_and_taken_back() {
     let handle = supervisor.handle();
     for round in rounds(300) {
         // A restart of a run that is stopping already would ask for nothing new.
-        handle.wait_for("child", DEADLINE, |child| child.run_number == round + 1 && child.is_running()).unwrap();
+        handle
+            .wait_for("child", DEADLINE, |child| {
+                child.run_number == round + 1 && child.is_running()
+            })
+            .unwrap();
         Dice(round).dawdle();
         handle.restart("child").unwrap();
         let counts = take(&called);
@@ -408,7 +449,8 @@ fn starts_of_all_kinds_pair_with_stops_over_the_life_of_a_process() {
         assert_eq!(threads.load(Ordering::SeqCst), 0, "no body runs any more");
     }
     let events = recorder.events();
-    let count = |wanted: fn(&EventKind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
+    let count =
+        |wanted: fn(&EventKind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
     assert_eq!(count(|kind| matches!(kind, EventKind::Started)), 500);
     assert_eq!(count(|kind| matches!(kind, EventKind::Stopped { .. })), 500);
 }

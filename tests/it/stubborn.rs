@@ -10,8 +10,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Callback, ChildContext, ChildSpec, ChildStatus, EventKind, Invalid, OffBy, StopCause, Supervisor,
-    UnstoppedPhase, WaitError,
+    AddErrorReason, Callback, ChildContext, ChildSpec, ChildStatus, EventKind, Invalid, OffBy,
+    StopCause, Supervisor, UnstoppedPhase, WaitError,
 };
 use crossbeam_channel::{Sender, bounded, unbounded};
 
@@ -33,10 +33,15 @@ fn child_that_ignores_its_stop_is_named_by_the_report() {
     let run = take(&started).run_number();
     let report = shut_down(supervisor, DEADLINE);
     let [unstopped] = &report.unstopped[..] else { panic!("{report}") };
-    assert_eq!((&*unstopped.id, unstopped.run, unstopped.phase), ("ns01-deaf", run, UnstoppedPhase::Running));
+    assert_eq!(
+        (&*unstopped.id, unstopped.run, unstopped.phase),
+        ("ns01-deaf", run, UnstoppedPhase::Running)
+    );
     assert!(unstopped.stopping_for >= 100 * MS);
     assert_eq!(recorder.story("ns01-deaf"), ["start 0", "overdue"], "once, not once a poll");
-    let EventKind::Overdue { stopping_for, .. } = recorder.of("ns01-deaf")[1].kind else { panic!("overdue") };
+    let EventKind::Overdue { stopping_for, .. } = recorder.of("ns01-deaf")[1].kind else {
+        panic!("overdue")
+    };
     assert!(stopping_for >= 100 * MS);
     // Let go, it ends without anybody's help.
     drop(gate);
@@ -59,7 +64,9 @@ fn good_children_are_not_named_beside_a_stuck_one() {
     take(&started);
     let report = shut_down(supervisor, DEADLINE);
     assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"]);
-    eventually("the others' threads are gone", || threads_named("ns02-a") + threads_named("ns02-b") == 0);
+    eventually("the others' threads are gone", || {
+        threads_named("ns02-a") + threads_named("ns02-b") == 0
+    });
     check_trace(&recorder.events(), Some(&report), false);
 }
 
@@ -84,7 +91,12 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
     let error = handle.add(idler("deaf")).unwrap_err();
     assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(_))), "{error}");
     // Every other command is taken and revives nothing.
-    for command in [handle.remove("deaf"), handle.restart("deaf"), handle.reset("deaf"), handle.release("deaf")] {
+    for command in [
+        handle.remove("deaf"),
+        handle.restart("deaf"),
+        handle.reset("deaf"),
+        handle.release("deaf"),
+    ] {
         command.unwrap();
     }
     for _ in 0..3 {
@@ -93,13 +105,19 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
     }
     strings.next_run();
     let child = handle.child("deaf").unwrap();
-    assert_eq!((child.status, child.told_to_stop, child.is_overdue), (ChildStatus::Stopping, Some(StopCause::Removed), true));
+    assert_eq!(
+        (child.status, child.told_to_stop, child.is_overdue),
+        (ChildStatus::Stopping, Some(StopCause::Removed), true)
+    );
     drop(gate);
     handle.wait_until_gone("deaf", DEADLINE).unwrap();
     assert_eq!(recorder.story("deaf"), ["start 0", "overdue", "stop removed 0"]);
     handle.add(idler("deaf")).unwrap();
     assert_eq!(recorder.wait_for("deaf", "start 0", 2).run, 1, "it is another child");
-    assert!(matches!(supervisor.handle().wait_until_gone("deaf", Duration::ZERO), Err(WaitError::TimedOut(_))));
+    assert!(matches!(
+        supervisor.handle().wait_until_gone("deaf", Duration::ZERO),
+        Err(WaitError::TimedOut(_))
+    ));
     check_trace(&recorder.events(), None, true);
 }
 
@@ -107,7 +125,11 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
 #[test]
 fn waiting_for_a_stuck_child_ends_with_the_supervisor() {
     let (deaf, _gate, started) = stubborn("deaf");
-    let supervisor = Supervisor::builder().child(deaf.stop_timeout(20 * MS)).child(idler("good")).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .child(deaf.stop_timeout(20 * MS))
+        .child(idler("good"))
+        .start()
+        .unwrap();
     take(&started);
     let handle = supervisor.handle().clone();
     handle.remove("good").unwrap();
@@ -169,7 +191,11 @@ fn drop_of_what_a_body_made_or_captured_may_be_what_does_not_end() {
     let named: Vec<_> = report.unstopped.iter().map(|child| (&*child.id, child.phase)).collect();
     assert_eq!(
         named,
-        [("local", UnstoppedPhase::Running), ("captured", UnstoppedPhase::Dropping), ("thread", UnstoppedPhase::Ending)],
+        [
+            ("local", UnstoppedPhase::Running),
+            ("captured", UnstoppedPhase::Dropping),
+            ("thread", UnstoppedPhase::Ending)
+        ],
         "{report}"
     );
     assert_eq!(dropping.len(), 3);
@@ -183,7 +209,12 @@ fn drop_of_what_a_body_made_or_captured_may_be_what_does_not_end() {
 fn stuck_child_that_is_let_go_is_restarted_when_it_is_wanted_again() {
     let recorder = Recorder::default();
     let (deaf, mut gate, started) = stubborn("deaf");
-    let supervisor = Supervisor::builder().telemetry(recorder.clone()).stop_timeout(MS).child(deaf).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .stop_timeout(MS)
+        .child(deaf)
+        .start()
+        .unwrap();
     let handle = supervisor.handle();
     take(&started);
     handle.restart("deaf").unwrap();
@@ -194,7 +225,7 @@ fn stuck_child_that_is_let_go_is_restarted_when_it_is_wanted_again() {
     assert_eq!(recorder.story("deaf")[..4], ["start 0", "overdue", "stop restarted 0", "start 0"]);
 }
 
-// ── Callbacks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Callbacks ──
 
 #[test]
 fn callbacks_end_a_blocked_call_in_the_order_in_which_they_were_set() {
@@ -238,7 +269,11 @@ fn callback_that_is_set_after_the_stop_is_called_at_once_by_its_setter() {
                 flag.store(true, Ordering::SeqCst);
                 its.send(thread::current().id())
             });
-            let _ = sender.send(if called.load(Ordering::SeqCst) { thread::current().id() } else { panic!("not at once") });
+            let _ = sender.send(if called.load(Ordering::SeqCst) {
+                thread::current().id()
+            } else {
+                panic!("not at once")
+            });
             Ok(())
         }))
         .start()
@@ -306,7 +341,10 @@ fn taking_back_a_callback_waits_while_it_is_called() {
     eventually("the drop has begun", || order.len() == 3);
     drop(gate);
     assert!(supervisor.shutdown().is_clean());
-    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["set", "called", "dropping", "returned", "dropped"]);
+    assert_eq!(
+        order.try_iter().collect::<Vec<_>>(),
+        ["set", "called", "dropping", "returned", "dropped"]
+    );
 }
 
 #[test]
@@ -411,13 +449,19 @@ fn run_that_outlives_its_supervisor_is_shown_as_down_once_it_has_ended() {
     assert_eq!(report.unstopped.len(), 1, "{report}");
     let _ = handle.wait_until_stopped(DEADLINE).unwrap();
     let deaf = handle.child("deaf").unwrap();
-    assert_eq!((deaf.status, deaf.told_to_stop), (ChildStatus::Stopping, Some(StopCause::Shutdown)));
+    assert_eq!(
+        (deaf.status, deaf.told_to_stop),
+        (ChildStatus::Stopping, Some(StopCause::Shutdown))
+    );
     gate.open();
     eventually("its end is shown", || !handle.child("deaf").unwrap().is_running());
     let deaf = handle.child("deaf").unwrap();
     assert_eq!((deaf.status, deaf.uptime), (ChildStatus::Off { by: OffBy::Shutdown }, None));
     let stop = deaf.last_stop.unwrap();
-    assert!(stop.cause == StopCause::Shutdown && stop.exit.is_completed() && !stop.failed, "{stop:?}");
+    assert!(
+        stop.cause == StopCause::Shutdown && stop.exit.is_completed() && !stop.failed,
+        "{stop:?}"
+    );
 }
 
 #[test]
@@ -538,5 +582,7 @@ fn context_is_debugged_without_what_it_guards() {
         }))
         .start()
         .unwrap();
-    assert!(take(&texts).starts_with("ChildContext { id: \"child\", run_number: 1, attempt_count: 0, is_stopping: false }"));
+    assert!(take(&texts).starts_with(
+        "ChildContext { id: \"child\", run_number: 1, attempt_count: 0, is_stopping: false }"
+    ));
 }

@@ -18,16 +18,19 @@ pub(crate) fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// The test binary, to run this one test in a process of its own. The name is that of the test with its module.
+/// The test binary, to run this one test in a process of its own. The name is that of the test with
+/// its module.
 pub(crate) fn again(test: &str) -> Command {
     of_test(test, Command::new(env::current_exe().unwrap()))
 }
 
-/// As [`again`], with no more than so much address space. It is the one limit on threads that holds for root too and needs no
-/// rights: a thread whose stack does not fit cannot be spawned.
+/// As [`again`], with no more than so much address space. It is the one limit on threads that holds
+/// for root too and needs no rights: a thread whose stack does not fit cannot be spawned.
 pub(crate) fn again_within(kib: u64, test: &str) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")]).arg(env::current_exe().unwrap());
+    shell
+        .args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")])
+        .arg(env::current_exe().unwrap());
     of_test(test, shell)
 }
 
@@ -66,7 +69,10 @@ pub(crate) const DONE: &str = "all is well";
 pub(crate) fn run_to_the_end(command: Command) -> Ended {
     let ended = run(command);
     let Ended { code, signal, out, err } = &ended;
-    assert!(*code == Some(0) && out.contains(DONE), "code {code:?}, signal {signal:?}\n{out}\n{err}");
+    assert!(
+        *code == Some(0) && out.contains(DONE),
+        "code {code:?}, signal {signal:?}\n{out}\n{err}"
+    );
     ended
 }
 

@@ -11,8 +11,9 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, ShutdownReport,
-    Simulation, StopCause, Supervisor, SupervisorBuilder, TelemetrySink,
+    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind,
+    Handle, OffBy, ShutdownReport, Simulation, StopCause, Supervisor, SupervisorBuilder,
+    TelemetrySink,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
@@ -31,13 +32,15 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// The size of a stack that no system can provide, so that no thread can be spawned.
 ///
-/// It must be more than the address space that a process has, and not only more than the memory: a system may promise what it
-/// does not have, and an emulator's host would have to keep that promise. Where pointers are wider than 32 bits, a quarter of what
-/// they reach is already so much, and musl takes nothing greater for a size. With 32 bits a process may have all of 4 GiB, but
+/// It must be more than the address space that a process has, and not only more than the memory: a
+/// system may promise what it does not have, and an emulator's host would have to keep that
+/// promise. Where pointers are wider than 32 bits, a quarter of what they reach is already so much,
+/// and musl takes nothing greater for a size. With 32 bits a process may have all of 4 GiB, but
 /// never three quarters of it in one piece.
-pub(crate) const IMPOSSIBLE_STACK: usize = if usize::BITS > 32 { usize::MAX / 4 } else { usize::MAX / 4 * 3 };
+pub(crate) const IMPOSSIBLE_STACK: usize =
+    if usize::BITS > 32 { usize::MAX / 4 } else { usize::MAX / 4 * 3 };
 
-// ── Waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Waiting ──
 
 /// Receives what is bound to come.
 #[track_caller]
@@ -58,14 +61,20 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// Waits until a child is in this status.
 #[track_caller]
 pub(crate) fn wait_status(handle: &Handle, id: &str, status: ChildStatus) -> ChildInfo {
-    handle.wait_for(id, DEADLINE, |child| child.status == status).unwrap_or_else(|error| panic!("{status}: {error}"))
+    handle
+        .wait_for(id, DEADLINE, |child| child.status == status)
+        .unwrap_or_else(|error| panic!("{status}: {error}"))
 }
 
 /// Waits until a child is off, and asserts by whom.
 #[track_caller]
 pub(crate) fn wait_off(handle: &Handle, id: &str, who: OffBy) -> ChildInfo {
     handle
-        .wait_for(id, DEADLINE, |child| matches!(child.status, ChildStatus::Off { by, .. } if by == who))
+        .wait_for(
+            id,
+            DEADLINE,
+            |child| matches!(child.status, ChildStatus::Off { by, .. } if by == who),
+        )
         .unwrap_or_else(|error| panic!("off by {who:?}: {error}"))
 }
 
@@ -84,8 +93,8 @@ pub(crate) fn barrier(handle: &Handle) {
     handle.wait_until_gone(&id, DEADLINE).unwrap();
 }
 
-/// Shuts down, and returns once the supervisor thread has ended too: a caller who loses patience with a late one is let go
-/// sooner.
+/// Shuts down, and returns once the supervisor thread has ended too: a caller who loses patience
+/// with a late one is let go sooner.
 #[track_caller]
 pub(crate) fn shut_down(supervisor: Supervisor, limit: Duration) -> ShutdownReport {
     let handle = supervisor.handle().clone();
@@ -104,14 +113,15 @@ fn is_of_barrier(event: &Event) -> bool {
     event.id.starts_with("barrier ")
 }
 
-// ── Chance ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Chance ──
 
 /// A small generator, so that a schedule can be had again by its seed.
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 
@@ -126,7 +136,7 @@ impl Dice {
     }
 }
 
-// ── Gates ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Gates ──
 
 /// Holds up whoever waits at it, until it is opened or dropped.
 pub(crate) struct Gate(Option<Sender<()>>);
@@ -153,7 +163,7 @@ impl Bar {
     }
 }
 
-// ── Virtual time ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Virtual time ──
 
 /// Simulates it, from right after the first starts.
 pub(crate) fn simulate(builder: SupervisorBuilder) -> Simulation {
@@ -172,7 +182,12 @@ pub(crate) fn status(simulation: &Simulation, id: &str) -> ChildStatus {
 
 /// What was told of a child, without the instants.
 pub(crate) fn words(simulation: &Simulation, id: &str) -> Vec<String> {
-    simulation.events().iter().filter(|event| event.id == *id && !is_order(event)).map(word).collect()
+    simulation
+        .events()
+        .iter()
+        .filter(|event| event.id == *id && !is_order(event))
+        .map(word)
+        .collect()
 }
 
 /// A child whose body is never to be called.
@@ -180,7 +195,7 @@ pub(crate) fn unused(id: &str) -> ChildSpec {
     ChildSpec::new(id, |_| unreachable!("a simulation calls no body"))
 }
 
-// ── Children ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Children ──
 
 /// A body that does nothing until it is told to stop.
 pub(crate) fn idle(ctx: &ChildContext) -> ChildResult {
@@ -324,8 +339,9 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 /// The names of this process's threads, as the kernel shows them: cut after 15 bytes.
 pub(crate) fn threads_named(name: &str) -> usize {
     let cut = &name.as_bytes()[..name.len().min(15)];
-    let names =
-        std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| std::fs::read(task.ok()?.path().join("comm")).ok());
+    let names = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|task| std::fs::read(task.ok()?.path().join("comm")).ok());
     names.filter(|comm| comm.strip_suffix(b"\n").unwrap_or(comm) == cut).count()
 }
 
@@ -342,7 +358,7 @@ pub(crate) fn resident() -> u64 {
     text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
 }
 
-// ── Recording ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Recording ──
 
 /// A sink that remembers everything.
 #[derive(Clone, Default)]
@@ -371,8 +387,9 @@ impl Recorder {
         self.0.events.lock().iter().filter(|event| event.id == id).cloned().collect()
     }
 
-    /// The events of one child but for the orders, a word or three each: `start 0`, `stop exited 0`, `healthy`, `overdue`,
-    /// `gave up`, `panic enabled`. The number is the attempt count.
+    /// The events of one child but for the orders, a word or three each: `start 0`,
+    /// `stop exited 0`, `healthy`, `overdue`, `gave up`, `panic enabled`. The number is the attempt
+    /// count.
     pub(crate) fn story(&self, id: &str) -> Vec<String> {
         self.of(id).iter().filter(|event| !is_order(event)).map(word).collect()
     }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, RestartPolicy, StopCause, Supervisor, TelemetrySink,
+    ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, RestartPolicy, StopCause, Supervisor,
+    TelemetrySink,
 };
 use crossbeam_channel::{bounded, unbounded};
 
@@ -21,8 +22,12 @@ use crate::support::*;
 fn one_crash_is_a_start_a_stop_and_a_start() {
     let recorder = Recorder::default();
     let (child, strings) = puppet("child");
-    let _supervisor =
-        Supervisor::builder().telemetry(recorder.clone()).backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let _supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .backoff(constant(Duration::ZERO))
+        .child(child)
+        .start()
+        .unwrap();
     strings.next_run();
     strings.act(Act::Panic("no"));
     let (run, attempt_count) = strings.next_run();
@@ -80,7 +85,8 @@ fn each_way_to_end_can_be_told_apart() {
         .filter(|event| word(event).starts_with("stop") && !event.id.starts_with("barrier"))
         .map(stop_of)
         .collect();
-    let told: Vec<_> = stops.iter().map(|stop| (stop.cause, stop.exit.name(), stop.retry_in.is_some())).collect();
+    let told: Vec<_> =
+        stops.iter().map(|stop| (stop.cause, stop.exit.name(), stop.retry_in.is_some())).collect();
     let expected = [
         (StopCause::NotSpawned, "failed", true),
         (StopCause::Exited, "completed", true),
@@ -118,7 +124,11 @@ fn failure_that_is_retried_shows_when_and_one_that_is_not_shows_none() {
     assert_eq!(stop_of(&recorder.wait_for("finished", "stop", 1)).retry_in, None);
     assert_eq!(stop_of(&recorder.wait_for("once", "stop", 1)).retry_in, None);
     let text = recorder.of("retried")[1].to_string();
-    assert!(text.starts_with("child `retried` failed after ") && text.ends_with(": no; tried again in 1 h 0 min"), "{text}");
+    assert!(
+        text.starts_with("child `retried` failed after ")
+            && text.ends_with(": no; tried again in 1 h 0 min"),
+        "{text}"
+    );
     drop(supervisor);
 }
 
@@ -139,8 +149,11 @@ fn kinds_of_events_have_stable_names() {
     strings.act(Act::Return);
     recorder.wait_for("child", "gave up", 1);
     drop(supervisor);
-    let mut names: Vec<_> =
-        recorder.events().iter().map(|event| (word(event).split(' ').next().unwrap().to_owned(), event.name())).collect();
+    let mut names: Vec<_> = recorder
+        .events()
+        .iter()
+        .map(|event| (word(event).split(' ').next().unwrap().to_owned(), event.name()))
+        .collect();
     names.sort();
     names.dedup();
     let expected = [
@@ -191,18 +204,27 @@ fn sink_that_asks_sees_what_it_was_told() {
             };
             let fits = match &event.kind {
                 EventKind::Started => {
-                    child.is_running() && child.run_number == event.run && child.attempt_count == event.attempt_count
+                    child.is_running()
+                        && child.run_number == event.run
+                        && child.attempt_count == event.attempt_count
                 }
                 EventKind::Stopped { cause, exit, retry_in, .. } => {
                     let last = child.last_stop.as_ref();
-                    let failures = u32::from(retry_in.is_some() || child.status == ChildStatus::GaveUp);
+                    let failures =
+                        u32::from(retry_in.is_some() || child.status == ChildStatus::GaveUp);
                     !child.is_running()
                         && child.run_number == event.run
                         && child.attempt_count == event.attempt_count + failures
-                        && last.is_some_and(|last| last.cause == *cause && last.exit.message() == exit.message())
+                        && last.is_some_and(|last| {
+                            last.cause == *cause && last.exit.message() == exit.message()
+                        })
                 }
-                EventKind::Healthy => child.status == ChildStatus::Healthy && child.attempt_count == 0,
-                EventKind::Overdue { .. } => child.is_overdue && child.status == ChildStatus::Stopping,
+                EventKind::Healthy => {
+                    child.status == ChildStatus::Healthy && child.attempt_count == 0
+                }
+                EventKind::Overdue { .. } => {
+                    child.is_overdue && child.status == ChildStatus::Stopping
+                }
                 EventKind::GaveUp => child.status == ChildStatus::GaveUp,
                 _ => true,
             };
@@ -255,7 +277,8 @@ fn every_sink_gets_every_event() {
         .start()
         .unwrap();
     assert!(supervisor.shutdown().is_clean());
-    let of = |events: &[Event]| events.iter().map(|event| (event.seq, word(event))).collect::<Vec<_>>();
+    let of =
+        |events: &[Event]| events.iter().map(|event| (event.seq, word(event))).collect::<Vec<_>>();
     let expected = vec![(0, "start 0".to_owned()), (1, "stop shutdown 0".to_owned())];
     assert_eq!(of(&one.events()), expected);
     assert_eq!(of(&two.events()), expected);
@@ -270,7 +293,9 @@ fn channel_sink_never_blocks_and_shows_what_it_dropped_as_a_gap() {
         .telemetry(sender)
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
-        .child(ChildSpec::new("child", |ctx| if ctx.attempt_count() < 3 { Err("no".into()) } else { idle(ctx) }))
+        .child(ChildSpec::new("child", |ctx| {
+            if ctx.attempt_count() < 3 { Err("no".into()) } else { idle(ctx) }
+        }))
         .start()
         .unwrap();
     recorder.wait_for("child", "start 3", 1);

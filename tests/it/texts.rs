@@ -3,7 +3,8 @@
 use std::{error::Error, time::Duration};
 
 use circuit_breaker_supervisor::{
-    CallError, ChildSpec, Exit, Handle, Invalid, RecvError, RestartPolicy, Simulation, Stopped, Supervisor,
+    CallError, ChildSpec, Exit, Handle, Invalid, RecvError, RestartPolicy, Simulation, Stopped,
+    Supervisor,
 };
 
 use crate::support::*;
@@ -14,9 +15,14 @@ fn told(simulation: &Simulation) -> Vec<String> {
 
 #[test]
 fn every_event_is_a_sentence_of_one_line() {
-    let orders = unused("orders").failure_threshold(2).watchdog(SECOND).stop_timeout(SECOND).max_restarts(1);
+    let orders =
+        unused("orders").failure_threshold(2).watchdog(SECOND).stop_timeout(SECOND).max_restarts(1);
     let breaker = orders.breaker();
-    let builder = Supervisor::builder().healthy_after(HOUR).backoff(constant(SECOND)).enabled(|_| true).child(orders);
+    let builder = Supervisor::builder()
+        .healthy_after(HOUR)
+        .backoff(constant(SECOND))
+        .enabled(|_| true)
+        .child(orders);
     let mut simulation = simulate(builder);
     simulation.ignore_stop_for("orders", 2 * SECOND);
     simulation.advance(1500 * MS);
@@ -69,7 +75,8 @@ fn every_order_is_told_in_words() {
         order(&handle, "orders").unwrap();
         simulation.advance(Duration::ZERO);
     }
-    let orders = simulation.events().iter().filter(|event| is_order(event)).map(ToString::to_string);
+    let orders =
+        simulation.events().iter().filter(|event| is_order(event)).map(ToString::to_string);
     assert_eq!(
         orders.collect::<Vec<_>>(),
         [
@@ -85,20 +92,30 @@ fn every_order_is_told_in_words() {
 
 #[test]
 fn panicking_callback_and_a_thread_that_was_not_to_be_had_are_told_in_words() {
-    let builder = Supervisor::builder().enabled(|_| -> bool { panic!("the switch is broken") }).child(unused("orders"));
+    let builder = Supervisor::builder()
+        .enabled(|_| -> bool { panic!("the switch is broken") })
+        .child(unused("orders"));
     let mut simulation = Simulation::new(builder, 1).unwrap();
     simulation.fail_next_spawn("orders");
     simulation.advance(Duration::ZERO);
     let told = told(&simulation);
     assert_eq!(told[0], "the `enabled` callback for child `orders` panicked: the switch is broken");
-    assert!(told[1].starts_with("child `orders` got no thread: ") && told[1].ends_with("; tried again in 100 ms"), "{told:?}");
+    assert!(
+        told[1].starts_with("child `orders` got no thread: ")
+            && told[1].ends_with("; tried again in 100 ms"),
+        "{told:?}"
+    );
 }
 
 #[test]
 fn child_that_did_what_it_was_for_has_finished_and_one_that_returned_too_soon_has_not() {
     let transient = unused("transient").restart(RestartPolicy::Transient);
     let once = ChildSpec::once("once", |_| unreachable!("a simulation calls no body"));
-    let builder = Supervisor::builder().telemetry(()).child(transient).child(once).child(unused("permanent").max_restarts(0));
+    let builder = Supervisor::builder()
+        .telemetry(())
+        .child(transient)
+        .child(once)
+        .child(unused("permanent").max_restarts(0));
     let mut simulation = simulate(builder);
     for id in ["transient", "once", "permanent"] {
         simulation.exit(id, Exit::completed()).unwrap();
@@ -112,10 +129,16 @@ fn child_that_did_what_it_was_for_has_finished_and_one_that_returned_too_soon_ha
             "child `permanent` is given up after 1 failure, and stays down unless it is reset",
         ]
     );
-    assert_eq!(seen(&simulation, "transient").to_string(), "`transient` is finished: it ran for 0 µs");
+    assert_eq!(
+        seen(&simulation, "transient").to_string(),
+        "`transient` is finished: it ran for 0 µs"
+    );
     let permanent = seen(&simulation, "permanent");
     assert!(permanent.last_stop.as_ref().is_some_and(|stop| stop.failed));
-    assert!(permanent.to_string().starts_with("`permanent` gave up: it returned after 0 µs; 1 failure"), "{permanent}");
+    assert!(
+        permanent.to_string().starts_with("`permanent` gave up: it returned after 0 µs; 1 failure"),
+        "{permanent}"
+    );
 }
 
 #[test]
@@ -127,7 +150,8 @@ fn errors_that_main_may_return_are_printed_as_sentences() {
     assert_eq!(format!("{error:?}"), "cannot add the child: the id of a child is empty");
 }
 
-/// What an error says, and that it says all of it: nothing is left for a source, which would be printed a second time.
+/// What an error says, and that it says all of it: nothing is left for a source, which would be
+/// printed a second time.
 #[track_caller]
 fn says(error: &impl Error, text: &str) {
     assert_eq!(error.to_string(), text);
@@ -146,7 +170,10 @@ fn every_error_says_what_is_wrong_and_with_whom() {
         (Invalid::NulInName, "the supervisor's name holds a NUL"),
         (Invalid::ZeroPollInterval, "`poll_interval` is zero"),
         (Invalid::ZeroWatchdog("a".into()), "the `watchdog` of the child \"a\" is zero"),
-        (Invalid::ZeroFailureThreshold("a".into()), "the `failure_threshold` of the child \"a\" is zero"),
+        (
+            Invalid::ZeroFailureThreshold("a".into()),
+            "the `failure_threshold` of the child \"a\" is zero",
+        ),
     ] {
         says(&invalid, text);
     }
@@ -157,23 +184,38 @@ fn every_error_says_what_is_wrong_and_with_whom() {
     let breaker = orders.breaker();
     let mut simulation = simulate(Supervisor::builder().child(orders).child(unused("idle")));
     let handle = simulation.handle().clone();
-    says(&handle.add(ChildSpec::once("idle", |_| Ok(()))).unwrap_err(), "cannot add the child: the id \"idle\" is taken");
+    says(
+        &handle.add(ChildSpec::once("idle", |_| Ok(()))).unwrap_err(),
+        "cannot add the child: the id \"idle\" is taken",
+    );
     says(&handle.hold("nobody").unwrap_err(), "there is no child \"nobody\"");
     says(&handle.wait_for("nobody", HOUR, |_| true).unwrap_err(), "there is no child \"nobody\"");
-    says(&handle.wait_for("idle", HOUR, |_| false).unwrap_err(), "timed out: `idle` is on trial, up for 0 µs (run 1)");
+    says(
+        &handle.wait_for("idle", HOUR, |_| false).unwrap_err(),
+        "timed out: `idle` is on trial, up for 0 µs (run 1)",
+    );
     says(&handle.wait_until_stopped(HOUR).unwrap_err(), "timed out");
-    says(&simulation.exit("nobody", Exit::completed()).unwrap_err(), "there is no child \"nobody\"");
+    says(
+        &simulation.exit("nobody", Exit::completed()).unwrap_err(),
+        "there is no child \"nobody\"",
+    );
     says(&breaker.call(|| Err::<(), _>("no answer\n")).unwrap_err(), "no answer\\n");
 
     simulation.exit("orders", Exit::failed("no")).unwrap();
     let rejected: CallError<Stopped> = breaker.call(|| Ok(())).unwrap_err();
     let down = "`orders` is backing off: it failed after 0 µs: no; 1 failure; tried again in ";
-    assert!(rejected.to_string().starts_with(&format!("the call was rejected: {down}")), "{rejected}");
+    assert!(
+        rejected.to_string().starts_with(&format!("the call was rejected: {down}")),
+        "{rejected}"
+    );
 
     handle.request_shutdown();
     simulation.advance(SECOND);
     says(&handle.hold("idle").unwrap_err(), "the supervisor has ended");
-    says(&handle.add(unused("late")).unwrap_err(), "cannot add the child: the supervisor shuts down or has ended");
+    says(
+        &handle.add(unused("late")).unwrap_err(),
+        "cannot add the child: the supervisor shuts down or has ended",
+    );
     says(
         &handle.wait_for("idle", HOUR, |_| false).unwrap_err(),
         "the supervisor has ended: `idle` is off (shutdown): its supervisor shuts down; it was stopped after 0 µs",

@@ -35,7 +35,8 @@ fn nomad(id: &str) -> (ChildSpec, crossbeam_channel::Receiver<(ThreadId, u32)>) 
 #[test]
 fn all_runs_of_a_child_are_on_one_warm_thread() {
     let (child, runs) = nomad("child");
-    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
+    let supervisor =
+        Supervisor::builder().backoff(constant(Duration::ZERO)).child(child).start().unwrap();
     let handle = supervisor.handle();
     let first = take(&runs);
     assert_eq!(first.1, 1);
@@ -53,7 +54,11 @@ fn all_runs_of_a_child_are_on_one_warm_thread() {
 #[test]
 fn fresh_threads_are_new_for_every_run() {
     let (child, runs) = nomad("fresh-thread");
-    let supervisor = Supervisor::builder().backoff(constant(Duration::ZERO)).child(child.fresh_thread(true)).start().unwrap();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(Duration::ZERO))
+        .child(child.fresh_thread(true))
+        .start()
+        .unwrap();
     let mut threads: Vec<_> = (0..4)
         .map(|_| {
             let (thread, count) = take(&runs);
@@ -207,8 +212,14 @@ fn stack_is_as_large_as_asked_for() {
 #[test]
 fn idle_supervisor_sleeps() {
     let tasks = |name: &str| -> Vec<std::path::PathBuf> {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| Some(task.ok()?.path()));
-        tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)).collect()
+        let tasks = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|task| Some(task.ok()?.path()));
+        tasks
+            .filter(|task| {
+                std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+            })
+            .collect()
     };
     let switches = |task: &std::path::Path| -> u64 {
         let status = std::fs::read_to_string(task.join("status")).unwrap();
@@ -227,7 +238,8 @@ fn idle_supervisor_sleeps() {
         .unwrap();
     strings.act(Act::Fail("no"));
     wait_status(supervisor.handle(), "idle-down", ChildStatus::BackingOff);
-    let threads: Vec<_> = ["idle-sup", "idle-child", "idle-down"].into_iter().flat_map(tasks).collect();
+    let threads: Vec<_> =
+        ["idle-sup", "idle-child", "idle-down"].into_iter().flat_map(tasks).collect();
     assert_eq!(threads.len(), 3);
     let window = |length| {
         let _ = crossbeam_channel::never::<()>().recv_timeout(length);

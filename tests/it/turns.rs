@@ -24,8 +24,8 @@ struct Beside {
     runs: Arc<AtomicU64>,
 }
 
-/// A supervisor of so many children that fail as soon as they run and are restarted at once. Nothing here waits by the handle:
-/// news of the crashing children would come all the time.
+/// A supervisor of so many children that fail as soon as they run and are restarted at once.
+/// Nothing here waits by the handle: news of the crashing children would come all the time.
 fn beside(crashing: usize) -> (SupervisorBuilder, Beside) {
     let (sender, reports) = unbounded();
     let runs = Arc::new(AtomicU64::new(0));
@@ -56,7 +56,8 @@ impl Beside {
 
 fn flags_are_polled(crashing: usize) {
     const POLLS: u32 = 100;
-    // In a poll's time there are some hundred restarts, on a busy machine fewer: they take time of the supervisor thread, too.
+    // In a poll's time there are some hundred restarts, on a busy machine fewer: they take time of
+    // the supervisor thread, too.
     const RUNS_BETWEEN_POLLS: u64 = 5000;
     let (builder, beside) = beside(crashing);
     let (sender, asked) = unbounded();
@@ -76,7 +77,8 @@ fn flags_are_polled(crashing: usize) {
         .unwrap();
     let (mut polls, mut runs_at_last, since) = (0, take(&asked), Instant::now());
     while polls < POLLS {
-        // Before the look for a poll: those runs are at most as many as there have been since the last poll.
+        // Before the look for a poll: those runs are at most as many as there have been since the
+        // last poll.
         let runs = beside.runs.load(Ordering::Relaxed);
         let poll = asked.recv_timeout(10 * MS).ok();
         let between = poll.unwrap_or(runs) - runs_at_last;
@@ -142,7 +144,8 @@ fn orders_are_carried_out(crashing: usize) {
     assert!(supervisor.shutdown().is_clean());
 }
 
-/// The same tests beside one crashing child, which leaves the supervisor thread pauses, and beside three, which leave none.
+/// The same tests beside one crashing child, which leaves the supervisor thread pauses, and beside
+/// three, which leave none.
 macro_rules! tests {
     ($($name:ident),*) => {
         mod beside_one_crashing_child {
@@ -154,4 +157,10 @@ macro_rules! tests {
     };
 }
 
-tests!(flags_are_polled, backoff_ends, silence_is_noticed, stop_timeout_is_noticed, orders_are_carried_out);
+tests!(
+    flags_are_polled,
+    backoff_ends,
+    silence_is_noticed,
+    stop_timeout_is_noticed,
+    orders_are_carried_out
+);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildSpec, ChildStatus, EventKind, Exit, Invalid, StartErrorReason, StopCause, Supervisor,
+    ChildContext, ChildSpec, ChildStatus, EventKind, Exit, Invalid, StartErrorReason, StopCause,
+    Supervisor,
 };
 use crossbeam_channel::unbounded;
 
@@ -27,8 +28,14 @@ fn silent_child_is_told_to_stop_and_started_again() {
         .start()
         .unwrap();
     recorder.wait_for("reader", "start 1", 1);
-    assert_eq!(recorder.story("reader")[..4], ["start 0", "hung reading the port", "stop hung 0", "start 1"]);
-    let EventKind::Hung { doing, silent_for, .. } = recorder.wait_for("reader", "hung", 1).kind else { unreachable!() };
+    assert_eq!(
+        recorder.story("reader")[..4],
+        ["start 0", "hung reading the port", "stop hung 0", "start 1"]
+    );
+    let EventKind::Hung { doing, silent_for, .. } = recorder.wait_for("reader", "hung", 1).kind
+    else {
+        unreachable!()
+    };
     assert_eq!(doing, "reading the port");
     assert!(silent_for >= 30 * MS);
     let stop = stop_of(&recorder.wait_for("reader", "stop", 1));
@@ -61,7 +68,9 @@ fn hanging_system_call_is_ended_by_its_callback() {
     let reader = wait_status(supervisor.handle(), "reader", ChildStatus::BackingOff);
     assert_eq!(reader.attempt_count, 1, "an `Ok` from a hung run is a failure too");
     assert!(
-        reader.to_string().contains("because it was silent for too long while blocking; 1 failure; tried again in 59 min"),
+        reader.to_string().contains(
+            "because it was silent for too long while blocking; 1 failure; tried again in 59 min"
+        ),
         "{reader}"
     );
     assert!(supervisor.shutdown().is_clean());
@@ -90,7 +99,10 @@ fn child_that_hangs_for_good_is_overdue_and_blocks_only_itself() {
     recorder.wait_for("later", "start", 1);
     let snapshot = supervisor.handle().snapshot();
     assert!(!snapshot.is_healthy());
-    assert!(snapshot.to_string().contains("it was silent for too long while reading the port, asked"), "{snapshot}");
+    assert!(
+        snapshot.to_string().contains("it was silent for too long while reading the port, asked"),
+        "{snapshot}"
+    );
     drop(_gate);
     recorder.wait_for("stuck", "stop hung", 1);
     let _ = supervisor.shutdown();
@@ -110,7 +122,8 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
                     ctx.sleep(MS)?;
                 }
             })
-            // Far more than a busy machine keeps a thread waiting; what matters is that it is watched.
+            // Far more than a busy machine keeps a thread waiting; what matters is that it is
+            // watched.
             .watchdog(20_000 * MS),
         )
         .child(ChildSpec::new("slow", idle).watchdog(MS))
@@ -127,8 +140,12 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
 // BI-10
 #[test]
 fn watchdog_of_zero_is_an_error_that_names_the_child() {
-    let error = Supervisor::builder().child(idler("hasty").watchdog(Duration::ZERO)).start().unwrap_err();
-    assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroWatchdog(id)) if *id == "hasty"), "{error}");
+    let error =
+        Supervisor::builder().child(idler("hasty").watchdog(Duration::ZERO)).start().unwrap_err();
+    assert!(
+        matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroWatchdog(id)) if *id == "hasty"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -22,7 +22,12 @@ struct State {
 
 impl Crasher {
     pub(crate) fn new(crashes: usize, done: Sender<Vec<f64>>) -> Self {
-        Self(Arc::new(Mutex::new(State { crashes, crashed_at: None, latencies: Vec::with_capacity(crashes), done })))
+        Self(Arc::new(Mutex::new(State {
+            crashes,
+            crashed_at: None,
+            latencies: Vec::with_capacity(crashes),
+            done,
+        })))
     }
 
     /// The first instruction of a run: panics, until it has done so often enough.

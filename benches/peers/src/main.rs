@@ -53,7 +53,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The default hook takes longer to print a panic than a restart takes. Panics that are not part of a workload are printed.
+/// The default hook takes longer to print a panic than a restart takes. Panics that are not part of
+/// a workload are printed.
 fn silence_crashes() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

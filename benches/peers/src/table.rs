@@ -27,7 +27,9 @@ pub(crate) fn print(quick: bool) {
         println!("{:19} {}", peer.name, peer.settings);
     }
     if quick {
-        println!("\nThis is a quick run: it shows that the benchmark works, and its figures mean nothing.");
+        println!(
+            "\nThis is a quick run: it shows that the benchmark works, and its figures mean nothing."
+        );
     }
     let began = Instant::now();
     let mut failures = Vec::new();
@@ -47,7 +49,11 @@ pub(crate) fn print(quick: bool) {
                         Ok(value) => values.push(value),
                         Err(why) => {
                             *launches = None;
-                            failures.push(format!("{} does not do {} with n = {n}: {why}", peer.name, workload.name()));
+                            failures.push(format!(
+                                "{} does not do {} with n = {n}: {why}",
+                                peer.name,
+                                workload.name()
+                            ));
                         }
                     }
                 }
@@ -59,7 +65,8 @@ pub(crate) fn print(quick: bool) {
             }
             print!("\n{:23}", "");
             for cell in &cells {
-                let spread = cell.map(|cell| format!("({}–{})", short(cell.lower), short(cell.upper)));
+                let spread =
+                    cell.map(|cell| format!("({}–{})", short(cell.lower), short(cell.upper)));
                 print!(" {:>19}", spread.unwrap_or_default());
             }
             println!();

@@ -33,7 +33,15 @@ impl AllocationTracker for Counter {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn deallocated(&self, _: usize, _: usize, _: usize, _: AllocationGroupId, _: AllocationGroupId) {}
+    fn deallocated(
+        &self,
+        _: usize,
+        _: usize,
+        _: usize,
+        _: AllocationGroupId,
+        _: AllocationGroupId,
+    ) {
+    }
 }
 
 /// From now on the allocations of this process are counted, all threads together.
@@ -58,8 +66,9 @@ pub(crate) fn event(options: &Options) -> Vec<Figure> {
     vec![figure("event", 1, 1.0), figure("event_silent", 0, 0.0)]
 }
 
-/// The allocations between the question for the backoff and the question for the flag, for each restart. In between the end
-/// of the run is shown and told to the sink: one event. The child's own thread waits for its word meanwhile.
+/// The allocations between the question for the backoff and the question for the flag, for each
+/// restart. In between the end of the run is shown and told to the sink: one event. The child's own
+/// thread waits for its word meanwhile.
 pub(crate) fn event_launch(asked: &Asked) -> Vec<f64> {
     static BEFORE: AtomicU64 = AtomicU64::new(0);
     let (done, received) = bounded(1);
@@ -106,7 +115,9 @@ pub(crate) fn event_launch(asked: &Asked) -> Vec<f64> {
 /// The baseline is the panic or the error itself.
 pub(crate) fn steady_state(options: &Options) -> Vec<Figure> {
     let figure = |name| {
-        let rounds = Rounds::take(options.launches(3), |side| process::launch(name, side, 1, options.quick)[0]);
+        let rounds = Rounds::take(options.launches(3), |side| {
+            process::launch(name, side, 1, options.quick)[0]
+        });
         Figure::difference(name, 1, "allocs", &rounds, Limit::AtMost(3.0))
     };
     ["steady_state", "steady_state_err"].map(figure).into()

@@ -26,8 +26,10 @@ const CALLS: u32 = 200_000;
 /// For longer than the benchmark takes.
 const FOR_LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(crate) const PERMITTED: &[&str] = &["breaker_permitted", "breaker_permitted_failsafe", "breaker_permitted_recloser"];
-pub(crate) const REJECTED: &[&str] = &["breaker_rejected", "breaker_rejected_failsafe", "breaker_rejected_recloser"];
+pub(crate) const PERMITTED: &[&str] =
+    &["breaker_permitted", "breaker_permitted_failsafe", "breaker_permitted_recloser"];
+pub(crate) const REJECTED: &[&str] =
+    &["breaker_rejected", "breaker_rejected_failsafe", "breaker_rejected_recloser"];
 
 pub(crate) fn permitted(options: &Options) -> Vec<Figure> {
     with_breaker(|breaker, _| figures(options, PERMITTED, breaker, true))
@@ -36,7 +38,9 @@ pub(crate) fn permitted(options: &Options) -> Vec<Figure> {
 pub(crate) fn rejected(options: &Options) -> Vec<Figure> {
     with_breaker(|breaker, supervisor| {
         supervisor.handle().hold(&name(0)).expect("it is listed");
-        let held = supervisor.handle().wait_for(&name(0), Duration::from_secs(10), |child| !child.is_running());
+        let held = supervisor
+            .handle()
+            .wait_for(&name(0), Duration::from_secs(10), |child| !child.is_running());
         held.expect("an idle child stops when it is held");
         figures(options, REJECTED, breaker, false)
     })
@@ -44,7 +48,11 @@ pub(crate) fn rejected(options: &Options) -> Vec<Figure> {
 
 fn with_breaker(f: impl FnOnce(&Breaker, &Supervisor) -> Vec<Figure>) -> Vec<Figure> {
     let children = idle_bodies(1).enumerate().map(|(index, body)| spec(index, body));
-    let supervisor = Supervisor::builder().telemetry(()).children(children).start().expect("the child is in order");
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .children(children)
+        .start()
+        .expect("the child is in order");
     let breaker = supervisor.handle().breaker(&name(0)).expect("it is listed");
     f(&breaker, &supervisor)
 }
@@ -54,10 +62,17 @@ fn work() -> Result<u64, ()> {
     black_box(Ok(1))
 }
 
-/// Their fastest settings: failsafe counts failures in a row, which takes no clock and no window; recloser has its defaults,
-/// for its window costs the same whatever its length. Both stay open for long once they are.
-fn figures(options: &Options, names: &[&'static str], ours: &Breaker, permitted: bool) -> Vec<Figure> {
-    let policy = failsafe::failure_policy::consecutive_failures(1, failsafe::backoff::constant(FOR_LONG));
+/// Their fastest settings: failsafe counts failures in a row, which takes no clock and no window;
+/// recloser has its defaults, for its window costs the same whatever its length. Both stay open for
+/// long once they are.
+fn figures(
+    options: &Options,
+    names: &[&'static str],
+    ours: &Breaker,
+    permitted: bool,
+) -> Vec<Figure> {
+    let policy =
+        failsafe::failure_policy::consecutive_failures(1, failsafe::backoff::constant(FOR_LONG));
     let failsafe = failsafe::Config::new().failure_policy(policy).build();
     let recloser = recloser::Recloser::custom().open_wait(FOR_LONG).build();
     let word = AtomicU64::new(u64::from(permitted));
@@ -75,15 +90,19 @@ fn figures(options: &Options, names: &[&'static str], ours: &Breaker, permitted:
         let mut through_ours = Vec::new();
         let mut bare = [Vec::new(), Vec::new()];
         for _ in 0..options.launches(LAUNCHES) {
-            let call_bare = || if black_box(&word).load(Ordering::Relaxed) == 1 { work().is_ok() } else { false };
+            let call_bare = || {
+                if black_box(&word).load(Ordering::Relaxed) == 1 { work().is_ok() } else { false }
+            };
             bare[0].push(nanoseconds(threads, permitted, || call_bare));
             through_ours.push(nanoseconds(threads, permitted, || {
                 let ours = ours.clone();
                 move || ours.call(work).is_ok()
             }));
             bare[1].push(nanoseconds(threads, permitted, || call_bare));
-            through_failsafe.push(nanoseconds(threads, permitted, || || failsafe.call(work).is_ok()));
-            through_recloser.push(nanoseconds(threads, permitted, || || recloser.call(work).is_ok()));
+            through_failsafe
+                .push(nanoseconds(threads, permitted, || || failsafe.call(work).is_ok()));
+            through_recloser
+                .push(nanoseconds(threads, permitted, || || recloser.call(work).is_ok()));
         }
         let [baseline, again] = bare;
         let rounds = Rounds { ours: through_ours, baseline, again };
@@ -96,7 +115,11 @@ fn figures(options: &Options, names: &[&'static str], ours: &Breaker, permitted:
 }
 
 /// Of one call, when so many threads make them at once.
-fn nanoseconds<C: Fn() -> bool>(threads: usize, permitted: bool, caller: impl Fn() -> C + Sync) -> f64 {
+fn nanoseconds<C: Fn() -> bool>(
+    threads: usize,
+    permitted: bool,
+    caller: impl Fn() -> C + Sync,
+) -> f64 {
     let together = Barrier::new(threads);
     let one = || {
         let call = caller();

@@ -18,7 +18,8 @@ const CHILDREN: usize = 1_000;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 3;
 
-/// All launches of a round sleep at the same time, which costs none of them anything; those that poll wake up in turns.
+/// All launches of a round sleep at the same time, which costs none of them anything; those that
+/// poll wake up in turns.
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     if !cfg!(target_os = "linux") {
         eprintln!("idle_switches, idle_cpu: skipped, for they read /proc");
@@ -79,7 +80,11 @@ pub(crate) fn cpu(asked: &Asked) -> Vec<f64> {
     match asked.side {
         Side::Ours => {
             let children = idle_bodies(asked.n).enumerate().map(|(index, body)| spec(index, body));
-            let builder = Supervisor::builder().telemetry(()).poll_interval(POLL_INTERVAL).enabled(flag).children(children);
+            let builder = Supervisor::builder()
+                .telemetry(())
+                .poll_interval(POLL_INTERVAL)
+                .enabled(flag)
+                .children(children);
             let supervisor = builder.start().expect("the children are in order");
             let used = watch(&clock.recv().expect("the flags are asked for"), seconds(asked));
             assert!(supervisor.shutdown().is_clean());

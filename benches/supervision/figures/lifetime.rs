@@ -10,7 +10,8 @@ use crate::{
     report::{Figure, Limit},
 };
 
-/// From so many on each launch has a process of its own: what is left of thousands of stacks disturbs what comes next.
+/// From so many on each launch has a process of its own: what is left of thousands of stacks
+/// disturbs what comes next.
 const ALONE_FROM: usize = 10_000;
 
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
@@ -26,8 +27,20 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
                 _ => panic!("a launch prints two numbers"),
             }
         });
-        starts.push(Figure::ratio("start", n, "ms", &rounds.map(|&(start, _)| start), Limit::AtMost(1.15)));
-        stops.push(Figure::ratio("stop", n, "ms", &rounds.map(|&(_, stop)| stop), Limit::AtMost(1.2)));
+        starts.push(Figure::ratio(
+            "start",
+            n,
+            "ms",
+            &rounds.map(|&(start, _)| start),
+            Limit::AtMost(1.15),
+        ));
+        stops.push(Figure::ratio(
+            "stop",
+            n,
+            "ms",
+            &rounds.map(|&(_, stop)| stop),
+            Limit::AtMost(1.2),
+        ));
     }
     starts.into_iter().chain(stops).collect()
 }
@@ -37,7 +50,8 @@ pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     vec![start, stop]
 }
 
-/// Until all bodies run, and from the wish that they stop until all threads are joined; in milliseconds.
+/// Until all bodies run, and from the wish that they stop until all threads are joined; in
+/// milliseconds.
 pub(crate) fn lifetime(side: Side, n: usize) -> (f64, f64) {
     let gate = Gate::new(n);
     let began = Instant::now();

@@ -21,15 +21,25 @@ use crate::{
 const LAUNCHES: usize = 11;
 const LAPS: usize = 51;
 
-/// How much more than the bare loop a child may cost among the most than among the fewest. The loop itself is slower over
-/// more names than a cache holds.
+/// How much more than the bare loop a child may cost among the most than among the fewest. The loop
+/// itself is slower over more names than a cache holds.
 const LINEAR: Limit = Limit::AtMost(1.5);
 
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
-    let of_n = |n| (n, Rounds::take(options.launches(LAUNCHES), |side| process::launch("poll", side, n, options.quick)[0]));
-    let all: Vec<(usize, Rounds)> = options.sizes(&[100, 1_000, 10_000]).into_iter().map(of_n).collect();
-    let mut figures: Vec<Figure> =
-        all.iter().map(|(n, rounds)| Figure::ratio("poll", *n, "µs", rounds, Limit::AtMost(2.0))).collect();
+    let of_n = |n| {
+        (
+            n,
+            Rounds::take(options.launches(LAUNCHES), |side| {
+                process::launch("poll", side, n, options.quick)[0]
+            }),
+        )
+    };
+    let all: Vec<(usize, Rounds)> =
+        options.sizes(&[100, 1_000, 10_000]).into_iter().map(of_n).collect();
+    let mut figures: Vec<Figure> = all
+        .iter()
+        .map(|(n, rounds)| Figure::ratio("poll", *n, "µs", rounds, Limit::AtMost(2.0)))
+        .collect();
     if let [(_, small), .., (n, large)] = &all[..] {
         figures.push(Figure::growth("poll_growth", *n, large, small, LINEAR));
     }
@@ -40,8 +50,9 @@ pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     vec![poll(asked.side, asked.n)]
 }
 
-/// One round over all children, in microseconds: the median of some that follow one another. A round ends when the last child
-/// is asked, which is also when the next one is asked for; so a round holds all that it takes but the waking of a thread.
+/// One round over all children, in microseconds: the median of some that follow one another. A
+/// round ends when the last child is asked, which is also when the next one is asked for; so a
+/// round holds all that it takes but the waking of a thread.
 pub(crate) fn poll(side: Side, n: usize) -> f64 {
     let (mut flags, handle, laps) = Flags::new(n);
     match side {
@@ -75,7 +86,8 @@ pub(crate) fn poll(side: Side, n: usize) -> f64 {
     }
 }
 
-/// The flag closure of both sides: it looks into a hash set, and takes the time when the last child is asked.
+/// The flag closure of both sides: it looks into a hash set, and takes the time when the last child
+/// is asked.
 struct Flags {
     on: HashSet<String>,
     last: String,
@@ -110,7 +122,8 @@ impl Flags {
             }
             return;
         }
-        let laps: Vec<f64> = self.ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64() * 1e6).collect();
+        let laps: Vec<f64> =
+            self.ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64() * 1e6).collect();
         let _ = self.laps.try_send(median(&laps));
     }
 }

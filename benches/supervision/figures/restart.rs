@@ -15,8 +15,8 @@ use crate::{
 /// On how many idle siblings there are.
 const SIBLINGS: &[usize] = &[1, 100, 1_000];
 
-/// Where the threads of a launch land on the cores decides between a fast and a slow mode: many short launches, and fresh
-/// threads in each.
+/// Where the threads of a launch land on the cores decides between a fast and a slow mode: many
+/// short launches, and fresh threads in each.
 const LAUNCHES: usize = 31;
 const HOT_CRASHES: usize = 400;
 const COLD_CRASHES: usize = 60;
@@ -85,11 +85,23 @@ struct Latencies {
     p99: f64,
 }
 
-fn rounds(options: &Options, siblings: usize, how: How, pause: Option<Duration>, crashes: usize) -> Rounds<Latencies> {
+fn rounds(
+    options: &Options,
+    siblings: usize,
+    how: How,
+    pause: Option<Duration>,
+    crashes: usize,
+) -> Rounds<Latencies> {
     Rounds::take(options.launches(LAUNCHES), |side| launch(side, siblings, how, pause, crashes))
 }
 
-fn launch(side: Side, siblings: usize, how: How, pause: Option<Duration>, crashes: usize) -> Latencies {
+fn launch(
+    side: Side,
+    siblings: usize,
+    how: How,
+    pause: Option<Duration>,
+    crashes: usize,
+) -> Latencies {
     let (crasher, done) = Crasher::new(how, pause, crashes);
     let fleet = Fleet::supervised(side, idle_bodies(siblings).chain([crasher.into_body()]));
     let latencies = done.recv().expect("the crasher comes to its end");
@@ -97,7 +109,8 @@ fn launch(side: Side, siblings: usize, how: How, pause: Option<Duration>, crashe
     Latencies { p50: quantile(&latencies, 0.5), p99: quantile(&latencies, 0.99) }
 }
 
-/// A body that crashes so many times, then hands over how long each restart took in microseconds, and is idle.
+/// A body that crashes so many times, then hands over how long each restart took in microseconds,
+/// and is idle.
 pub(crate) struct Crasher {
     how: How,
     pause: Option<Duration>,
@@ -108,9 +121,23 @@ pub(crate) struct Crasher {
 }
 
 impl Crasher {
-    pub(crate) fn new(how: How, pause: Option<Duration>, crashes: usize) -> (Self, Receiver<Vec<f64>>) {
+    pub(crate) fn new(
+        how: How,
+        pause: Option<Duration>,
+        crashes: usize,
+    ) -> (Self, Receiver<Vec<f64>>) {
         let (done, received) = bounded(1);
-        (Self { how, pause, crashes, crashed_at: None, latencies: Vec::with_capacity(crashes), done }, received)
+        (
+            Self {
+                how,
+                pause,
+                crashes,
+                crashed_at: None,
+                latencies: Vec::with_capacity(crashes),
+                done,
+            },
+            received,
+        )
     }
 
     pub(crate) fn into_body(mut self) -> Body {

@@ -24,15 +24,19 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
             process::launch("scale", Side::Ours, n, options.quick)
         });
         let each = |launches: &[Vec<f64>]| launches.concat();
-        let rounds = Rounds { ours: each(&rounds.ours), baseline: each(&rounds.baseline), again: each(&rounds.again) };
+        let rounds = Rounds {
+            ours: each(&rounds.ours),
+            baseline: each(&rounds.baseline),
+            again: each(&rounds.again),
+        };
         Figure::ratio("exit_at_scale", many, "µs", &rounds, Limit::AtMost(1.5))
     };
     let most = options.sizes(&[1_000, 10_000]).pop();
     most.map(figure).into_iter().collect()
 }
 
-/// From an error to the next run, for each of the children that crash: with an error rather than a panic, for that is the
-/// shorter way, on which what grows shows the most.
+/// From an error to the next run, for each of the children that crash: with an error rather than a
+/// panic, for that is the shorter way, on which what grows shows the most.
 pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     let fleet = Fleet::supervised(asked.side, idle_bodies(asked.n));
     let Fleet::Ours(supervisor) = &fleet else { panic!("it has no bare baseline") };

@@ -23,7 +23,9 @@ const STACK: usize = 64 * 1024;
 
 /// The baseline is a supervisor of ours as well, for whose children nobody waits.
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
-    let rounds = Rounds::take(options.launches(LAUNCHES), |side| launch(if side == Side::Ours { WAITERS } else { 0 }));
+    let rounds = Rounds::take(options.launches(LAUNCHES), |side| {
+        launch(if side == Side::Ours { WAITERS } else { 0 })
+    });
     vec![Figure::ratio("waiters", WAITERS, "1/s", &rounds, Limit::AtLeast(0.9))]
 }
 
@@ -33,7 +35,8 @@ fn launch(waiters: usize) -> f64 {
     let fleet = Fleet::supervised(Side::Ours, crashing.bodies().chain(idle_bodies(1)));
     let Fleet::Ours(supervisor) = &fleet else { panic!("it has no bare baseline") };
     let gate = Gate::new(waiters);
-    let threads: Vec<_> = (0..waiters).map(|_| waiter(supervisor.handle().clone(), gate.clone())).collect();
+    let threads: Vec<_> =
+        (0..waiters).map(|_| waiter(supervisor.handle().clone(), gate.clone())).collect();
     if waiters > 0 {
         gate.wait();
     }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use ractor_supervisor::{ChildSpec, Restart, SpawnFn, Supervisor, SupervisorArguments, SupervisorOptions, SupervisorStrategy};
+use ractor_supervisor::{
+    ChildSpec, Restart, SpawnFn, Supervisor, SupervisorArguments, SupervisorOptions,
+    SupervisorStrategy,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -21,12 +24,20 @@ pub(crate) fn on_one_thread(plan: Plan) -> Stop {
 }
 
 pub(crate) fn two_threads() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime can be made")
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime can be made")
 }
 
 /// One worker, rather than a runtime that runs only while it is waited for.
 pub(crate) fn one_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime can be made")
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime can be made")
 }
 
 struct Idle(Plan);
@@ -52,8 +63,8 @@ impl Actor for Crashing {
         Ok(())
     }
 
-    /// The first that runs on a task of its own: `pre_start` runs on the supervisor's, and a panic there counts as a failure
-    /// to spawn.
+    /// The first that runs on a task of its own: `pre_start` runs on the supervisor's, and a panic
+    /// there counts as a failure to spawn.
     async fn post_start(&self, _: ActorRef<()>, (): &mut ()) -> Result<(), ActorProcessingErr> {
         self.0.run();
         Ok(())
@@ -61,8 +72,13 @@ impl Actor for Crashing {
 }
 
 fn start(plan: Plan, runtime: Runtime) -> Stop {
-    let spec =
-        |id: String, spawn_fn| ChildSpec { id, restart: Restart::Permanent, spawn_fn, backoff_fn: None, reset_after: None };
+    let spec = |id: String, spawn_fn| ChildSpec {
+        id,
+        restart: Restart::Permanent,
+        spawn_fn,
+        backoff_fn: None,
+        reset_after: None,
+    };
     let mut child_specs = Vec::new();
     for index in 0..plan.idle {
         let plan = plan.clone();

@@ -1,15 +1,17 @@
 //! bastion, of which a process has one.
 
-use bastion::prelude::{ActorRestartStrategy, Bastion, Config, RestartPolicy, RestartStrategy, SupervisionStrategy};
+use bastion::prelude::{
+    ActorRestartStrategy, Bastion, Config, RestartPolicy, RestartStrategy, SupervisionStrategy,
+};
 
 use crate::{crasher::Plan, peers::Stop};
 
 pub(crate) fn start(plan: Plan) -> Stop {
     Bastion::init_with(Config::new().hide_backtraces());
     let supervisor = Bastion::supervisor(|supervisor| {
-        supervisor
-            .with_strategy(SupervisionStrategy::OneForOne)
-            .with_restart_strategy(RestartStrategy::new(RestartPolicy::Always, ActorRestartStrategy::Immediate))
+        supervisor.with_strategy(SupervisionStrategy::OneForOne).with_restart_strategy(
+            RestartStrategy::new(RestartPolicy::Always, ActorRestartStrategy::Immediate),
+        )
     });
     let supervisor = supervisor.expect("a supervisor can be made");
     Bastion::start();

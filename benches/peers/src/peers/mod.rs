@@ -39,14 +39,24 @@ pub(crate) const ALL: [Peer; 9] = [
         crashes: 400,
         start: actors::on_two_threads,
     },
-    Peer { name: "ractor, 1 thread", settings: "the same on tokio with one thread", crashes: 400, start: actors::on_one_thread },
+    Peer {
+        name: "ractor, 1 thread",
+        settings: "the same on tokio with one thread",
+        crashes: 400,
+        start: actors::on_one_thread,
+    },
     Peer {
         name: "task-sup, 2 threads",
         settings: "task-supervisor 0.5, no delay, no jitter, no limit (its timer counts whole milliseconds); tokio with two threads",
         crashes: 50,
         start: tasks::on_two_threads,
     },
-    Peer { name: "task-sup, 1 thread", settings: "the same on tokio with one thread", crashes: 50, start: tasks::on_one_thread },
+    Peer {
+        name: "task-sup, 1 thread",
+        settings: "the same on tokio with one thread",
+        crashes: 50,
+        start: tasks::on_one_thread,
+    },
     Peer {
         name: "bastion",
         settings: "bastion 0.4, restarts at once, no backtraces; each child is a group (as one group they start ten times slower)",

@@ -42,8 +42,10 @@ impl SupervisedTask for Crashing {
 }
 
 fn start(plan: Plan, runtime: Runtime) -> Stop {
-    let mut builder =
-        SupervisorBuilder::new().with_unlimited_restarts().with_base_restart_delay(Duration::ZERO).with_restart_jitter(0.0);
+    let mut builder = SupervisorBuilder::new()
+        .with_unlimited_restarts()
+        .with_base_restart_delay(Duration::ZERO)
+        .with_restart_jitter(0.0);
     for index in 0..plan.idle {
         builder = builder.with_task(&name(index), Idle(plan.clone()));
     }
@@ -54,5 +56,7 @@ fn start(plan: Plan, runtime: Runtime) -> Stop {
         let _guard = runtime.enter();
         builder.spawn()
     };
-    Box::new(move || runtime.block_on(async { handle.shutdown().await.expect("the supervisor ends in order") }))
+    Box::new(move || {
+        runtime.block_on(async { handle.shutdown().await.expect("the supervisor ends in order") })
+    })
 }

@@ -1,4 +1,5 @@
-//! Ours, and the two floors: bare threads that stay warm, and bare threads that are fresh for every run.
+//! Ours, and the two floors: bare threads that stay warm, and bare threads that are fresh for every
+//! run.
 
 use std::thread;
 
