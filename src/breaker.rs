@@ -4,15 +4,16 @@
 use std::{error::Error, fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
-    cell::{Cell, Last, Presence},
-    chain::text_of_one,
-    circuit::{ChildStatus, CircuitState},
-    clock::Clock,
     error::WaitError,
-    exit::{Exit, OneLine},
+    exit::{Exit, chain::text_of_one},
     id::ChildId,
-    lineage,
+    runtime::{
+        breaker_state::{Cell, Last, Presence},
+        lineage,
+    },
     snapshot::ChildInfo,
+    status::{ChildStatus, CircuitState},
+    sync::{clock::Clock, one_line::OneLine},
 };
 
 /// The callers' view of one child: a cheap clone that says at once whether to call it, and takes

@@ -15,21 +15,25 @@ use parking_lot::Mutex;
 use crate::{
     backoff::Backoff,
     child::ChildSpec,
-    clock::{Clock, VirtualTime, system_now},
     context::ChildContext,
-    crew::Crew,
-    engine::{FlagFn, Parts},
     error::{ChildGaveUp, Invalid},
     event::Event,
     exit::ChildResult,
     id::ChildId,
-    inbox::Message,
-    main_loop::MainLoop,
     report::{ShutdownCause, ShutdownReport},
-    shared::{Defaults, Shared, check_spec},
+    runtime::{
+        engine::{FlagFn, Parts},
+        inbox::Message,
+        main_loop::MainLoop,
+        shared::{Defaults, Shared, check_spec},
+        thread_registry::Crew,
+    },
     supervisor::{Supervisor, stop_children},
+    sync::{
+        clock::{Clock, VirtualTime, system_now},
+        unwind,
+    },
     telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
-    unwind,
 };
 
 const DEFAULT_NAME: &str = "supervisor";

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    backoff::Backoff, breaker::Breaker, cell::Cell, circuit::Policy, context::ChildContext,
-    exit::ChildResult, id::ChildId,
+    backoff::Backoff, breaker::Breaker, context::ChildContext, core::circuit::Policy,
+    exit::ChildResult, id::ChildId, runtime::breaker_state::Cell,
 };
 
 /// A child's closure, in the form in which it is kept between its runs.

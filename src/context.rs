@@ -10,19 +10,20 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 
 use crate::{
+    core::{key::Key, roster::Heartbeats},
     error::{RecvError, SendError, Stopped},
     event::Callback,
-    exit::Panic,
     handle::Handle,
     id::ChildId,
-    inbox::Message,
-    key::Key,
-    roster::Heartbeats,
-    stop::StopSignal,
+    runtime::inbox::Message,
     sync::{
-        Mutex, OnceLock, ThreadId,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
-        current,
+        panic::Panic,
+        primitives::{
+            Mutex, OnceLock, ThreadId,
+            atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+            current,
+        },
+        stop::StopSignal,
     },
     telemetry::TelemetrySink,
 };

@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
-    exit::{Exit, OneLine, Panic},
+    exit::Exit,
     id::ChildId,
+    sync::{one_line::OneLine, panic::Panic},
 };
 
 /// One thing that happened to a child, as it is given to every
@@ -493,7 +494,7 @@ impl fmt::Display for In {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_zero() {
             f.write_str("now")
-        } else if crate::deadline::is_never(self.0) {
+        } else if crate::sync::deadline::is_never(self.0) {
             f.write_str("only after a reset")
         } else {
             write!(f, "in {}", Span(self.0))

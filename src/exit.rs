@@ -1,14 +1,16 @@
-//! How a child's body ended.
+//! The end of a run of a child's body.
 
-use std::{
-    error::Error,
-    fmt::{self, Write as _},
-    hash::{Hash, Hasher},
-    ops::Deref,
-    sync::Arc,
+pub(crate) mod chain;
+
+use std::{error::Error, fmt, sync::Arc};
+
+use crate::{
+    exit::chain::text_of,
+    sync::{
+        one_line::OneLine,
+        panic::{Panic, Text},
+    },
 };
-
-use crate::chain::text_of;
 
 /// What a child's body returns.
 ///
@@ -213,104 +215,6 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         OneLine(&self.told.message).fmt(f)
-    }
-}
-
-/// What is known of a panic.
-///
-/// The message is the panic's text if its payload is a `&'static str` or a `String`, as `panic!`
-/// makes them, and `unknown panic` for any other payload.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Panic {
-    message: Text,
-    location: Option<Arc<str>>,
-}
-
-impl Panic {
-    pub(crate) fn new(message: Text, location: Option<Arc<str>>) -> Self {
-        Self { message, location }
-    }
-
-    /// Returns the panic's text.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// Returns where it happened, as `file:line:column`, if the program asked for that with
-    /// [`capture_panic_locations`](crate::capture_panic_locations).
-    pub fn location(&self) -> Option<&str> {
-        self.location.as_deref()
-    }
-}
-
-impl fmt::Display for Panic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.message).fmt(f)?;
-        match &self.location {
-            Some(location) => write!(f, " ({location})"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The text of a panic. Most are literals, which need no copy.
-#[derive(Clone)]
-pub(crate) enum Text {
-    Literal(&'static str),
-    Shared(Arc<str>),
-}
-
-impl Deref for Text {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        match self {
-            Self::Literal(text) => text,
-            Self::Shared(text) => text,
-        }
-    }
-}
-
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
-impl PartialEq for Text {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for Text {}
-
-impl Hash for Text {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (**self).hash(state);
-    }
-}
-
-/// Shows any text as one line of bounded length.
-pub(crate) struct OneLine<'a>(pub(crate) &'a str);
-
-impl OneLine<'_> {
-    const LONGEST: usize = 300;
-}
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, character) in self.0.chars().enumerate() {
-            if position == Self::LONGEST {
-                return f.write_char('…');
-            }
-            if character.is_control() {
-                write!(f, "{}", character.escape_default())?;
-            } else {
-                f.write_char(character)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -7,9 +7,8 @@ use crate::{
     child::ChildSpec,
     error::{AddError, CommandError, WaitError},
     event::Order,
-    lineage,
     report::ShutdownReport,
-    shared::Shared,
+    runtime::{lineage, shared::Shared},
     snapshot::{ChildInfo, Snapshot},
 };
 

@@ -608,68 +608,50 @@
 //! supervisor thread itself. Each panic, of a body or a callback, is printed by the program's panic
 //! hook, too, which this crate leaves alone.
 
-mod asked;
 mod backoff;
 mod breaker;
 mod builder;
-mod cell;
-mod chain;
 mod child;
-mod circuit;
-mod clock;
 mod context;
-mod crew;
-mod deadline;
-mod engine;
+mod core;
 mod error;
 mod event;
 mod exit;
 mod handle;
 mod id;
-mod inbox;
-mod key;
-mod lineage;
-#[cfg(any(test, lock_based_atomics, not(target_has_atomic = "64")))]
-mod locked;
-mod main_loop;
 #[cfg(test)]
 mod proof;
 mod report;
-mod roster;
-mod shared;
+mod runtime;
 mod simulation;
 mod snapshot;
-mod stop;
+mod status;
 mod supervisor;
 mod sync;
 mod telemetry;
-mod threads;
-mod unwind;
 mod unwind_safety;
-mod watch;
-mod worker;
 
 pub use crate::{
     backoff::Backoff,
     breaker::{Breaker, CallError, Permit, Rejected},
     builder::{StartError, StartErrorReason, SupervisorBuilder},
     child::{ChildSpec, RestartPolicy},
-    circuit::{ChildStatus, CircuitState, OffBy},
     context::{ChildContext, StopGuard},
     error::{
         AddError, AddErrorReason, ChildGaveUp, CommandError, Invalid, RecvError, SendError,
         Stopped, WaitError,
     },
     event::{Callback, Event, EventKind, LastStop, Order, StopCause},
-    exit::{ChildResult, Exit, Failure, Panic},
+    exit::{ChildResult, Exit, Failure},
     handle::Handle,
     id::ChildId,
     report::{ShutdownCause, ShutdownReport, StuckIn, Unstopped, UnstoppedPhase},
     simulation::{NotRunning, Simulation},
     snapshot::{ChildInfo, Counts, Snapshot},
+    status::{ChildStatus, CircuitState, OffBy},
     supervisor::Supervisor,
+    sync::{panic::Panic, unwind::capture_panic_locations},
     telemetry::{LogSink, TelemetrySink},
-    unwind::capture_panic_locations,
 };
 
 #[cfg(doc)]

@@ -13,24 +13,27 @@ use parking_lot::Mutex;
 use crate::{
     builder::{StartError, SupervisorBuilder},
     child::{Body, Job},
-    clock::VirtualTime,
     context::{Activity, Link},
-    deadline,
-    engine::{Engine, Workers},
+    core::{key::Key, roster::Heartbeats},
     event::{Callback, Event},
     exit::{Exit, Failure},
     handle::Handle,
     id::ChildId,
-    inbox::{Message, RunEnd},
-    key::Key,
-    lineage::Lineage,
     report::{Unstopped, UnstoppedPhase},
-    roster::Heartbeats,
-    shared::Shared,
+    runtime::{
+        engine::{Engine, Workers},
+        inbox::{Message, RunEnd},
+        lineage::Lineage,
+        shared::Shared,
+        worker::Remain,
+    },
     snapshot::ChildInfo,
+    sync::{
+        clock::VirtualTime,
+        deadline,
+        unwind::{self, Drops},
+    },
     telemetry::OnEvent,
-    unwind::{self, Drops},
-    worker::Remain,
 };
 
 /// A supervisor for tests: real in all that it decides, on virtual time, and without threads.

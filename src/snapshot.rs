@@ -7,10 +7,11 @@ use std::{
 };
 
 use crate::{
-    circuit::{ChildStatus, CircuitState, OffBy, View},
+    core::circuit::View,
     event::{Failures, In, LastStop, Ran, Span, StopCause},
-    exit::OneLine,
     id::ChildId,
+    status::{ChildStatus, CircuitState, OffBy},
+    sync::one_line::OneLine,
 };
 
 /// What is known of one child at one moment.

@@ -8,13 +8,14 @@ use std::{
 
 use crate::{
     builder::SupervisorBuilder,
-    clock::system_now,
-    crew::{Crew, within_limit},
-    deadline,
     handle::Handle,
-    lineage,
     report::ShutdownReport,
-    shared::Shared,
+    runtime::{
+        lineage,
+        shared::Shared,
+        thread_registry::{Crew, within_limit},
+    },
+    sync::{clock::system_now, deadline},
     telemetry::TARGET,
 };
 

@@ -1,11 +1,11 @@
 //! All schedules of the small parts where threads meet under locks and atomics, explored with
 //! `loom`: `RUSTFLAGS="--cfg loom" cargo test --lib interleavings`.
 //!
-//! What is explored is the code itself, over the locks and atomics of `sync.rs`: the stop signal
-//! with its callbacks and guards, the word of a breaker with those who report to it, the wait for
-//! news, the heartbeats, and what a child's thread shares with its supervisor. Loom follows every
-//! order in which two or three threads can take their steps, and for loads and stores without a
-//! lock also what weak memory allows beyond that; a thread that waits for ever is a fault that it
+//! What is explored is the code itself, over the locks and atomics of `sync/primitives.rs`: the
+//! stop with its callbacks and guards, the word of a breaker with those who report to it, the wait
+//! for news, the heartbeats, and what a child's thread shares with its supervisor. Loom follows
+//! every order in which two or three threads can take their steps, and for loads and stores without
+//! a lock also what weak memory allows beyond that; a thread that waits for ever is a fault that it
 //! reports.
 //!
 //! | it does not show | since | it is looked at by |
@@ -33,24 +33,28 @@ use loom::thread::{self, JoinHandle};
 use crate::{
     breaker::Breaker,
     child::{ChildSpec, Job},
-    circuit::{ChildStatus, CircuitState, View},
-    clock::{Clock, system_now},
     context::{ChildContext, Link},
+    core::{circuit::View, key::Key},
     error::WaitError,
     event::Order,
     exit::Exit,
     handle::Handle,
     id::ChildId,
-    inbox::{Message, ThreadNumber},
-    key::Key,
-    shared::{Defaults, Row, Shared},
-    stop::{StopCallback, StopSignal},
-    sync::{
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        channel::bounded,
+    runtime::{
+        inbox::{Message, ThreadNumber},
+        shared::{Defaults, Row, Shared},
+        worker::{Post, Thread, drop_all, work},
     },
-    watch::Watch,
-    worker::{Post, Thread, drop_all, work},
+    status::{ChildStatus, CircuitState},
+    sync::{
+        clock::{Clock, system_now},
+        primitives::{
+            atomic::{AtomicBool, AtomicU64, Ordering},
+            channel::bounded,
+        },
+        stop::{StopCallback, StopSignal},
+        watch::Watch,
+    },
 };
 
 /// Switches away from a thread that could go on, in the schedules that are not all followed.
@@ -610,7 +614,7 @@ impl Child {
 }
 
 /// What the crew does when the supervisor thread does not come back:
-/// [`Crew::seize`](crate::crew::Crew) for one child.
+/// [`Crew::seize`](crate::runtime::thread_registry::Crew) for one child.
 fn seize(post: &Arc<Post>) {
     post.seal();
     tell_to_stop(post);

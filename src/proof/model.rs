@@ -8,12 +8,15 @@ use std::{
 
 use super::world::MS;
 use crate::{
-    circuit::{ChildStatus, CircuitState, OffBy, Policy, Rules, View},
-    deadline,
+    core::{
+        circuit::{Policy, Rules, View},
+        roster::{NotProvided, StartDenied},
+    },
     event::{Callback, EventKind, Order, StopCause},
     exit::Failure,
     id::ChildId,
-    roster::{NotProvided, StartDenied},
+    status::{ChildStatus, CircuitState, OffBy},
+    sync::deadline,
 };
 
 /// A child, seen from outside.

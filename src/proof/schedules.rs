@@ -13,13 +13,13 @@ use super::{
     world::{MS, Whims},
 };
 use crate::{
-    circuit::{Policy, Rules},
-    clock::system_now,
-    deadline,
+    core::{
+        circuit::{Policy, Rules},
+        key::Key,
+    },
     event::Order,
     exit::Exit,
-    key::Key,
-    unwind,
+    sync::{clock::system_now, deadline, unwind},
 };
 
 const STEPS: u32 = 60;

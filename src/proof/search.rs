@@ -15,12 +15,13 @@ use super::{
     world::{MS, Whims},
 };
 use crate::{
-    circuit::{Policy, Rules},
-    clock::system_now,
+    core::{
+        circuit::{Policy, Rules},
+        key::Key,
+    },
     event::Order,
     exit::Exit,
-    key::Key,
-    unwind,
+    sync::{clock::system_now, unwind},
 };
 
 /// Something that can happen.

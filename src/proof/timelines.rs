@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::{trial::WITHIN, world::MS};
 use crate::{
-    circuit::{Policy, Rules, View},
-    clock::system_now,
+    core::{
+        circuit::{Policy, Rules, View},
+        key::Key,
+        roster::{Action, Answer, Heartbeats, NotProvided, Outside, Progress, Roster, StartDenied},
+    },
     event::{EventKind, Order},
     exit::{Exit, Failure},
     id::ChildId,
-    key::Key,
-    roster::{Action, Answer, Heartbeats, NotProvided, Outside, Progress, Roster, StartDenied},
+    sync::clock::system_now,
 };
 
 const A: Key = Key(0);

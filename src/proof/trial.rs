@@ -11,12 +11,14 @@ use super::{
     world::{Whims, World},
 };
 use crate::{
-    circuit::Rules,
+    core::{
+        circuit::Rules,
+        key::Key,
+        roster::{Action, Progress, Roster},
+    },
     event::Order,
     exit::Exit,
     id::ChildId,
-    key::Key,
-    roster::{Action, Progress, Roster},
 };
 
 /// Many more steps than it takes a few children to come to rest.

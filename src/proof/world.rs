@@ -8,11 +8,13 @@ use std::{
 
 use super::model::Model;
 use crate::{
-    circuit::View,
-    exit::{Panic, Text},
+    core::{
+        circuit::View,
+        key::Key,
+        roster::{Answer, Heartbeats, NotProvided, Outside, StartDenied},
+    },
     id::ChildId,
-    key::Key,
-    roster::{Answer, Heartbeats, NotProvided, Outside, StartDenied},
+    sync::panic::{Panic, Text},
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);

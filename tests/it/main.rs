@@ -33,6 +33,7 @@ mod process;
 mod queries;
 mod races;
 mod reentrancy;
+mod rooms;
 mod seen;
 mod shortage;
 mod simulating;

@@ -8,12 +8,14 @@ use std::{
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, tick};
 
 use crate::{
-    crew::Crew,
-    deadline,
-    engine::{Closing, Engine, Parts},
-    inbox::Message,
     report::ShutdownReport,
-    threads::Threads,
+    runtime::{
+        engine::{Closing, Engine, Parts},
+        inbox::Message,
+        thread_registry::Crew,
+        threads::Threads,
+    },
+    sync::deadline,
 };
 
 /// How long the supervisor thread stays awake after it has started a run.

@@ -1,6 +1,6 @@
 //! Whom a round over the flags asks, and what the answers would mean.
 
-use crate::{id::ChildId, key::Key};
+use crate::{core::key::Key, id::ChildId};
 
 /// What a round needs to know of each child, side by side in list order: over thousands of
 /// children, a round is as slow as the memory that it touches.

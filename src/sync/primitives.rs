@@ -30,7 +30,7 @@ mod real {
         pub(crate) use std::sync::atomic::AtomicU64;
 
         #[cfg(any(not(target_has_atomic = "64"), lock_based_atomics))]
-        pub(crate) use crate::locked::AtomicU64;
+        pub(crate) use crate::sync::locked::AtomicU64;
     }
 
     /// That by which a child's thread hears the word to go.

@@ -12,21 +12,26 @@ use crossbeam_channel::SendError;
 use crate::{
     backoff::Backoff,
     child::{Body, Job},
-    clock::system_now,
     context::{ChildContext, Link},
+    core::key::Key,
     event::{Callback, LastStop},
-    exit::{ChildResult, Exit, Failure, Panic},
+    exit::{ChildResult, Exit, Failure},
     id::ChildId,
-    inbox::{Message, RunEnd, ThreadNumber},
-    key::Key,
     report::UnstoppedPhase,
-    shared::Row,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-        channel::{Receiver, Sender, TrySendError},
+    runtime::{
+        inbox::{Message, RunEnd, ThreadNumber},
+        shared::Row,
     },
-    unwind::{self, Drops},
+    sync::{
+        clock::system_now,
+        panic::Panic,
+        primitives::{
+            Mutex,
+            atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+            channel::{Receiver, Sender, TrySendError},
+        },
+        unwind::{self, Drops},
+    },
 };
 
 /// One thread of a supervisor, as it is known to others.

@@ -3,17 +3,22 @@
 use std::sync::{Arc, Weak};
 
 use crate::{
-    circuit::{CircuitState, View},
-    clock::system_now,
+    core::circuit::View,
     id::ChildId,
-    inbox::Message,
-    shared::{Row, Shared},
-    snapshot::ChildInfo,
-    sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+    runtime::{
+        inbox::Message,
+        shared::{Row, Shared},
     },
-    watch::Watch,
+    snapshot::ChildInfo,
+    status::CircuitState,
+    sync::{
+        clock::system_now,
+        primitives::{
+            Mutex, OnceLock,
+            atomic::{AtomicU32, AtomicU64, Ordering},
+        },
+        watch::Watch,
+    },
 };
 
 /// What a child's breaker is made of: one word, and the way to the child.
@@ -266,7 +271,7 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::circuit::ChildStatus;
+    use crate::status::ChildStatus;
 
     /// What a breaker is, said without bits.
     #[derive(Debug)]

@@ -1,120 +1,16 @@
 //! One child's circuit: what is known of it, what follows from that, what is to be done.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
-    deadline,
     event::{Order, StopCause},
+    status::{ChildStatus, CircuitState, OffBy},
+    sync::deadline,
 };
 
 /// The least delay after a start that got no thread: retrying at once would only keep the machine
 /// short of threads.
 const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
-
-/// What a child is doing, or why it is not running.
-///
-/// The status is derived from what is known of the child; the first row that fits decides. *Wanted*
-/// means: its flag is on, it is not held, not being removed or restarted by hand, its supervisor is
-/// not shutting down, and it has neither been tripped by its callers nor found to hang.
-///
-/// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
-/// | --- | --- | --- | --- | --- | --- |
-/// | running | told to stop | `Stopping` | open | reports it as overdue once at its stop timeout | |
-/// | running | not wanted | | | tells it to stop | `running_disabled` |
-/// | running | up for less than `healthy_after` | `OnTrial` | half-open; closed if nothing has failed | waits for `healthy_after` | `running_in_startup` |
-/// | running | up for longer, or said to be healthy | `Healthy` | closed | forgives its failures, reports `Healthy` once | `running_past_startup` |
-/// | none | being removed | `Finished`, and gone | open | forgets it | |
-/// | none | shutting down | `Off { Shutdown }` | open | nothing | |
-/// | none | the restart policy says no more | `Finished` | open | nothing, until restarted by hand | |
-/// | none | restarts used up | `GaveUp` | open | nothing, until reset by hand | |
-/// | none | held | `Off { Operator }` | open | nothing | |
-/// | none | flag off | `Off { Flag }` | open | nothing | `stopped_disabled` |
-/// | none | backoff not over | `BackingOff` | open | waits for its end | `stopped_in_backoff` |
-/// | none | otherwise | `Due` | open | starts it | `stopped_past_backoff` |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ChildStatus {
-    /// Running, and not for long enough to be trusted.
-    OnTrial,
-    /// Running, and trusted: its failures are forgiven.
-    Healthy,
-    /// Running, and asked to stop.
-    Stopping,
-    /// Down after a failure, until its backoff is over.
-    BackingOff,
-    /// Not wanted.
-    Off {
-        /// Whose word it was.
-        by: OffBy,
-    },
-    /// To be started as soon as the supervisor gets to it.
-    Due,
-    /// Ended for good, as its restart policy has it.
-    Finished,
-    /// Failed more often than its `max_restarts` allow.
-    GaveUp,
-}
-
-impl ChildStatus {
-    /// Returns whether the child's body is running, be it on trial, healthy or stopping.
-    pub fn is_running(self) -> bool {
-        matches!(self, Self::OnTrial | Self::Healthy | Self::Stopping)
-    }
-}
-
-impl fmt::Display for ChildStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::OnTrial => "on trial",
-            Self::Healthy => "healthy",
-            Self::Stopping => "stopping",
-            Self::BackingOff => "backing off",
-            Self::Off { by: OffBy::Flag } => "off (flag)",
-            Self::Off { by: OffBy::Operator } => "off (operator)",
-            Self::Off { by: OffBy::Shutdown } => "off (shutdown)",
-            Self::Due => "due",
-            Self::Finished => "finished",
-            Self::GaveUp => "gave up",
-        })
-    }
-}
-
-/// Who keeps a child off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OffBy {
-    /// Its feature flag.
-    Flag,
-    /// An operator, by [`Handle::hold`](crate::Handle::hold).
-    Operator,
-    /// The shutdown of its supervisor.
-    Shutdown,
-}
-
-/// The state of a child's circuit breaker, as those who depend on the child see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// The child runs and can be relied on.
-    Closed,
-    /// The child runs again after a failure and is on trial.
-    HalfOpen,
-    /// The child is down or about to stop: do not call it.
-    Open,
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Closed => "closed",
-            Self::HalfOpen => "half-open",
-            Self::Open => "open",
-        })
-    }
-}
 
 /// When a child that has ended by itself is started again; with OTP's *temporary*, which users
 /// spell `ChildSpec::once`.
@@ -691,37 +587,5 @@ impl Circuit {
             *rest as u8,
             run,
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_have_words_of_which_tables_can_be_made() {
-        let words = [
-            (ChildStatus::OnTrial, "on trial"),
-            (ChildStatus::Healthy, "healthy"),
-            (ChildStatus::Stopping, "stopping"),
-            (ChildStatus::BackingOff, "backing off"),
-            (ChildStatus::Off { by: OffBy::Flag }, "off (flag)"),
-            (ChildStatus::Off { by: OffBy::Operator }, "off (operator)"),
-            (ChildStatus::Off { by: OffBy::Shutdown }, "off (shutdown)"),
-            (ChildStatus::Due, "due"),
-            (ChildStatus::Finished, "finished"),
-            (ChildStatus::GaveUp, "gave up"),
-        ];
-        for (status, word) in words {
-            assert_eq!(format!("{status:<16}|"), format!("{word:<16}|"));
-        }
-        let words = [
-            (CircuitState::Closed, "closed"),
-            (CircuitState::HalfOpen, "half-open"),
-            (CircuitState::Open, "open"),
-        ];
-        for (circuit, word) in words {
-            assert_eq!(format!("{circuit:<16}|"), format!("{word:<16}|"));
-        }
     }
 }

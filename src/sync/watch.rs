@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use crate::{
+use crate::sync::{
     clock::system_now,
-    sync::{
+    primitives::{
         Condvar, Mutex,
         atomic::{AtomicUsize, Ordering, fence},
     },

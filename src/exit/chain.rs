@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use crate::{exit::Panic, unwind};
+use crate::sync::{panic::Panic, unwind};
 
 /// How many errors of a chain are asked for their texts. A chain may be a circle.
 const MOST_ERRORS: usize = 16;

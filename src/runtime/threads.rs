@@ -8,15 +8,16 @@ use std::{
 
 use crate::{
     child::Job,
-    clock::system_now,
     context::Link,
-    crew::Crew,
-    deadline,
-    engine::Workers,
+    core::roster::Heartbeats,
     exit::Failure,
     report::Unstopped,
-    roster::Heartbeats,
-    worker::{Post, Remain},
+    runtime::{
+        engine::Workers,
+        thread_registry::Crew,
+        worker::{Post, Remain},
+    },
+    sync::{clock::system_now, deadline},
 };
 
 /// How long what found no thread waits before it is tried again.

@@ -4,9 +4,9 @@ use std::{collections::VecDeque, convert::Infallible, mem};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::{
-    exit::Panic,
-    sync::{
+use crate::sync::{
+    panic::Panic,
+    primitives::{
         Condvar, Mutex, OnceLock, ThreadId,
         atomic::{AtomicBool, Ordering},
         current,

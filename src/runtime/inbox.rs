@@ -9,10 +9,10 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     child::ChildSpec,
+    core::key::Key,
     event::Callback,
-    exit::{Exit, Panic},
-    key::Key,
-    unwind::Drops,
+    exit::Exit,
+    sync::{panic::Panic, unwind::Drops},
 };
 
 /// Tells one thread of a supervisor from all others that it ever had.

@@ -7,12 +7,15 @@ use std::{
 };
 
 use crate::{
-    asked::{Answers, Asked},
-    circuit::{Circuit, Decision, Ended, Rules, View},
+    core::{
+        circuit::{Circuit, Decision, Ended, Rules, View},
+        flag_cache::{Answers, Asked},
+        key::Key,
+    },
     event::{Callback, EventKind, LastStop, Order, StopCause},
-    exit::{Exit, Failure, Panic},
+    exit::{Exit, Failure},
     id::ChildId,
-    key::Key,
+    sync::panic::Panic,
 };
 
 /// How many children a round looks at before the engine is given a chance to serve its inbox.

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::deadline;
+use crate::sync::deadline;
 
 /// The clock of one supervisor.
 #[derive(Clone, Debug)]

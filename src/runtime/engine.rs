@@ -11,23 +11,26 @@ use crossbeam_channel::Receiver;
 use crate::{
     backoff::Backoff,
     child::{ChildSpec, Job},
-    circuit::View,
     context::Link,
-    deadline,
+    core::{
+        circuit::View,
+        key::{Key, KeyMap},
+        roster::{
+            Action, Answer, Heartbeats, NotProvided, Outside, Progress, Report, Roster, StartDenied,
+        },
+    },
     event::{Callback, Event, LastStop, Order},
-    exit::{Exit, Failure, Panic},
+    exit::{Exit, Failure},
     handle::Handle,
     id::ChildId,
-    inbox::{Message, RunEnd},
-    key::{Key, KeyMap},
     report::{ShutdownCause, ShutdownReport, Unstopped},
-    roster::{
-        Action, Answer, Heartbeats, NotProvided, Outside, Progress, Report, Roster, StartDenied,
+    runtime::{
+        inbox::{Message, RunEnd},
+        shared::{Row, Shared},
+        worker::Remain,
     },
-    shared::{Row, Shared},
+    sync::{deadline, panic::Panic, unwind},
     telemetry::{TARGET, TelemetrySink},
-    unwind,
-    worker::Remain,
 };
 
 /// Answers whether a child is enabled.

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::exit::{Panic, Text};
+use crate::sync::panic::{Panic, Text};
 
 /// A hook looks where panics happen. Whoever sees it late has the panics of one catch without a
 /// place.

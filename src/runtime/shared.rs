@@ -13,25 +13,32 @@ use parking_lot::Mutex as StaticMutex;
 
 use crate::{
     breaker::Breaker,
-    cell::{Cell, Last},
     child::ChildSpec,
-    circuit::{ChildStatus, Circuit, CircuitState, OffBy, Rules, View},
-    clock::Clock,
     context::Activity,
+    core::{
+        circuit::{Circuit, Rules, View},
+        key::Key,
+        roster::StartDenied,
+    },
     error::{AddError, AddErrorReason, CommandError, Invalid},
     event::{Callback, LastStop, Order, StopCause},
     id::ChildId,
-    inbox::{Message, RunEnd},
-    key::Key,
     report::{ShutdownCause, ShutdownReport, StuckIn},
-    roster::StartDenied,
-    snapshot::ChildInfo,
-    sync::{
-        Mutex, OnceLock, RwLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    runtime::{
+        breaker_state::{Cell, Last},
+        inbox::{Message, RunEnd},
     },
-    unwind,
-    watch::Watch,
+    snapshot::ChildInfo,
+    status::{ChildStatus, CircuitState, OffBy},
+    sync::{
+        clock::Clock,
+        primitives::{
+            Mutex, OnceLock, RwLock,
+            atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        },
+        unwind,
+        watch::Watch,
+    },
 };
 
 /// The state that handles, workers and the supervisor thread share. No lock is held while user code

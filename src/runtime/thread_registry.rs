@@ -13,15 +13,19 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
+    core::key::Key,
     exit::Failure,
-    inbox::{Message, ThreadNumber},
-    key::Key,
-    lineage::Lineage,
     report::{Unstopped, UnstoppedPhase},
-    shared::Shared,
-    sync::{atomic::Ordering, channel::bounded},
-    unwind,
-    worker::{Phase, Post, Thread, drop_all, work},
+    runtime::{
+        inbox::{Message, ThreadNumber},
+        lineage::Lineage,
+        shared::Shared,
+        worker::{Phase, Post, Thread, drop_all, work},
+    },
+    sync::{
+        primitives::{atomic::Ordering, channel::bounded},
+        unwind,
+    },
 };
 
 thread_local! {
@@ -376,12 +380,11 @@ mod tests {
     use super::*;
     use crate::{
         child::Job,
-        clock::Clock,
         context::{ChildContext, Link},
         handle::Handle,
         id::ChildId,
-        shared::Defaults,
-        worker::Word,
+        runtime::{shared::Defaults, worker::Word},
+        sync::clock::Clock,
     };
 
     const LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,11 @@
+//! The supervisor thread, the children's threads, and what they share.
+
+pub(crate) mod breaker_state;
+pub(crate) mod engine;
+pub(crate) mod inbox;
+pub(crate) mod lineage;
+pub(crate) mod main_loop;
+pub(crate) mod shared;
+pub(crate) mod thread_registry;
+pub(crate) mod threads;
+pub(crate) mod worker;

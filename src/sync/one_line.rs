@@ -1,0 +1,26 @@
+//! Any text as one line of bounded length.
+
+use std::fmt::{self, Write as _};
+
+/// Shows any text as one line of bounded length.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl OneLine<'_> {
+    const LONGEST: usize = 300;
+}
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, character) in self.0.chars().enumerate() {
+            if position == Self::LONGEST {
+                return f.write_char('…');
+            }
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
