@@ -8,7 +8,7 @@ use crate::{
     exit::{Exit, chain::text_of_one},
     id::ChildId,
     runtime::{
-        breaker_state::{Cell, Last, Presence},
+        breaker_state::{BreakerState, Last, Presence},
         lineage,
     },
     snapshot::ChildInfo,
@@ -85,42 +85,41 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Breaker {
-    cell: Arc<Cell>,
-    way: Arc<Way>,
+    state: Arc<BreakerState>,
+    share: Arc<CloneShare>,
 }
 
-/// The way from one clone of a breaker to its cell, of which permits and rejections take a share.
-/// With a share of the cell itself, every thread that is rejected would write to the memory that
-/// all others read.
-struct Way(Arc<Cell>);
+/// What one clone of a breaker gives its permits and rejections a share of. With a share of the
+/// state itself, every thread that is rejected would write to the memory that all others read.
+struct CloneShare(Arc<BreakerState>);
 
-impl Deref for Way {
-    type Target = Cell;
+impl Deref for CloneShare {
+    type Target = BreakerState;
 
-    fn deref(&self) -> &Cell {
+    fn deref(&self) -> &BreakerState {
         &self.0
     }
 }
 
 impl Clone for Breaker {
     fn clone(&self) -> Self {
-        Self::new(self.cell.clone())
+        Self::new(self.state.clone())
     }
 }
 
 impl Breaker {
-    pub(crate) fn new(cell: Arc<Cell>) -> Self {
-        Self { way: Arc::new(Way(cell.clone())), cell }
+    pub(crate) fn new(state: Arc<BreakerState>) -> Self {
+        Self { share: Arc::new(CloneShare(state.clone())), state }
     }
 
     /// Returns the child's id, as its spec has it.
     pub fn id(&self) -> &ChildId {
-        &self.cell.id
+        &self.state.id
     }
 
     /// Returns the state of the breaker.
     pub fn state(&self) -> CircuitState {
-        self.cell.word().state()
+        self.state.packed().state()
     }
 
     /// Returns whether the child may be called now: whether the breaker is closed or half-open.
@@ -129,7 +128,7 @@ impl Breaker {
     /// 64-bit atomics it costs a short lock instead.
     #[inline]
     pub fn is_call_permitted(&self) -> bool {
-        self.cell.word().is_permitted()
+        self.state.packed().is_permitted()
     }
 
     /// Calls the child by `f` if that is permitted. An `Err` of `f`, and a panic in it, counts as a
@@ -209,21 +208,21 @@ impl Breaker {
         f: impl FnOnce() -> Result<T, E>,
         is_failure: impl FnOnce(&E) -> bool,
     ) -> Result<T, CallError<E>> {
-        let word = self.cell.word();
-        if !word.is_permitted() {
-            return Err(CallError::Rejected(Rejected { way: self.way.clone() }));
+        let packed = self.state.packed();
+        if !packed.is_permitted() {
+            return Err(CallError::Rejected(Rejected { share: self.share.clone() }));
         }
-        let unwinding = Unwinding { cell: &self.cell, run: word.run() };
+        let unwinding = Unwinding { state: &self.state, run: packed.run() };
         let result = f();
         std::mem::forget(unwinding);
         match result {
             Ok(value) => {
-                self.cell.succeed(word.run());
+                self.state.succeed(packed.run());
                 Ok(value)
             }
             Err(error) => {
                 if is_failure(&error) {
-                    report(&self.cell, word.run(), "a call failed");
+                    report(&self.state, packed.run(), "a call failed");
                 }
                 Err(CallError::Failed(error))
             }
@@ -251,11 +250,11 @@ impl Breaker {
     /// ```
     #[inline]
     pub fn permit(&self) -> Result<Permit, Rejected> {
-        let word = self.cell.word();
-        if word.is_permitted() {
-            Ok(Permit { way: self.way.clone(), run: word.run() })
+        let packed = self.state.packed();
+        if packed.is_permitted() {
+            Ok(Permit { share: self.share.clone(), run: packed.run() })
         } else {
-            Err(Rejected { way: self.way.clone() })
+            Err(Rejected { share: self.share.clone() })
         }
     }
 
@@ -263,13 +262,13 @@ impl Breaker {
     /// the present run; without one, it changes nothing. What becomes of the error's text is told
     /// at [`Permit::failure`].
     pub fn report_failure(&self, error: impl fmt::Display) {
-        report(&self.cell, self.cell.word().run(), error);
+        report(&self.state, self.state.packed().run(), error);
     }
 
     /// Reports from outside of a call that the child does its job: the failures reported so far are
     /// no longer in a row.
     pub fn report_success(&self) {
-        self.cell.succeed(self.cell.word().run());
+        self.state.succeed(self.state.packed().run());
     }
 
     /// Waits until the child may be called, instead of asking again and again.
@@ -282,7 +281,7 @@ impl Breaker {
     /// time is over, and [`WaitError::OnSupervisorThread`] if this is the supervisor's own thread.
     /// A child that is not listed yet is waited for.
     pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
-        let shared = self.cell.place.get().and_then(|(shared, _)| shared.upgrade());
+        let shared = self.state.place.get().and_then(|(shared, _)| shared.upgrade());
         if shared.as_ref().is_some_and(|shared| lineage::is_supervisor(shared.number)) {
             return Err(WaitError::OnSupervisorThread);
         }
@@ -290,16 +289,16 @@ impl Breaker {
             || Clock::System.wait_deadline(timeout),
             |shared| shared.wait_deadline(timeout),
         );
-        let answer = self.cell.news.wait_for(deadline, || {
+        let answer = self.state.news.wait_for(deadline, || {
             if self.is_call_permitted() {
                 return Some(Ok(()));
             }
-            Some(Err(match self.cell.last()? {
+            Some(Err(match self.state.last()? {
                 Last::Gone(info) => WaitError::Gone(info),
                 Last::Ended(info) => WaitError::Ended(info),
             }))
         });
-        answer.unwrap_or_else(|| Err(WaitError::TimedOut(self.cell.info().map(Box::new))))
+        answer.unwrap_or_else(|| Err(WaitError::TimedOut(self.state.info().map(Box::new))))
     }
 }
 
@@ -312,9 +311,9 @@ impl fmt::Debug for Breaker {
 /// Counts a failure, and tells the supervisor if it is the one that trips the child; which it
 /// learns even if the error cannot be shown, since the breaker is open by now, and nobody else
 /// would end this run.
-fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
-    if let Some(failures) = cell.fail(run) {
-        cell.tell_of_trip(run, failures, &text_of_one(&error));
+fn report(state: &BreakerState, run: u64, error: impl fmt::Display) {
+    if let Some(failures) = state.fail(run) {
+        state.tell_of_trip(run, failures, &text_of_one(&error));
     }
 }
 
@@ -322,14 +321,14 @@ fn report(cell: &Cell, run: u64, error: impl fmt::Display) {
 /// a success nor a failure.
 #[must_use = "a permit that is dropped tells nothing of how the call went"]
 pub struct Permit {
-    way: Arc<Way>,
+    share: Arc<CloneShare>,
     run: u64,
 }
 
 impl Permit {
     /// Says that the call succeeded.
     pub fn success(self) {
-        self.way.succeed(self.run);
+        self.share.succeed(self.run);
     }
 
     /// Says that the call failed.
@@ -339,19 +338,19 @@ impl Permit {
     /// at most 64 KiB, and ends with `…` if that is not all. A panic in the `Display` ends the
     /// text, which says so.
     pub fn failure(self, error: impl fmt::Display) {
-        report(&self.way, self.run, error);
+        report(&self.share, self.run, error);
     }
 }
 
 /// Counts a call that unwinds; forgotten where it has returned.
 struct Unwinding<'a> {
-    cell: &'a Cell,
+    state: &'a BreakerState,
     run: u64,
 }
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
-        report(self.cell, self.run, "a call panicked");
+        report(self.state, self.run, "a call panicked");
     }
 }
 
@@ -393,7 +392,7 @@ impl fmt::Debug for Permit {
 /// ```
 #[derive(Clone)]
 pub struct Rejected {
-    way: Arc<Way>,
+    share: Arc<CloneShare>,
 }
 
 impl Rejected {
@@ -406,7 +405,7 @@ impl Rejected {
     /// list, or its supervisor has ended.
     pub fn status(&self) -> Option<ChildStatus> {
         let status = self.child()?.status;
-        Some(if self.way.word().is_tripped() && status.is_running() {
+        Some(if self.share.packed().is_tripped() && status.is_running() {
             ChildStatus::Stopping
         } else {
             status
@@ -421,7 +420,7 @@ impl Rejected {
     }
 
     fn child(&self) -> Option<ChildInfo> {
-        match self.way.presence() {
+        match self.share.presence() {
             Presence::Listed(child) => Some(child),
             _ => None,
         }
@@ -431,12 +430,12 @@ impl Rejected {
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the call was rejected: ")?;
-        match self.way.presence() {
-            Presence::Listed(child) if self.way.word().is_tripped() => {
+        match self.share.presence() {
+            Presence::Listed(child) if self.share.packed().is_tripped() => {
                 write!(f, "failures that callers reported have just tripped `{}`", child.id)
             }
             Presence::Listed(child) => child.fmt(f),
-            Presence::NotListed => write!(f, "`{}` has not been started yet", self.way.id),
+            Presence::NotListed => write!(f, "`{}` has not been started yet", self.share.id),
             Presence::Gone(id) => write!(f, "`{id}` is gone from the list of its supervisor"),
             Presence::ShuttingDown(id) => write!(f, "the supervisor of `{id}` shuts down"),
             Presence::Ended(id) => write!(f, "the supervisor of `{id}` has ended"),

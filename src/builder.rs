@@ -26,7 +26,7 @@ use crate::{
         inbox::Message,
         main_loop::MainLoop,
         shared::{Defaults, Shared, check_spec},
-        thread_registry::Crew,
+        thread_registry::ThreadRegistry,
     },
     supervisor::{Supervisor, stop_children},
     sync::{
@@ -232,18 +232,18 @@ impl SupervisorBuilder {
         warn_of_abort();
         let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
         let (shared, inbox) = self.share(&name, None, Clock::System);
-        let crew = Crew::new(&shared);
+        let threads = ThreadRegistry::new(&shared);
         let (started, first_round) = bounded(1);
         // A spawn that fails drops the closure that it was given; so the builder waits outside of
         // it.
         let slot = Arc::new(Mutex::new(Some(self)));
-        let its = (slot.clone(), shared.clone(), crew.clone());
-        let spawned = crew.spawn_supervisor(name, move || {
-            let (slot, shared, crew) = its;
+        let its = (slot.clone(), shared.clone(), threads.clone());
+        let spawned = threads.spawn_supervisor(name, move || {
+            let (slot, shared, threads) = its;
             let Some(builder) = slot.lock().take() else { return };
             let its = inbox.clone();
-            supervise(&shared, &crew, inbox, || {
-                MainLoop::new(builder.parts(&shared, its), crew.clone(), Some(started)).run()
+            supervise(&shared, &threads, inbox, || {
+                MainLoop::new(builder.parts(&shared, its), threads.clone(), Some(started)).run()
             });
         });
         if let Err(error) = spawned {
@@ -253,7 +253,7 @@ impl SupervisorBuilder {
         }
         // An engine that dies before the end of its first round lets go of its sender.
         let _ = first_round.recv();
-        Ok(Supervisor::new(shared, crew))
+        Ok(Supervisor::new(shared, threads))
     }
 
     /// Supervises on this child's thread until the child is to stop: this is how supervisors nest.
@@ -310,26 +310,26 @@ impl SupervisorBuilder {
         }
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
         let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
-        let crew = Crew::new(&shared);
-        let (its, here) = ((shared.clone(), crew.clone()), thread::current().id());
+        let threads = ThreadRegistry::new(&shared);
+        let (its, here) = ((shared.clone(), threads.clone()), thread::current().id());
         let _stop = ctx.on_stop(move || {
-            let (shared, crew) = its;
+            let (shared, threads) = its;
             if thread::current().id() == here {
                 // The run was told to stop before this was set: this thread is about to notice by
                 // itself.
                 shared.request_shutdown(Duration::MAX);
             } else {
-                stop_children(&shared, &crew);
+                stop_children(&shared, &threads);
             }
         });
         let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
-        crew.supervise_here(|| {
-            supervise(&shared, &crew, inbox, || {
-                MainLoop::new(self.parts(&shared, cloned), crew.clone(), None).run()
+        threads.supervise_here(|| {
+            supervise(&shared, &threads, inbox, || {
+                MainLoop::new(self.parts(&shared, cloned), threads.clone(), None).run()
             });
             // Only after the supervisor has died of a fault of its own is there anybody to wait
             // for.
-            crew.wait_for_children();
+            threads.wait_for_children();
         });
         if let Some(report) = shared.end() {
             cause = report.cause;
@@ -429,7 +429,7 @@ impl SupervisorBuilder {
 /// stop, and everybody who asks is told that it has ended.
 fn supervise(
     shared: &Shared,
-    crew: &Arc<Crew>,
+    threads: &Arc<ThreadRegistry>,
     inbox: Receiver<Message>,
     run: impl FnOnce() -> ShutdownReport,
 ) {
@@ -438,8 +438,8 @@ fn supervise(
         Err(panic) => {
             shared.close_directory();
             let now = system_now();
-            crew.seize(now);
-            let (cause, unstopped) = (ShutdownCause::Died, crew.unstopped(now, now));
+            threads.force_stop_all(now);
+            let (cause, unstopped) = (ShutdownCause::Died, threads.unstopped(now, now));
             (ShutdownReport { cause, unstopped, stuck_in: None, has_ended: true }, Some(panic))
         }
     };
@@ -585,10 +585,10 @@ mod tests {
     fn supervisor_that_dies_says_so_to_everybody() {
         let builder = SupervisorBuilder::new().child(ChildSpec::new("left", |_| Ok(())));
         let (shared, inbox) = builder.share("fragile", None, Clock::System);
-        let crew = Crew::new(&shared);
+        let threads = ThreadRegistry::new(&shared);
         let handle = Handle::new(shared.clone());
         handle.add(ChildSpec::new("waiting", |_| Ok(()))).unwrap();
-        supervise(&shared, &crew, inbox, || panic!("a fault of the crate's own"));
+        supervise(&shared, &threads, inbox, || panic!("a fault of the crate's own"));
 
         let report = handle.wait_until_stopped(Duration::ZERO).unwrap();
         assert!(matches!(report.cause, ShutdownCause::Died) && !report.is_clean());

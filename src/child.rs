@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     backoff::Backoff, breaker::Breaker, context::ChildContext, core::circuit::Policy,
-    exit::ChildResult, id::ChildId, runtime::breaker_state::Cell,
+    exit::ChildResult, id::ChildId, runtime::breaker_state::BreakerState,
 };
 
 /// A child's closure, in the form in which it is kept between its runs.
@@ -85,7 +85,7 @@ pub struct ChildSpec {
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
     pub(crate) watchdog: Option<Duration>,
-    pub(crate) cell: Arc<Cell>,
+    pub(crate) breaker: Arc<BreakerState>,
 }
 
 impl ChildSpec {
@@ -130,7 +130,7 @@ impl ChildSpec {
 
     fn with(id: ChildId, body: Body, policy: Policy) -> Self {
         Self {
-            cell: Cell::new(id.clone()),
+            breaker: BreakerState::new(id.clone()),
             id,
             body,
             policy,
@@ -162,7 +162,7 @@ impl ChildSpec {
     /// Returns the breaker by which others call this child: to be wired up before the child is
     /// given to a supervisor.
     pub fn breaker(&self) -> Breaker {
-        Breaker::new(self.cell.clone())
+        Breaker::new(self.breaker.clone())
     }
 
     /// Sets how many failures that callers report in a row, with no success between them and all
@@ -191,7 +191,7 @@ impl ChildSpec {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn failure_threshold(self, n: u32) -> Self {
-        self.cell.set_threshold(n);
+        self.breaker.set_threshold(n);
         self
     }
 
@@ -306,7 +306,7 @@ impl ChildSpec {
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// use std::{cell::Cell, time::Duration};
+    /// use std::{breaker::Cell, time::Duration};
     ///
     /// thread_local!(static USED: Cell<bool> = const { Cell::new(false) });
     ///
@@ -442,7 +442,7 @@ impl fmt::Debug for ChildSpec {
             max_restarts,
             significant,
             watchdog,
-            cell,
+            breaker,
         } = self;
         f.debug_struct("ChildSpec")
             .field("id", id)
@@ -455,7 +455,7 @@ impl fmt::Debug for ChildSpec {
             .field("max_restarts", max_restarts)
             .field("significant", significant)
             .field("watchdog", watchdog)
-            .field("failure_threshold", &cell.threshold())
+            .field("failure_threshold", &breaker.threshold())
             .finish_non_exhaustive()
     }
 }

@@ -564,7 +564,7 @@ impl Script {
 }
 
 impl Workers for Script {
-    type Post = Key;
+    type WorkerShared = Key;
 
     fn engage(&mut self, link: Link, job: Job) -> Key {
         let Link { key, id, activity, .. } = link;
@@ -585,8 +585,8 @@ impl Workers for Script {
         key
     }
 
-    fn provide(&mut self, post: &Key) -> Result<(), Failure> {
-        let Some(child) = self.children.get_mut(post).filter(|child| !child.has_thread) else {
+    fn provide(&mut self, worker: &Key) -> Result<(), Failure> {
+        let Some(child) = self.children.get_mut(worker).filter(|child| !child.has_thread) else {
             return Ok(());
         };
         if let Some(left) = self.failing_spawns.get_mut(&child.id).filter(|left| **left > 0) {
@@ -599,8 +599,8 @@ impl Workers for Script {
         Ok(())
     }
 
-    fn go(&mut self, post: &Key, run: u64, _attempt_count: u32) -> bool {
-        let Some(child) = self.children.get_mut(post) else { return false };
+    fn go(&mut self, worker: &Key, run: u64, _attempt_count: u32) -> bool {
+        let Some(child) = self.children.get_mut(worker) else { return false };
         let heartbeats = Heartbeats { count: 0, doing: "" };
         child.last_run = run;
         let mut drops = Drops::default();
@@ -610,43 +610,43 @@ impl Workers for Script {
         true
     }
 
-    fn stop(&mut self, post: &Key) {
+    fn stop(&mut self, worker: &Key) {
         let now = self.time.now();
-        let Some(child) = self.children.get_mut(post) else { return };
+        let Some(child) = self.children.get_mut(worker) else { return };
         let Some(run) = child.run.as_mut().filter(|run| run.told_at.is_none()) else { return };
         run.told_at = Some(now);
         let deaf_for = self.deafness.get(&child.id).copied().unwrap_or_default();
         if deaf_for.is_zero() {
-            self.exit(*post, Exit::Completed);
+            self.exit(*worker, Exit::Completed);
         } else if let Some(end) = deadline::after(now, deaf_for) {
-            self.ends.insert((end, *post));
+            self.ends.insert((end, *worker));
         }
     }
 
-    fn make_last_run(&mut self, post: &Key, _is_closing: bool) {
-        if let Some(child) = self.children.get_mut(post) {
+    fn make_final(&mut self, worker: &Key, _is_closing: bool) {
+        if let Some(child) = self.children.get_mut(worker) {
             child.is_last_run = true;
         }
     }
 
     fn run_is_over(&mut self, _post: &Key) {}
 
-    fn entrust(&mut self, post: &Key, remain: Remain) {
-        if let Some(child) = self.children.get_mut(post) {
+    fn entrust(&mut self, worker: &Key, remain: Remain) {
+        if let Some(child) = self.children.get_mut(worker) {
             child.remains.push(remain);
         }
     }
 
-    fn retire(&mut self, post: &Key, keep_body: bool) {
+    fn retire(&mut self, worker: &Key, keep_body: bool) {
         if keep_body {
-            if let Some(child) = self.children.get_mut(post) {
+            if let Some(child) = self.children.get_mut(worker) {
                 child.has_thread = false;
             }
-        } else if let Some(child) = self.children.remove(post) {
+        } else if let Some(child) = self.children.remove(worker) {
             let run = child.last_run;
             if let Err(panic) = unwind::discard(child) {
                 self.tell(Message::CallbackPanicked {
-                    key: *post,
+                    key: *worker,
                     run,
                     callback: Callback::Drop,
                     panic,
@@ -655,8 +655,8 @@ impl Workers for Script {
         }
     }
 
-    fn heartbeats(&self, post: &Key) -> Heartbeats {
-        let run = self.children.get(post).and_then(|child| child.run.as_ref());
+    fn heartbeats(&self, worker: &Key) -> Heartbeats {
+        let run = self.children.get(worker).and_then(|child| child.run.as_ref());
         run.map_or(Heartbeats { count: 0, doing: "" }, |run| run.heartbeats)
     }
 

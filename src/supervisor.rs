@@ -13,7 +13,7 @@ use crate::{
     runtime::{
         lineage,
         shared::Shared,
-        thread_registry::{Crew, within_limit},
+        thread_registry::{ThreadRegistry, within_limit},
     },
     sync::{clock::system_now, deadline},
     telemetry::TARGET,
@@ -42,13 +42,13 @@ const LATENESS: Duration = Duration::from_secs(5);
 pub struct Supervisor {
     handle: Handle,
     shared: Arc<Shared>,
-    crew: Arc<Crew>,
+    threads: Arc<ThreadRegistry>,
     is_done: bool,
 }
 
 impl Supervisor {
-    pub(crate) fn new(shared: Arc<Shared>, crew: Arc<Crew>) -> Self {
-        Self { handle: Handle::new(shared.clone()), shared, crew, is_done: false }
+    pub(crate) fn new(shared: Arc<Shared>, threads: Arc<ThreadRegistry>) -> Self {
+        Self { handle: Handle::new(shared.clone()), shared, threads, is_done: false }
     }
 
     /// Begins the description of a supervisor.
@@ -155,13 +155,14 @@ impl Supervisor {
             Some(mut report) => {
                 // Destructors of thread-local variables that callbacks have made may run on it.
                 let until = deadline::after(system_now(), STUCK_AFTER);
-                report.has_ended = self.crew.wait_for_supervisor(deadline::sooner(until, last_at));
+                report.has_ended =
+                    self.threads.wait_for_supervisor(deadline::sooner(until, last_at));
                 report
             }
             None => {
                 // A supervisor thread that comes back finds that its threads were told to leave,
                 // and nothing left to do.
-                self.crew.dismiss();
+                self.threads.dismiss();
                 self.report_meanwhile(asked_at)
             }
         };
@@ -197,12 +198,12 @@ impl Supervisor {
                 deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
             if taken_over_at.is_none() && (is_stuck || is_limit_over && noticed_at.is_none()) {
                 taken_over_at = Some(now);
-                take_over(&self.shared, &self.crew);
+                take_over(&self.shared, &self.threads);
             }
             // When the children were asked: as the supervisor thread noticed the shutdown, or as
             // this thread took over.
             let since = [noticed_at, taken_over_at].into_iter().flatten().min().unwrap_or(now);
-            let longest = self.crew.longest_stop_timeout();
+            let longest = self.threads.longest_stop_timeout();
             let until =
                 longest.map(|timeout| deadline::sooner(deadline::after(since, timeout), limit_at));
             if until.is_some_and(|until| !deadline::is_reached(until, now)) {
@@ -220,7 +221,7 @@ impl Supervisor {
     }
 
     fn report_meanwhile(&self, since: Instant) -> ShutdownReport {
-        let unstopped = self.crew.unstopped(system_now(), since);
+        let unstopped = self.threads.unstopped(system_now(), since);
         let (cause, stuck_in) = (self.shared.cause(), self.shared.stuck_in());
         ShutdownReport { cause, unstopped, stuck_in, has_ended: self.shared.has_ended() }
     }
@@ -253,21 +254,21 @@ impl<'a> StuckWatch<'a> {
 
 /// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or
 /// without it.
-pub(crate) fn stop_children(shared: &Shared, crew: &Arc<Crew>) {
+pub(crate) fn stop_children(shared: &Shared, threads: &Arc<ThreadRegistry>) {
     shared.request_shutdown(Duration::MAX);
     let until = deadline::after(system_now(), STUCK_AFTER);
     if shared
         .wait_for(until, || shared.acknowledged_at().map(drop).or(shared.end().map(drop)))
         .is_none()
     {
-        take_over(shared, crew);
+        take_over(shared, threads);
     }
 }
 
 /// Stops the children without the supervisor thread, which is stuck and cannot show that they stop.
-fn take_over(shared: &Shared, crew: &Arc<Crew>) {
+fn take_over(shared: &Shared, threads: &Arc<ThreadRegistry>) {
     shared.show_take_over();
-    crew.seize(system_now());
+    threads.force_stop_all(system_now());
 }
 
 impl Drop for Supervisor {

@@ -48,9 +48,9 @@ impl Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Start,
-    TellToStop(StopCause),
+    RequestStop(StopCause),
     /// Its time to stop is over.
-    Lapse,
+    StopTimedOut,
     /// It has been up long enough.
     Trust,
     /// It is time to see whether it has given a sign of life.
@@ -190,7 +190,7 @@ impl Circuit {
                 (ChildStatus::Stopping, Decision::Sleep(None))
             }
             Some(Run { told: Some(told), .. }) if deadline::is_reached(told.deadline, now) => {
-                (ChildStatus::Stopping, Decision::Lapse)
+                (ChildStatus::Stopping, Decision::StopTimedOut)
             }
             Some(Run { told: Some(told), .. }) => {
                 (ChildStatus::Stopping, Decision::Sleep(told.deadline))
@@ -207,7 +207,7 @@ impl Circuit {
                     .as_ref()
                     .and_then(|watch| deadline::after(watch.looked, self.rules.time_to_look()));
                 match self.unwanted() {
-                    Some(cause) => (status, Decision::TellToStop(cause)),
+                    Some(cause) => (status, Decision::RequestStop(cause)),
                     None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
                     None if deadline::is_reached(look_at, now) => {
                         (status, Decision::LookForHeartbeat)

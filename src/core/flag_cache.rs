@@ -6,7 +6,7 @@ use crate::{core::key::Key, id::ChildId};
 /// children, a round is as slow as the memory that it touches.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
-pub(crate) struct Asked {
+pub(crate) struct FlagCache {
     children: Vec<(Key, ChildId, Answers)>,
     gone: usize,
 }
@@ -23,7 +23,7 @@ pub(crate) enum Answers {
     Gone,
 }
 
-impl Asked {
+impl FlagCache {
     pub(crate) fn list(&mut self, key: Key, id: ChildId) {
         self.children.push((key, id, Answers::Unknown));
     }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn round_goes_on_where_it_was_when_the_gone_leave_their_places() {
-        let mut asked = Asked::default();
+        let mut asked = FlagCache::default();
         for number in 0..6 {
             asked.list(Key(number), ChildId::from("child"));
         }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     core::{
         circuit::{Circuit, Decision, Ended, Rules, View},
-        flag_cache::{Answers, Asked},
+        flag_cache::{Answers, FlagCache},
         key::Key,
     },
     event::{Callback, EventKind, LastStop, Order, StopCause},
@@ -50,9 +50,9 @@ pub(crate) enum NotProvided {
     Failed(Failure),
 }
 
-/// What the core asks of the outside. All of it is total: whatever user code does, there is an
+/// What the core asks of the environment. All of it is total: whatever user code does, there is an
 /// answer.
-pub(crate) trait Outside {
+pub(crate) trait Environment {
     fn now(&self) -> Instant;
     /// Asks the child's flag; `None` keeps the last answer.
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
@@ -67,7 +67,7 @@ pub(crate) trait Outside {
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied>;
 }
 
-/// What the core tells the outside to do, in this order.
+/// What the core tells the environment to do, in this order.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) enum Action {
@@ -92,7 +92,7 @@ pub(crate) enum Action {
         key: Key,
     },
     /// The present run is the last: its body may be dropped as it ends.
-    LastRun {
+    MakeFinal {
         key: Key,
     },
     /// End the thread that waits for a next run; drop the body too unless it may run again by hand.
@@ -121,7 +121,7 @@ pub(crate) enum Progress {
     Settled,
 }
 
-/// An event but for its place in the order of all, which the outside gives it as it records it.
+/// An event but for its place in the order of all, which the environment gives it as it records it.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Report {
@@ -136,7 +136,7 @@ pub(crate) struct Report {
 pub(crate) struct Roster {
     /// In boxes, for a tree that has grown at its end is half empty.
     children: BTreeMap<Key, Box<Child>>,
-    asked: Asked,
+    flags: FlagCache,
     /// One deadline at most for each child, replaced and never left behind.
     deadlines: BTreeSet<(Instant, Key)>,
     /// What is to be done now.
@@ -201,7 +201,7 @@ impl Roster {
     pub(crate) fn new() -> Self {
         Self {
             children: BTreeMap::new(),
-            asked: Asked::default(),
+            flags: FlagCache::default(),
             deadlines: BTreeSet::new(),
             actions: VecDeque::new(),
             unsettled: VecDeque::new(),
@@ -221,7 +221,7 @@ impl Roster {
         if self.closing {
             circuit.close(now, Duration::ZERO);
         }
-        self.asked.list(key, id.clone());
+        self.flags.list(key, id.clone());
         let child = Child {
             id,
             circuit,
@@ -275,7 +275,7 @@ impl Roster {
         run: u64,
         exit: Exit,
         at: Instant,
-        outside: &mut impl Outside,
+        environment: &mut impl Environment,
     ) -> Result<(), Exit> {
         let Some(child) = self.children.get_mut(&key) else { return Err(exit) };
         if !child.circuit.is_present(run) {
@@ -285,7 +285,7 @@ impl Roster {
         let completed = exit.is_completed();
         let ended = child
             .circuit
-            .end(at, completed, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+            .end(at, completed, |attempt| ask_backoff(environment, key, attempt, &mut asked));
         self.awaited -= usize::from(!ended.was_lapsed);
         self.tell_end(key, ended, exit, asked, at);
         Ok(())
@@ -322,11 +322,11 @@ impl Roster {
         key: Key,
         run: u64,
         now: Instant,
-        outside: &mut impl Outside,
+        environment: &mut impl Environment,
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) {
-            child.circuit.watch(outside.heartbeats(key).count, now);
+            child.circuit.watch(environment.heartbeats(key).count, now);
             self.unsettled.push_back((key, false));
         }
     }
@@ -339,7 +339,7 @@ impl Roster {
         for (&key, child) in self.children.iter_mut().rev() {
             self.awaited += usize::from(child.circuit.close(now, limit));
             if child.circuit.is_running() {
-                self.actions.push_back(Step::Act(Action::LastRun { key }));
+                self.actions.push_back(Step::Act(Action::MakeFinal { key }));
                 // All are told before any of them is looked at more closely: what is reported of
                 // one delays no other.
                 if child.circuit.told_to_stop(StopCause::Shutdown, now) {
@@ -366,9 +366,9 @@ impl Roster {
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.order(order, now);
         if order == Order::Remove && child.circuit.is_running() {
-            self.actions.push_back(Step::Act(Action::LastRun { key }));
+            self.actions.push_back(Step::Act(Action::MakeFinal { key }));
         }
-        if let (_, Decision::TellToStop(cause)) = child.circuit.judge(now) {
+        if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
             child.circuit.told_to_stop(cause, now);
             self.stop_and_report(key, EventKind::Ordered { order }, now);
         } else {
@@ -381,13 +381,13 @@ impl Roster {
 
     /// Takes one step. To be called until all is settled; each step that needs the time asks for it
     /// anew, for a step before may have asked user code, which takes time.
-    pub(crate) fn settle(&mut self, outside: &mut impl Outside) -> Progress {
+    pub(crate) fn settle(&mut self, environment: &mut impl Environment) -> Progress {
         match self.actions.pop_front() {
             Some(Step::Act(action)) => Progress::Perform(action),
-            Some(Step::Go(key)) => Progress::Perform(self.go(key, outside.now())),
+            Some(Step::Go(key)) => Progress::Perform(self.go(key, environment.now())),
             None => match self.unsettled.pop_front() {
                 Some((key, asked)) => {
-                    self.decide(key, outside.now(), asked, outside);
+                    self.decide(key, environment.now(), asked, environment);
                     Progress::Again
                 }
                 None => Progress::Settled,
@@ -397,17 +397,17 @@ impl Roster {
 
     /// Goes on with a round, up to the first child for which there is something to do. Only when
     /// all actions are done.
-    pub(crate) fn continue_round(&mut self, now: Instant, outside: &mut impl Outside) {
+    pub(crate) fn continue_round(&mut self, now: Instant, environment: &mut impl Environment) {
         debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
         let mut left = ROUND_CHUNK;
         let mut stopped_at = None;
-        for (key, id, answers) in self.asked.from(round.next) {
+        for (key, id, answers) in self.flags.from(round.next) {
             round.next += 1;
             if matches!(answers, Answers::Unasked | Answers::Gone) {
                 continue;
             }
-            let answer = outside.is_enabled(*key, id);
+            let answer = environment.is_enabled(*key, id);
             let is_settled = match answers {
                 Answers::NothingIf(on) => answer.value.is_none_or(|value| value == *on),
                 Answers::Unknown | Answers::Unasked | Answers::Gone => false,
@@ -449,14 +449,20 @@ impl Roster {
 
     /// Does what the facts about one child demand, until they demand nothing any more. `asked` says
     /// that its flag was asked just now.
-    fn decide(&mut self, key: Key, now: Instant, mut asked: bool, outside: &mut impl Outside) {
+    fn decide(
+        &mut self,
+        key: Key,
+        now: Instant,
+        mut asked: bool,
+        environment: &mut impl Environment,
+    ) {
         loop {
             let Some(child) = self.children.get_mut(&key) else { return };
             let (_, decision) = child.circuit.judge(now);
             match decision {
                 Decision::Start if !asked => {
                     asked = true;
-                    let answer = outside.is_enabled(key, &child.id);
+                    let answer = environment.is_enabled(key, &child.id);
                     if let Some(on) = answer.value {
                         child.circuit.flag_is(on);
                     }
@@ -467,13 +473,13 @@ impl Roster {
                     self.unsettled.push_front((key, true));
                     return;
                 }
-                Decision::Start => return self.start(key, now, outside),
-                Decision::TellToStop(cause) => {
+                Decision::Start => return self.start(key, now, environment),
+                Decision::RequestStop(cause) => {
                     child.circuit.told_to_stop(cause, now);
                     self.publish(key, None, now);
                     self.act(Action::Stop { key });
                 }
-                Decision::Lapse => {
+                Decision::StopTimedOut => {
                     self.awaited -= 1;
                     if let Some(stopping_for) = child.circuit.lapse(now) {
                         self.report(key, EventKind::Overdue { stopping_for }, now);
@@ -484,7 +490,7 @@ impl Roster {
                     self.report(key, EventKind::Healthy, now);
                 }
                 Decision::LookForHeartbeat => {
-                    let Heartbeats { count, doing } = outside.heartbeats(key);
+                    let Heartbeats { count, doing } = environment.heartbeats(key);
                     if let Some(silent_for) = child.circuit.look(count, now) {
                         child.circuit.told_to_stop(StopCause::Hung, now);
                         self.stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
@@ -498,7 +504,7 @@ impl Roster {
                     self.publish(key, None, now);
                     self.act(Action::Forget { key });
                     self.wake_at(key, None);
-                    self.asked.forget(key, self.round.as_mut().map(|round| &mut round.next));
+                    self.flags.forget(key, self.round.as_mut().map(|round| &mut round.next));
                     self.children.remove(&key);
                     return;
                 }
@@ -512,7 +518,7 @@ impl Roster {
         let Some(child) = self.children.get_mut(&key) else { return };
         let answers = child.answers();
         if std::mem::replace(&mut child.answers, answers) != answers {
-            self.asked.set(key, answers);
+            self.flags.set(key, answers);
         }
         self.publish(key, None, now);
         self.wake_at(key, deadline);
@@ -528,18 +534,20 @@ impl Roster {
     /// Starts a run, or finds that there is no thread for it: the child is looked at again in
     /// either case. One whose start is denied stays due, and is looked at when the message comes
     /// that says why.
-    fn start(&mut self, key: Key, now: Instant, outside: &mut impl Outside) {
+    fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment) {
         // Before anybody sees the run: callers are let through to whoever is seen running.
-        match outside.provide_thread(key) {
+        match environment.provide_thread(key) {
             Ok(()) => {}
             Err(NotProvided::Denied(StartDenied)) => return self.rest(key, None, now),
-            Err(NotProvided::Failed(failure)) => return self.not_spawned(key, failure, outside),
+            Err(NotProvided::Failed(failure)) => {
+                return self.not_spawned(key, failure, environment);
+            }
         }
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.got_thread();
         child.circuit.begin(now);
         let view = child.circuit.view(now);
-        if let Err(StartDenied) = outside.begin(key, view) {
+        if let Err(StartDenied) = environment.begin(key, view) {
             child.circuit.unbegin();
             return self.rest(key, None, now);
         }
@@ -549,13 +557,13 @@ impl Roster {
         self.actions.push_back(Step::Go(key));
     }
 
-    fn not_spawned(&mut self, key: Key, failure: Failure, outside: &mut impl Outside) {
+    fn not_spawned(&mut self, key: Key, failure: Failure, environment: &mut impl Environment) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let now = outside.now();
+        let now = environment.now();
         let mut asked = None;
         let ended = child
             .circuit
-            .end_without_thread(now, |attempt| ask_backoff(outside, key, attempt, &mut asked));
+            .end_without_thread(now, |attempt| ask_backoff(environment, key, attempt, &mut asked));
         self.tell_end(key, ended, Exit::Failed(failure), asked, now);
     }
 
@@ -697,12 +705,12 @@ impl Roster {
 
 /// Asks for a backoff, and remembers that it was asked and how that went.
 fn ask_backoff(
-    outside: &mut impl Outside,
+    environment: &mut impl Environment,
     key: Key,
     attempt: u32,
     asked: &mut Option<Option<Panic>>,
 ) -> Duration {
-    let answer = outside.backoff(key, attempt);
+    let answer = environment.backoff(key, attempt);
     *asked = Some(answer.panic);
     answer.value
 }
@@ -714,7 +722,7 @@ impl Roster {
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self {
             children,
-            asked,
+            flags,
             deadlines,
             actions,
             unsettled,
@@ -737,7 +745,7 @@ impl Roster {
                     false if child.faults.contains(&Callback::Enabled) => Answers::Unknown,
                     false => Answers::NothingIf(child.circuit.flag()),
                 };
-                assert!(asked.get(*key) == Some(answers) && child.answers == answers);
+                assert!(flags.get(*key) == Some(answers) && child.answers == answers);
                 let Child { id: _, circuit, shown, answers: _, wake, faults } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 (

@@ -43,7 +43,7 @@ use crate::{
     runtime::{
         inbox::{Message, ThreadNumber},
         shared::{Defaults, Row, Shared},
-        worker::{Post, Thread, drop_all, work},
+        worker::{Thread, WorkerShared, drop_all, work},
     },
     status::{ChildStatus, CircuitState},
     sync::{
@@ -553,7 +553,7 @@ fn no_news_are_missed_by_two_who_wait_bounded() {
 
 /// A child as the supervisor thread has it, without that thread: the test plays its part.
 struct Child {
-    post: Arc<Post>,
+    worker: Arc<WorkerShared>,
     shared: Arc<Shared>,
     inbox: Receiver<Message>,
     /// How often the body was begun.
@@ -585,15 +585,15 @@ impl Child {
             Ok(())
         });
         let job = Job { body, stop_timeout: Duration::MAX, stack_size: None, fresh_thread };
-        Self { post: Post::new(link, job), shared, inbox, begun, body: weak }
+        Self { worker: WorkerShared::new(link, job), shared, inbox, begun, body: weak }
     }
 
     /// What the crew does where no thread waits for the word to go.
     fn provide(&self, number: u64) -> JoinHandle<()> {
-        let (words, inbox) = bounded(1);
-        let post = self.post.clone();
-        let thread = spawn(move || work(&Thread::new(ThreadNumber(number), None), &post, inbox));
-        self.post.has_got_thread(words);
+        let (commands, inbox) = bounded(1);
+        let worker = self.worker.clone();
+        let thread = spawn(move || work(&Thread::new(ThreadNumber(number), None), &worker, inbox));
+        self.worker.has_got_thread(commands);
         thread
     }
 
@@ -614,23 +614,23 @@ impl Child {
 }
 
 /// What the crew does when the supervisor thread does not come back:
-/// [`Crew::seize`](crate::runtime::thread_registry::Crew) for one child.
-fn seize(post: &Arc<Post>) {
-    post.seal();
-    tell_to_stop(post);
-    retire(post);
+/// [`ThreadRegistry::force_stop_all`](crate::runtime::thread_registry::ThreadRegistry) for one child.
+fn force_stop_all(worker: &Arc<WorkerShared>) {
+    worker.seal();
+    tell_to_stop(worker);
+    retire(worker);
 }
 
-fn tell_to_stop(post: &Arc<Post>) {
-    post.tell_to_stop(system_now());
-    if let Some(context) = post.context().filter(|context| context.signal().needs_caller()) {
+fn tell_to_stop(worker: &Arc<WorkerShared>) {
+    worker.tell_to_stop(system_now());
+    if let Some(context) = worker.context().filter(|context| context.signal().needs_caller()) {
         let _ = context.signal().call_all();
     }
 }
 
-fn retire(post: &Arc<Post>) {
-    if !post.leave(false) && post.holds_anything() {
-        drop_all(&Thread::new(ThreadNumber(99), None), post, false);
+fn retire(worker: &Arc<WorkerShared>) {
+    if !worker.leave(false) && worker.holds_anything() {
+        drop_all(&Thread::new(ThreadNumber(99), None), worker, false);
     }
 }
 
@@ -647,10 +647,10 @@ fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
         });
         let worker = child.provide(1);
         let other = spawn({
-            let post = child.post.clone();
-            move || seize(&post)
+            let worker = child.worker.clone();
+            move || force_stop_all(&worker)
         });
-        let went = child.post.go(1, 0);
+        let went = child.worker.go(1, 0);
         other.join().unwrap();
         worker.join().unwrap();
         assert_eq!(child.begun.load(Seen::Relaxed), u32::from(went));
@@ -658,8 +658,11 @@ fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
             child.await_exit(1);
         }
         assert!(!child.inbox.try_iter().any(|message| matches!(message, Message::Exit(_))));
-        assert!(!child.post.holds_body() && child.body.strong_count() == 0, "the body is dropped");
-        assert!(!child.post.go(2, 0), "nothing is let go any more");
+        assert!(
+            !child.worker.holds_body() && child.body.strong_count() == 0,
+            "the body is dropped"
+        );
+        assert!(!child.worker.go(2, 0), "nothing is let go any more");
     });
 }
 
@@ -669,13 +672,13 @@ fn thread_that_stays_runs_the_body_again() {
         let child = Child::new(false, |_| ());
         let worker = child.provide(1);
         for run in 1..=2 {
-            assert!(child.post.go(run, 0), "there is room for the word");
+            assert!(child.worker.go(run, 0), "there is room for the word");
             child.await_exit(run);
-            assert!(child.post.holds_body(), "it is put back before the end is told");
-            child.post.run_is_over();
+            assert!(child.worker.holds_body(), "it is put back before the end is told");
+            child.worker.run_is_over();
         }
         assert_eq!(child.begun.load(Seen::Relaxed), 2);
-        retire(&child.post);
+        retire(&child.worker);
         worker.join().unwrap();
         assert_eq!(child.body.strong_count(), 0);
     });
@@ -688,15 +691,15 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
     explore("fresh threads", Some(PREEMPTIONS), || {
         let child = Child::new(true, |_| ());
         let first = child.provide(1);
-        assert!(child.post.go(1, 0));
+        assert!(child.worker.go(1, 0));
         child.await_exit(1);
-        child.post.run_is_over();
+        child.worker.run_is_over();
         let second = child.provide(2);
         let other = spawn({
-            let post = child.post.clone();
-            move || seize(&post)
+            let worker = child.worker.clone();
+            move || force_stop_all(&worker)
         });
-        let went = child.post.go(2, 0);
+        let went = child.worker.go(2, 0);
         for thread in [first, second, other] {
             thread.join().unwrap();
         }
@@ -715,11 +718,11 @@ fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
     explore("last run", None, || {
         let child = Child::new(false, |_| ());
         let worker = child.provide(1);
-        assert!(child.post.go(1, 0));
-        child.post.make_last_run(false);
-        tell_to_stop(&child.post);
+        assert!(child.worker.go(1, 0));
+        child.worker.make_final(false);
+        tell_to_stop(&child.worker);
         child.await_exit(1);
-        retire(&child.post);
+        retire(&child.worker);
         worker.join().unwrap();
         assert_eq!((child.begun.load(Seen::Relaxed), child.body.strong_count()), (1, 0));
     });
@@ -732,7 +735,7 @@ fn first_heartbeat_is_told_once_and_no_text_hides_another() {
     static WRITING: &str = "writing";
     explore("heartbeats", None, || {
         let child = Child::new(false, |_| ());
-        let context = ChildContext::new(child.post.link.clone(), 1, 0);
+        let context = ChildContext::new(child.worker.link.clone(), 1, 0);
         let helper = spawn({
             let context = context.clone();
             move || context.heartbeat(READING)

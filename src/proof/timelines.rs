@@ -7,7 +7,9 @@ use crate::{
     core::{
         circuit::{Policy, Rules, View},
         key::Key,
-        roster::{Action, Answer, Heartbeats, NotProvided, Outside, Progress, Roster, StartDenied},
+        roster::{
+            Action, Answer, Environment, Heartbeats, NotProvided, Progress, Roster, StartDenied,
+        },
     },
     event::{EventKind, Order},
     exit::{Exit, Failure},
@@ -38,7 +40,7 @@ struct Script {
     backoffs_asked: Vec<u32>,
 }
 
-impl Outside for Script {
+impl Environment for Script {
     fn now(&self) -> Instant {
         self.now
     }

@@ -265,7 +265,7 @@ impl Trial {
                 self.world.model(key).stop(now);
                 self.stops_in_close.iter_mut().for_each(|stops| stops.push(key));
             }
-            Action::LastRun { key } => self.world.model(key).is_last_run(is_closed),
+            Action::MakeFinal { key } => self.world.model(key).is_last_run(is_closed),
             Action::Retire { key, keep_body } => self.world.model(key).retire(keep_body, closing),
             Action::Forget { key } => self.world.model(key).forget(),
             Action::GiveUp { .. } => unreachable!("no child is significant"),

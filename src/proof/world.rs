@@ -11,7 +11,7 @@ use crate::{
     core::{
         circuit::View,
         key::Key,
-        roster::{Answer, Heartbeats, NotProvided, Outside, StartDenied},
+        roster::{Answer, Environment, Heartbeats, NotProvided, StartDenied},
     },
     id::ChildId,
     sync::panic::{Panic, Text},
@@ -99,7 +99,7 @@ impl World {
     }
 }
 
-impl Outside for World {
+impl Environment for World {
     fn now(&self) -> Instant {
         self.now
     }

@@ -25,16 +25,16 @@ use crate::{
 ///
 /// | bits | what |
 /// | --- | --- |
-/// | 0–1 | [`Word`]'s state |
+/// | 0–1 | [`PackedState`]'s state |
 /// | 2–23 | failures reported of the present run, without a success since |
 /// | 24–63 | the run |
 ///
 /// The word orders nothing but itself: callers act on what it says and not on what others wrote
 /// before, so that relaxed loads do; the exchanges that count reports are atomic whatever their
 /// ordering.
-pub(crate) struct Cell {
+pub(crate) struct BreakerState {
     pub(crate) id: ChildId,
-    word: AtomicU64,
+    packed: AtomicU64,
     threshold: AtomicU32,
     /// Where the child is listed. Weak, since the child's row has this cell.
     pub(crate) place: OnceLock<(Weak<Shared>, Weak<Row>)>,
@@ -68,9 +68,9 @@ pub(crate) enum Presence {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Word(u64);
+pub(crate) struct PackedState(u64);
 
-impl Word {
+impl PackedState {
     const OPEN: u64 = 0;
     const HALF_OPEN: u64 = 1;
     const CLOSED: u64 = 2;
@@ -117,16 +117,16 @@ impl Word {
     }
 }
 
-impl Cell {
+impl BreakerState {
     /// How many failures in a row trip a child, unless its spec says otherwise.
     const DEFAULT_THRESHOLD: u32 = 10;
 
     pub(crate) fn new(id: ChildId) -> Arc<Self> {
-        let word = AtomicU64::new(Word::new(0, Word::OPEN).0);
+        let packed = AtomicU64::new(PackedState::new(0, PackedState::OPEN).0);
         let threshold = AtomicU32::new(Self::DEFAULT_THRESHOLD);
         Arc::new(Self {
             id,
-            word,
+            packed,
             threshold,
             place: OnceLock::new(),
             news: Watch::default(),
@@ -151,17 +151,17 @@ impl Cell {
     /// breaker that callers have tripped stays so until the supervisor has heard of it.
     pub(crate) fn show(&self, view: &View) {
         let state = match view.circuit {
-            CircuitState::Open => Word::OPEN,
-            CircuitState::HalfOpen => Word::HALF_OPEN,
-            CircuitState::Closed => Word::CLOSED,
+            CircuitState::Open => PackedState::OPEN,
+            CircuitState::HalfOpen => PackedState::HALF_OPEN,
+            CircuitState::Closed => PackedState::CLOSED,
         };
-        let shown = Word::new(view.run, state);
-        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let word = Word(word);
+        let shown = PackedState::new(view.run, state);
+        let _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = PackedState(word);
             let is_same_run = word.run() == shown.run();
             match state {
-                _ if word == Word::FOR_GOOD => None,
-                Word::OPEN => Some(shown.0),
+                _ if word == PackedState::FOR_GOOD => None,
+                PackedState::OPEN => Some(shown.0),
                 _ if is_same_run && word.is_tripped() => None,
                 // A child on trial that becomes healthy keeps the count, which is 0; and so does
                 // one that was healthy before.
@@ -180,21 +180,21 @@ impl Cell {
         }
         // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into
         // the midst of one.
-        self.word.swap(Word::FOR_GOOD.0, Ordering::Relaxed);
+        self.packed.swap(PackedState::FOR_GOOD.0, Ordering::Relaxed);
         self.news.notify();
     }
 
     #[inline]
-    pub(crate) fn word(&self) -> Word {
-        Word(self.word.load(Ordering::Relaxed))
+    pub(crate) fn packed(&self) -> PackedState {
+        PackedState(self.packed.load(Ordering::Relaxed))
     }
 
     /// Counts a failure of this run. Returns how many there were if it is the one that trips the
     /// child.
     pub(crate) fn fail(&self, run: u64) -> Option<u32> {
         let mut tripping = None;
-        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let word = Word(word);
+        let _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = PackedState(word);
             if word.run() != run || !word.is_permitted() {
                 tripping = None;
                 return None;
@@ -204,7 +204,7 @@ impl Cell {
                 word.state() == CircuitState::HalfOpen || failures >= u64::from(self.threshold());
             tripping = trips.then(|| u32::try_from(failures).expect("it has 22 bits"));
             Some(if trips {
-                Word::new(run, Word::TRIPPED).0
+                PackedState::new(run, PackedState::TRIPPED).0
             } else {
                 word.with_failures(failures).0
             })
@@ -216,11 +216,11 @@ impl Cell {
     pub(crate) fn succeed(&self, run: u64) {
         // Most successes follow a success: then there is nothing to write, and callers on several
         // cores do not disturb each other.
-        if self.word().failures() == 0 {
+        if self.packed().failures() == 0 {
             return;
         }
-        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let word = Word(word);
+        let _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = PackedState(word);
             (word.run() == run && word.failures() > 0).then_some(word.with_failures(0).0)
         });
     }
@@ -248,7 +248,7 @@ impl Cell {
 
     pub(crate) fn presence(&self) -> Presence {
         // Before the row, which may be dropped at any moment from then on.
-        let is_for_good = self.word() == Word::FOR_GOOD;
+        let is_for_good = self.packed() == PackedState::FOR_GOOD;
         if !is_for_good {
             if self.place.get().is_none() {
                 return Presence::NotListed;
@@ -302,7 +302,7 @@ mod tests {
     fn word_agrees_with_a_model_of_it() {
         let mut random = fastrand::Rng::with_seed(4);
         for _ in 0..20_000 {
-            let cell = Cell::new("child".into());
+            let cell = BreakerState::new("child".into());
             cell.set_threshold(random.u32(1..4));
             let mut model =
                 Model { run: 0, state: CircuitState::Open, is_tripped: false, failures: 0 };
@@ -354,8 +354,8 @@ mod tests {
                         }
                     }
                 }
-                assert_eq!(cell.word().state(), model.state, "{model:?}");
-                assert_eq!(cell.word().is_permitted(), model.state != CircuitState::Open);
+                assert_eq!(cell.packed().state(), model.state, "{model:?}");
+                assert_eq!(cell.packed().is_permitted(), model.state != CircuitState::Open);
             }
         }
     }

@@ -16,7 +16,8 @@ use crate::{
         circuit::View,
         key::{Key, KeyMap},
         roster::{
-            Action, Answer, Heartbeats, NotProvided, Outside, Progress, Report, Roster, StartDenied,
+            Action, Answer, Environment, Heartbeats, NotProvided, Progress, Report, Roster,
+            StartDenied,
         },
     },
     event::{Callback, Event, LastStop, Order},
@@ -52,26 +53,26 @@ pub(crate) struct Parts {
 /// Those who run the bodies: threads, or the script of a simulation.
 pub(crate) trait Workers {
     /// What is shared with them about one child.
-    type Post;
+    type WorkerShared;
 
     /// Takes charge of a child.
-    fn engage(&mut self, link: Link, job: Job) -> Self::Post;
+    fn engage(&mut self, link: Link, job: Job) -> Self::WorkerShared;
     /// Sees to it that somebody waits for the word to go.
-    fn provide(&mut self, post: &Self::Post) -> Result<(), Failure>;
+    fn provide(&mut self, worker: &Self::WorkerShared) -> Result<(), Failure>;
     /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
-    fn go(&mut self, post: &Self::Post, run: u64, attempt_count: u32) -> bool;
+    fn go(&mut self, worker: &Self::WorkerShared, run: u64, attempt_count: u32) -> bool;
     /// Tells the present run to stop.
-    fn stop(&mut self, post: &Self::Post);
+    fn stop(&mut self, worker: &Self::WorkerShared);
     /// No further run will be: the body may be dropped as the present one ends, and in a shutdown
     /// whoever ran it leaves then.
-    fn make_last_run(&mut self, post: &Self::Post, is_closing: bool);
+    fn make_final(&mut self, worker: &Self::WorkerShared, is_closing: bool);
     /// The run's end has been seen.
-    fn run_is_over(&mut self, post: &Self::Post);
+    fn run_is_over(&mut self, worker: &Self::WorkerShared);
     /// Leaves a value of the user's to be dropped where the body is.
-    fn entrust(&mut self, post: &Self::Post, remain: Remain);
+    fn entrust(&mut self, worker: &Self::WorkerShared, remain: Remain);
     /// Lets go of whoever waits for a next run; drops the body too unless it may run again by hand.
-    fn retire(&mut self, post: &Self::Post, keep_body: bool);
-    fn heartbeats(&self, post: &Self::Post) -> Heartbeats;
+    fn retire(&mut self, worker: &Self::WorkerShared, keep_body: bool);
+    fn heartbeats(&self, worker: &Self::WorkerShared) -> Heartbeats;
     /// A shutdown begins: all are to end.
     fn close(&mut self);
     /// The children that are not gone, in list order. All were told to stop `since`, if not before.
@@ -83,7 +84,7 @@ pub(crate) trait Workers {
 pub(crate) struct Engine<W: Workers> {
     inbox: Receiver<Message>,
     roster: Roster,
-    desk: Desk<W>,
+    environment: EngineEnvironment<W>,
     closing: Option<Closing>,
     has_let_go: bool,
 }
@@ -104,10 +105,10 @@ impl<W: Workers> Engine<W> {
         let mut engine = Self {
             inbox,
             roster: Roster::new(),
-            desk: Desk {
+            environment: EngineEnvironment {
                 shared,
                 workers,
-                stations: KeyMap::default(),
+                entries: KeyMap::default(),
                 flag,
                 backoff,
                 fallback,
@@ -127,7 +128,7 @@ impl<W: Workers> Engine<W> {
     }
 
     pub(crate) fn now(&self) -> Instant {
-        self.desk.shared.now()
+        self.environment.shared.now()
     }
 
     pub(crate) fn inbox(&self) -> &Receiver<Message> {
@@ -135,7 +136,7 @@ impl<W: Workers> Engine<W> {
     }
 
     pub(crate) fn workers(&mut self) -> &mut W {
-        &mut self.desk.workers
+        &mut self.environment.workers
     }
 
     /// Asks all flags anew.
@@ -177,7 +178,7 @@ impl<W: Workers> Engine<W> {
         self.settle();
         if self.roster.is_in_round() {
             let now = self.now();
-            self.roster.continue_round(now, &mut self.desk);
+            self.roster.continue_round(now, &mut self.environment);
             self.settle();
         }
     }
@@ -185,7 +186,7 @@ impl<W: Workers> Engine<W> {
     fn settle(&mut self) {
         self.roster.expire(self.now());
         loop {
-            match self.roster.settle(&mut self.desk) {
+            match self.roster.settle(&mut self.environment) {
                 Progress::Perform(action) => self.perform(action),
                 Progress::Again => {}
                 Progress::Settled => break,
@@ -203,18 +204,18 @@ impl<W: Workers> Engine<W> {
                 self.roster.tripped(key, run, failures, last, now)
             }
             Message::FirstHeartbeat { key, run } => {
-                self.roster.gave_heartbeat(key, run, now, &mut self.desk)
+                self.roster.gave_heartbeat(key, run, now, &mut self.environment)
             }
             Message::CallbackPanicked { key, run, callback, panic } => {
                 self.note_panic(key, run, callback, panic)
             }
             Message::ThreadGone => {}
             Message::CheckNow => {
-                self.desk.shared.check_is_taken_up();
+                self.environment.shared.check_is_taken_up();
                 self.roster.begin_round();
             }
             Message::Add { key, spec } => {
-                match self.desk.shared.row_of(key) {
+                match self.environment.shared.row_of(key) {
                     Some(row) => self.list(row, *spec, now),
                     None => debug_assert!(
                         false,
@@ -226,14 +227,14 @@ impl<W: Workers> Engine<W> {
             Message::Order { key } => {
                 // Those of a child that is gone are gone with it.
                 if let Some(order) =
-                    self.desk.stations.get(&key).and_then(|station| station.row.take_order())
+                    self.environment.entries.get(&key).and_then(|entry| entry.row.take_order())
                 {
                     self.roster.order(key, order, now);
                 }
             }
             Message::Shutdown => {
-                let limit = self.desk.shared.acknowledge();
-                self.desk.workers.close();
+                let limit = self.environment.shared.acknowledge();
+                self.environment.workers.close();
                 self.roster.close(now, limit);
                 let closing = self.closing.get_or_insert(Closing { since: now, cap: None });
                 closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
@@ -244,23 +245,23 @@ impl<W: Workers> Engine<W> {
     /// A callback panicked on another thread. Of a child that has left the list nothing is told any
     /// more, but no panic is passed over in silence.
     fn note_panic(&mut self, key: Key, run: u64, callback: Callback, panic: Panic) {
-        if self.desk.stations.contains_key(&key) {
+        if self.environment.entries.contains_key(&key) {
             let now = self.now();
             self.roster.note_call_of(key, run, callback, Some(panic), now);
         } else {
             let whose = format!("the `{callback}` callback for a child that is gone");
             let log = || log::error!(target: TARGET, "{whose} panicked: {panic}");
-            let _ = self.desk.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
+            let _ = self.environment.shared.doing.call(Callback::Sink, key, || unwind::catch(log));
         }
     }
 
     fn run_ended(&mut self, end: RunEnd) {
         let RunEnd { key, run, exit, at, display_panic, drops, callbacks_succeeded } = end;
         let failed = matches!(exit, Exit::Failed(_));
-        if let Some(station) = self.desk.stations.get(&key) {
-            self.desk.workers.run_is_over(&station.post);
+        if let Some(entry) = self.environment.entries.get(&key) {
+            self.environment.workers.run_is_over(&entry.worker);
         }
-        match self.roster.run_ended(key, run, exit, at, &mut self.desk) {
+        match self.roster.run_ended(key, run, exit, at, &mut self.environment) {
             Ok(()) => {
                 let now = self.now();
                 if failed {
@@ -274,34 +275,36 @@ impl<W: Workers> Engine<W> {
                 }
             }
             Err(stale) => {
-                let _ = self.desk.discard(key, stale);
+                let _ = self.environment.discard(key, stale);
             }
         }
     }
 
     fn list(&mut self, row: Arc<Row>, spec: ChildSpec, now: Instant) {
-        let rules = self.desk.shared.defaults.rules(&spec);
+        let rules = self.environment.shared.defaults.rules(&spec);
         let ChildSpec { body, backoff, stack_size, fresh_thread, .. } = spec;
         let (key, id) = (row.key(), row.id().clone());
-        let handle = Handle::new(self.desk.shared.clone());
-        let sinks = Arc::downgrade(&self.desk.sinks);
+        let handle = Handle::new(self.environment.shared.clone());
+        let sinks = Arc::downgrade(&self.environment.sinks);
         let link = Link { key, id: id.clone(), activity: row.activity().cloned(), handle, sinks };
         let job = Job { body, stop_timeout: rules.stop_timeout, stack_size, fresh_thread };
-        let post = self.desk.workers.engage(link, job);
+        let worker = self.environment.workers.engage(link, job);
         self.roster.insert(key, id, rules, now);
-        self.desk.stations.insert(key, Station { row, post, backoff: backoff.map(Box::new) });
+        self.environment
+            .entries
+            .insert(key, ChildEntry { row, worker, backoff: backoff.map(Box::new) });
     }
 
     fn perform(&mut self, action: Action) {
-        let Desk { workers, stations, shared, .. } = &mut self.desk;
+        let EngineEnvironment { workers, entries, shared, .. } = &mut self.environment;
         match action {
             Action::Publish { key, view, stopped } => self.publish(key, view, stopped),
-            Action::Report { key, report } => self.desk.record(key, report),
+            Action::Report { key, report } => self.environment.record(key, report),
             Action::Go { key, run, attempt_count } => {
                 self.has_let_go = true;
-                if stations
+                if entries
                     .get(&key)
-                    .is_some_and(|station| !workers.go(&station.post, run, attempt_count))
+                    .is_some_and(|entry| !workers.go(&entry.worker, run, attempt_count))
                 {
                     // Somebody who found this thread stuck has taken over and ended the threads;
                     // the body never ran.
@@ -309,43 +312,42 @@ impl<W: Workers> Engine<W> {
                 }
             }
             Action::Stop { key } => {
-                if let Some(station) = stations.get(&key) {
-                    workers.stop(&station.post);
+                if let Some(entry) = entries.get(&key) {
+                    workers.stop(&entry.worker);
                 }
             }
-            Action::LastRun { key } => {
-                if let Some(station) = stations.get_mut(&key) {
+            Action::MakeFinal { key } => {
+                if let Some(entry) = entries.get_mut(&key) {
                     // It is not asked any more.
-                    if let Some(backoff) =
-                        station.backoff.take_if(|backoff| backoff.holds_closure())
+                    if let Some(backoff) = entry.backoff.take_if(|backoff| backoff.holds_closure())
                     {
-                        workers.entrust(&station.post, Remain::Backoff(backoff));
+                        workers.entrust(&entry.worker, Remain::Backoff(backoff));
                     }
-                    workers.make_last_run(&station.post, self.roster.is_closing());
+                    workers.make_final(&entry.worker, self.roster.is_closing());
                 }
             }
             Action::Retire { key, keep_body } => {
-                if let Some(station) = stations.get_mut(&key) {
+                if let Some(entry) = entries.get_mut(&key) {
                     if let Some(backoff) =
-                        station.backoff.take_if(|backoff| !keep_body && backoff.holds_closure())
+                        entry.backoff.take_if(|backoff| !keep_body && backoff.holds_closure())
                     {
-                        workers.entrust(&station.post, Remain::Backoff(backoff));
+                        workers.entrust(&entry.worker, Remain::Backoff(backoff));
                     }
-                    workers.retire(&station.post, keep_body);
+                    workers.retire(&entry.worker, keep_body);
                 }
             }
             Action::Forget { key } => {
-                if let Some(Station { row, post, backoff }) = stations.remove(&key) {
+                if let Some(ChildEntry { row, worker, backoff }) = entries.remove(&key) {
                     if let Some(backoff) = backoff.filter(|backoff| backoff.holds_closure()) {
-                        workers.entrust(&post, Remain::Backoff(backoff));
+                        workers.entrust(&worker, Remain::Backoff(backoff));
                     }
                     drop(shared.forget(&row));
                     if row.holds_error() {
-                        workers.entrust(&post, Remain::Row(row));
+                        workers.entrust(&worker, Remain::Row(row));
                     }
-                    workers.retire(&post, false);
+                    workers.retire(&worker, false);
                 }
-                for faults in &mut self.desk.faults {
+                for faults in &mut self.environment.faults {
                     faults.remove(&key);
                 }
             }
@@ -360,10 +362,10 @@ impl<W: Workers> Engine<W> {
     }
 
     fn publish(&mut self, key: Key, view: View, stopped: Option<LastStop>) {
-        let Some(station) = self.desk.stations.get(&key) else { return };
-        if let Some(before) = self.desk.shared.publish(&station.row, view, stopped) {
+        let Some(entry) = self.environment.entries.get(&key) else { return };
+        if let Some(before) = self.environment.shared.publish(&entry.row, view, stopped) {
             if before.holds_error() {
-                self.desk.workers.entrust(&station.post, Remain::Stop(before));
+                self.environment.workers.entrust(&entry.worker, Remain::Stop(before));
             }
         }
     }
@@ -382,7 +384,7 @@ impl<W: Workers> Engine<W> {
                 Message::CallbackPanicked { key, run, callback, panic } => {
                     self.note_panic(key, run, callback, panic)
                 }
-                Message::Add { key, spec } => drop(self.desk.discard(key, spec)),
+                Message::Add { key, spec } => drop(self.environment.discard(key, spec)),
                 Message::MarkedHealthy { .. }
                 | Message::Trip { .. }
                 | Message::FirstHeartbeat { .. }
@@ -398,30 +400,31 @@ impl<W: Workers> Engine<W> {
 
     /// Lets go of everything, and says who did not stop.
     pub(crate) fn finish(mut self) -> ShutdownReport {
-        self.desk.shared.close_directory();
+        self.environment.shared.close_directory();
         // Each run is told of or named: whoever is not named has gone before, and left an exit in
         // the inbox; and after an exit that comes at the last moment it is looked anew who is still
         // there.
         let since = self.closing.map_or_else(|| self.now(), |closing| closing.since);
         let unstopped = loop {
-            let unstopped = self.desk.workers.unstopped(self.now(), since);
+            let unstopped = self.environment.workers.unstopped(self.now(), since);
             if !self.clear_inbox() {
                 break unstopped;
             }
         };
-        let Self { desk, inbox, .. } = self;
-        let Desk { shared, mut workers, mut stations, flag, backoff, sinks, .. } = desk;
-        for station in stations.values_mut() {
-            if let Some(backoff) = station.backoff.take_if(|backoff| backoff.holds_closure()) {
-                workers.entrust(&station.post, Remain::Backoff(backoff));
+        let Self { environment, inbox, .. } = self;
+        let EngineEnvironment { shared, mut workers, mut entries, flag, backoff, sinks, .. } =
+            environment;
+        for entry in entries.values_mut() {
+            if let Some(backoff) = entry.backoff.take_if(|backoff| backoff.holds_closure()) {
+                workers.entrust(&entry.worker, Remain::Backoff(backoff));
             }
         }
         workers.dismiss();
         // User closures end here at the latest. The rows stay in the directory, for those who ask
         // what was known last.
         shared.doing.call(Callback::Drop, None, || {
-            for station in stations.into_values() {
-                let _ = unwind::discard(station);
+            for entry in entries.into_values() {
+                let _ = unwind::discard(entry);
             }
             let _ = unwind::discard(workers);
             let _ = unwind::discard(inbox);
@@ -439,10 +442,10 @@ impl<W: Workers> Engine<W> {
 }
 
 /// What the core's questions are answered with, and its words carried out.
-struct Desk<W: Workers> {
+struct EngineEnvironment<W: Workers> {
     shared: Arc<Shared>,
     workers: W,
-    stations: KeyMap<Station<W::Post>>,
+    entries: KeyMap<ChildEntry<W::WorkerShared>>,
     flag: Option<FlagFn>,
     backoff: Backoff,
     /// For when a backoff closure panics.
@@ -455,14 +458,14 @@ struct Desk<W: Workers> {
 }
 
 /// What belongs to one child.
-struct Station<P> {
+struct ChildEntry<P> {
     row: Arc<Row>,
-    post: P,
+    worker: P,
     /// Its own; in a box, for few have one.
     backoff: Option<Box<Backoff>>,
 }
 
-impl<W: Workers> Desk<W> {
+impl<W: Workers> EngineEnvironment<W> {
     /// Gives a report its place in the order of events, and tells all sinks.
     fn record(&mut self, key: Key, report: Report) {
         let Report { id, run, attempt_count, kind } = report;
@@ -502,7 +505,7 @@ impl<W: Workers> Desk<W> {
     }
 }
 
-impl<W: Workers> Outside for Desk<W> {
+impl<W: Workers> Environment for EngineEnvironment<W> {
     fn now(&self) -> Instant {
         self.shared.now()
     }
@@ -516,7 +519,7 @@ impl<W: Workers> Outside for Desk<W> {
     }
 
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration> {
-        let own = self.stations.get_mut(&key).and_then(|station| station.backoff.as_deref_mut());
+        let own = self.entries.get_mut(&key).and_then(|entry| entry.backoff.as_deref_mut());
         let backoff = own.unwrap_or(&mut self.backoff);
         match self
             .shared
@@ -529,28 +532,28 @@ impl<W: Workers> Outside for Desk<W> {
     }
 
     fn heartbeats(&mut self, key: Key) -> Heartbeats {
-        let station = self.stations.get(&key);
-        station.map_or(Heartbeats { count: 0, doing: "" }, |station| {
-            self.workers.heartbeats(&station.post)
+        let entry = self.entries.get(&key);
+        entry.map_or(Heartbeats { count: 0, doing: "" }, |entry| {
+            self.workers.heartbeats(&entry.worker)
         })
     }
 
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied> {
-        match self.stations.get(&key) {
-            Some(station) => self.shared.publish_begin(&station.row, view),
+        match self.entries.get(&key) {
+            Some(entry) => self.shared.publish_begin(&entry.row, view),
             None => Err(StartDenied),
         }
     }
 
     fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided> {
-        let Some(station) = self.stations.get(&key) else {
+        let Some(entry) = self.entries.get(&key) else {
             return Err(NotProvided::Denied(StartDenied));
         };
-        self.shared.check_start(&station.row).map_err(NotProvided::Denied)?;
-        self.workers.provide(&station.post).map_err(|failure| {
+        self.shared.check_start(&entry.row).map_err(NotProvided::Denied)?;
+        self.workers.provide(&entry.worker).map_err(|failure| {
             // What failed may have been forbidden meanwhile, and then is no failed start.
             self.shared
-                .check_start(&station.row)
+                .check_start(&entry.row)
                 .map_or_else(NotProvided::Denied, |()| NotProvided::Failed(failure))
         })
     }

@@ -12,7 +12,7 @@ use crate::{
     runtime::{
         engine::{Closing, Engine, Parts},
         inbox::Message,
-        thread_registry::Crew,
+        thread_registry::ThreadRegistry,
         threads::Threads,
     },
     sync::deadline,
@@ -23,7 +23,7 @@ const AWAKE_AFTER_START: Duration = Duration::from_micros(100);
 
 pub(crate) struct MainLoop {
     engine: Engine<Threads>,
-    crew: Arc<Crew>,
+    threads: Arc<ThreadRegistry>,
     inbox: Receiver<Message>,
     /// Without flags there is nothing to poll.
     ticker: Option<Receiver<Instant>>,
@@ -47,13 +47,17 @@ enum Wake {
 impl MainLoop {
     /// `started` is told when every enabled child has had its first start; a nested supervisor has
     /// nobody to tell.
-    pub(crate) fn new(parts: Parts, crew: Arc<Crew>, started: Option<Sender<()>>) -> Self {
+    pub(crate) fn new(
+        parts: Parts,
+        threads: Arc<ThreadRegistry>,
+        started: Option<Sender<()>>,
+    ) -> Self {
         // A tick beyond the end of time would panic as it is set again.
         let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
         let ticker = polls.then(|| tick(parts.poll_interval));
-        let engine = Engine::new(parts, Threads::new(crew.clone()));
+        let engine = Engine::new(parts, Threads::new(threads.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
-        Self { engine, crew, inbox, ticker, started, is_nested, until: None, was_tick: false }
+        Self { engine, threads, inbox, ticker, started, is_nested, until: None, was_tick: false }
     }
 
     /// Supervises until something ends it.
@@ -150,7 +154,7 @@ impl MainLoop {
         if !self.engine.is_over() {
             return false;
         }
-        let Some(timeout) = self.crew.longest_stop_timeout() else { return true };
+        let Some(timeout) = self.threads.longest_stop_timeout() else { return true };
         if !self.is_nested {
             self.until = deadline::sooner(deadline::after(closing.since, timeout), closing.cap);
         }

@@ -25,7 +25,7 @@ use crate::{
     id::ChildId,
     report::{ShutdownCause, ShutdownReport, StuckIn},
     runtime::{
-        breaker_state::{Cell, Last},
+        breaker_state::{BreakerState, Last},
         inbox::{Message, RunEnd},
     },
     snapshot::ChildInfo,
@@ -116,7 +116,7 @@ pub(crate) struct Row {
     key: Key,
     id: ChildId,
     /// What callers see of it.
-    cell: Arc<Cell>,
+    breaker: Arc<BreakerState>,
     /// What it says that it is doing, if it has a watchdog.
     activity: Option<Arc<Activity>>,
     state: Mutex<RowState>,
@@ -262,7 +262,7 @@ impl Shared {
         self.tell(Message::Order { key: row.key })
     }
 
-    /// Has the supervisor shut down. Once this has returned, nothing starts. Asked for again, it is
+    /// Has the supervisor shut down. Once this has returned, nothing starts. FlagCache for again, it is
     /// news only if it leaves less time.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
         let mut closing = self.closing.lock();
@@ -354,10 +354,10 @@ impl Shared {
     ) -> Option<LastStop> {
         let mut state = row.state.lock();
         state.view = view;
-        row.cell.show(&view);
+        row.breaker.show(&view);
         let before = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
         drop(state);
-        row.cell.news.notify();
+        row.breaker.news.notify();
         before
     }
 
@@ -380,10 +380,10 @@ impl Shared {
             return Err(StartDenied);
         }
         state.view = view;
-        row.cell.show(&view);
+        row.breaker.show(&view);
         drop(state);
         drop(closing);
-        row.cell.news.notify();
+        row.breaker.news.notify();
         Ok(())
     }
 
@@ -395,7 +395,7 @@ impl Shared {
         let row = directory.rows.remove(&row.key)?;
         row.state.lock().gone = true;
         drop(directory);
-        row.cell.open_for_good(Some(Last::Gone(Box::new(row.info(self.now()).without_error()))));
+        row.breaker.open_for_good(Some(Last::Gone(Box::new(row.info(self.now()).without_error()))));
         Some(row)
     }
 
@@ -428,7 +428,7 @@ impl Shared {
         drop(unused);
         // Those who wait for a child hear of it by the child's breaker.
         for row in self.rows() {
-            row.cell
+            row.breaker
                 .open_for_good(Some(Last::Ended(Box::new(row.info(self.now()).without_error()))));
         }
         self.watch.notify();
@@ -449,7 +449,7 @@ impl Shared {
                 (view.status, view.retry_at) = (ChildStatus::Off { by: OffBy::Shutdown }, None);
             }
             drop(state);
-            row.cell.open_for_good(None);
+            row.breaker.open_for_good(None);
         }
     }
 
@@ -492,7 +492,7 @@ impl Shared {
         };
         drop(state);
         let _ = unwind::discard(unused);
-        row.cell.news.notify();
+        row.breaker.news.notify();
     }
 
     pub(crate) fn end(&self) -> Option<ShutdownReport> {
@@ -547,11 +547,11 @@ impl Directory {
         let row = Arc::new(Row {
             key,
             id: id.clone(),
-            cell: spec.cell.clone(),
+            breaker: spec.breaker.clone(),
             activity,
             state: Mutex::new(state),
         });
-        row.cell.place(shared.me.clone(), Arc::downgrade(&row));
+        row.breaker.place(shared.me.clone(), Arc::downgrade(&row));
         self.keys.insert(id, key);
         self.rows.insert(key, row.clone());
         Ok(row)
@@ -580,7 +580,7 @@ impl Row {
     }
 
     pub(crate) fn breaker(&self) -> Breaker {
-        Breaker::new(self.cell.clone())
+        Breaker::new(self.breaker.clone())
     }
 
     /// Whether it holds a value of the user's.
@@ -605,7 +605,7 @@ impl Row {
         deadline: Option<Instant>,
         check: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        self.cell.news.wait_for(deadline, check)
+        self.breaker.news.wait_for(deadline, check)
     }
 }
 
@@ -631,7 +631,7 @@ pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
     let id = &spec.id;
     if spec.watchdog.is_some_and(|limit| limit.is_zero()) {
         Err(Invalid::ZeroWatchdog(id.clone()))
-    } else if spec.cell.threshold() == 0 {
+    } else if spec.breaker.threshold() == 0 {
         Err(Invalid::ZeroFailureThreshold(id.clone()))
     } else if id.is_empty() {
         Err(Invalid::EmptyId)

@@ -20,7 +20,7 @@ use crate::{
         inbox::{Message, ThreadNumber},
         lineage::Lineage,
         shared::Shared,
-        worker::{Phase, Post, Thread, drop_all, work},
+        worker::{Phase, Thread, WorkerShared, drop_all, work},
     },
     sync::{
         primitives::{atomic::Ordering, channel::bounded},
@@ -31,7 +31,7 @@ use crate::{
 thread_local! {
     /// Says that its thread is gone, when all destructors of thread-local variables have run: it is
     /// the first to be made, and the last to be dropped.
-    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+    static EXIT_NOTIFIER: RefCell<Option<ExitNotifier>> = const { RefCell::new(None) };
 }
 
 /// How many threads of one child may be alive when it is given another. Those of fresh threads, and
@@ -44,17 +44,17 @@ const MOST_THREADS: u64 = 8;
 /// None of them is ever joined. A join has no limit, and lasts for as long as the destructors of
 /// pthread keys take, which C libraries set and which run after a thread has said that it is gone.
 /// Whoever waits for a thread waits for that word.
-pub(crate) struct Crew {
+pub(crate) struct ThreadRegistry {
     lineage: Lineage,
     /// The supervisor thread's.
     inbox: Sender<Message>,
-    roll: Mutex<Roll>,
+    registered: Mutex<Registered>,
     /// A thread has gone.
     left: Condvar,
 }
 
 #[derive(Default)]
-struct Roll {
+struct Registered {
     next: u64,
     /// Those that are alive.
     threads: BTreeMap<ThreadNumber, Arc<Thread>>,
@@ -67,7 +67,7 @@ struct Roll {
     sealed: bool,
 }
 
-impl Roll {
+impl Registered {
     fn thread_began(&mut self, thread: &Thread) {
         if let Some(child) = &thread.child {
             child.alive.fetch_add(1, Ordering::Relaxed);
@@ -95,14 +95,14 @@ impl Roll {
     }
 }
 
-struct Farewell {
-    crew: Arc<Crew>,
+struct ExitNotifier {
+    threads: Arc<ThreadRegistry>,
     thread: Arc<Thread>,
 }
 
-impl Drop for Farewell {
+impl Drop for ExitNotifier {
     fn drop(&mut self) {
-        self.crew.thread_gone(&self.thread);
+        self.threads.thread_gone(&self.thread);
     }
 }
 
@@ -120,11 +120,11 @@ pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
     }
 }
 
-impl Crew {
+impl ThreadRegistry {
     /// The threads of this supervisor, which itself works for those that this thread works for.
     pub(crate) fn new(shared: &Shared) -> Arc<Self> {
         let (lineage, inbox) = (Lineage::of(shared.number), shared.inbox().clone());
-        Arc::new(Self { lineage, inbox, roll: Mutex::default(), left: Condvar::new() })
+        Arc::new(Self { lineage, inbox, registered: Mutex::default(), left: Condvar::new() })
     }
 
     /// Supervises on this thread, which is that of an outer supervisor's child.
@@ -138,33 +138,33 @@ impl Crew {
         self: &Arc<Self>,
         name: String,
         stack_size: Option<usize>,
-        post: Option<&Arc<Post>>,
+        worker: Option<&Arc<WorkerShared>>,
         is_for_drops: bool,
         main: impl FnOnce(&Thread) + Send + 'static,
     ) -> io::Result<()> {
         // Held while the thread is spawned, so that it is listed before it can be gone. No user
         // code runs meanwhile.
-        let mut roll = self.roll.lock();
-        if roll.sealed && !is_for_drops {
+        let mut registered = self.registered.lock();
+        if registered.sealed && !is_for_drops {
             return Err(io::Error::other("the supervisor has ended"));
         }
-        let number = ThreadNumber(roll.next);
-        roll.next += 1;
-        let thread = Arc::new(Thread::new(number, post));
-        let (crew, its) = (self.clone(), thread.clone());
+        let number = ThreadNumber(registered.next);
+        registered.next += 1;
+        let thread = Arc::new(Thread::new(number, worker));
+        let (threads, its) = (self.clone(), thread.clone());
         let mut builder = thread::Builder::new().name(name);
         if let Some(bytes) = stack_size {
             builder = builder.stack_size(bytes);
         }
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
         builder.spawn(move || {
-            FAREWELL.set(Some(Farewell { crew: crew.clone(), thread: its.clone() }));
-            crew.lineage.adopt();
+            EXIT_NOTIFIER.set(Some(ExitNotifier { threads: threads.clone(), thread: its.clone() }));
+            threads.lineage.adopt();
             main(&its);
             its.enter(Phase::Ending);
         })?;
-        roll.thread_began(&thread);
-        roll.threads.insert(number, thread);
+        registered.thread_began(&thread);
+        registered.threads.insert(number, thread);
         Ok(())
     }
 
@@ -179,24 +179,24 @@ impl Crew {
     }
 
     /// Sees to it that a thread waits for the word to go.
-    pub(crate) fn provide(self: &Arc<Self>, post: &Arc<Post>) -> Result<(), Failure> {
-        if post.has_thread() {
+    pub(crate) fn provide(self: &Arc<Self>, worker: &Arc<WorkerShared>) -> Result<(), Failure> {
+        if worker.has_thread() {
             return Ok(());
         }
-        if post.alive() >= MOST_THREADS {
+        if worker.alive() >= MOST_THREADS {
             return Err(Failure::new("its earlier threads have not ended".into()));
         }
-        let (words, inbox) = bounded(1);
-        let its = post.clone();
+        let (commands, inbox) = bounded(1);
+        let its = worker.clone();
         self.spawn(
-            post.link.id.as_str().to_owned(),
-            post.stack_size,
-            Some(post),
+            worker.link.id.as_str().to_owned(),
+            worker.stack_size,
+            Some(worker),
             false,
             move |thread| work(thread, &its, inbox),
         )
         .map_err(|error| Failure::new(error.into()))?;
-        post.has_got_thread(words);
+        worker.has_got_thread(commands);
         Ok(())
     }
 
@@ -204,22 +204,27 @@ impl Crew {
     ///
     /// # Errors
     ///
-    /// If there is no thread for the callbacks; then [`call_back`](Crew::call_back) is to be tried
+    /// If there is no thread for the callbacks; then [`call_back`](ThreadRegistry::call_back) is to be tried
     /// again.
-    pub(crate) fn stop(self: &Arc<Self>, post: &Arc<Post>, now: Instant) -> io::Result<()> {
-        post.tell_to_stop(now);
-        self.call_back(post)
+    pub(crate) fn stop(
+        self: &Arc<Self>,
+        worker: &Arc<WorkerShared>,
+        now: Instant,
+    ) -> io::Result<()> {
+        worker.tell_to_stop(now);
+        self.call_back(worker)
     }
 
     /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
-    pub(crate) fn call_back(self: &Arc<Self>, post: &Arc<Post>) -> io::Result<()> {
-        let Some(context) = post.context().filter(|context| context.signal().needs_caller()) else {
+    pub(crate) fn call_back(self: &Arc<Self>, worker: &Arc<WorkerShared>) -> io::Result<()> {
+        let Some(context) = worker.context().filter(|context| context.signal().needs_caller())
+        else {
             return Ok(());
         };
         self.spawn(
-            format!("{}:stop", post.link.id.as_str()),
+            format!("{}:stop", worker.link.id.as_str()),
             None,
-            Some(post),
+            Some(worker),
             false,
             move |thread| {
                 thread.enter(Phase::Running);
@@ -236,15 +241,19 @@ impl Crew {
     /// # Errors
     ///
     /// If there is no thread to drop it on; then this is to be tried again.
-    pub(crate) fn retire(self: &Arc<Self>, post: &Arc<Post>, keep_body: bool) -> io::Result<()> {
-        if post.leave(keep_body) || keep_body || !post.holds_anything() {
+    pub(crate) fn retire(
+        self: &Arc<Self>,
+        worker: &Arc<WorkerShared>,
+        keep_body: bool,
+    ) -> io::Result<()> {
+        if worker.leave(keep_body) || keep_body || !worker.holds_anything() {
             return Ok(());
         }
-        let its = post.clone();
+        let its = worker.clone();
         self.spawn(
-            format!("{}:drop", post.link.id.as_str()),
+            format!("{}:drop", worker.link.id.as_str()),
             None,
-            Some(post),
+            Some(worker),
             true,
             move |thread| {
                 drop_all(thread, &its, false);
@@ -256,35 +265,35 @@ impl Crew {
 
     /// Takes everything out of the hands of a supervisor thread that does not come back: every run
     /// is told to stop, every thread to leave, and no run is let go any more.
-    pub(crate) fn seize(self: &Arc<Self>, now: Instant) {
-        for post in self.posts() {
-            post.seal();
+    pub(crate) fn force_stop_all(self: &Arc<Self>, now: Instant) {
+        for worker in self.posts() {
+            worker.seal();
             // Without a thread for them, callbacks are not called and bodies not dropped: whoever
             // seizes does not retry.
-            let _ = self.stop(&post, now);
-            let _ = self.retire(&post, false);
+            let _ = self.stop(&worker, now);
+            let _ = self.retire(&worker, false);
         }
     }
 
     /// The children that have a thread, the last first.
-    fn posts(&self) -> Vec<Arc<Post>> {
+    fn posts(&self) -> Vec<Arc<WorkerShared>> {
         let mut posts: Vec<_> = self
-            .roll
+            .registered
             .lock()
             .threads
             .values()
-            .filter_map(|thread| thread.child.as_ref()?.post.upgrade())
+            .filter_map(|thread| thread.child.as_ref()?.worker.upgrade())
             .collect();
-        posts.sort_by_key(|post| std::cmp::Reverse(post.link.key));
-        posts.dedup_by_key(|post| post.link.key);
+        posts.sort_by_key(|worker| std::cmp::Reverse(worker.link.key));
+        posts.dedup_by_key(|worker| worker.link.key);
         posts
     }
 
     fn thread_gone(&self, thread: &Thread) {
-        let mut roll = self.roll.lock();
-        roll.threads.remove(&thread.number);
-        let is_told = roll.thread_gone(thread);
-        drop(roll);
+        let mut registered = self.registered.lock();
+        registered.threads.remove(&thread.number);
+        let is_told = registered.thread_gone(thread);
+        drop(registered);
         self.left.notify_all();
         if is_told {
             // A supervisor that has ended does not listen.
@@ -294,12 +303,12 @@ impl Crew {
 
     /// From now on the supervisor thread waits for all threads.
     pub(crate) fn close(&self) {
-        self.roll.lock().is_closing = true;
+        self.registered.lock().is_closing = true;
     }
 
     /// The longest stop timeout of all children of which a thread is alive.
     pub(crate) fn longest_stop_timeout(&self) -> Option<Duration> {
-        self.roll.lock().longest_stop_timeout()
+        self.registered.lock().longest_stop_timeout()
     }
 
     /// The children of which a thread is alive, in list order. All were told to stop `since`, if
@@ -307,61 +316,61 @@ impl Crew {
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         // Dropped after the lock: one may be the last, and hold a user's value.
         let mut kept = Vec::new();
-        let roll = self.roll.lock();
+        let registered = self.registered.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
-        for thread in roll.threads.values() {
+        for thread in registered.threads.values() {
             let Some(served) = &thread.child else { continue };
             let phase = thread.phase();
-            let post = served.post.upgrade();
-            let context = post.as_ref().and_then(|post| post.context());
+            let worker = served.worker.upgrade();
+            let context = worker.as_ref().and_then(|worker| worker.context());
             let is_calling = context.as_ref().is_some_and(|context| context.signal().is_calling());
             let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
-            let told_at = post.as_ref().and_then(|post| post.told_at());
+            let told_at = worker.as_ref().and_then(|worker| worker.told_at());
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
-                run: post.as_ref().map_or_else(
+                run: worker.as_ref().map_or_else(
                     || served.last_run.load(Ordering::Relaxed),
-                    |post| post.last_run(),
+                    |worker| worker.last_run(),
                 ),
                 stopping_for: now
                     .saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
                 phase,
             });
             child.phase = child.phase.min(phase);
-            kept.push((post, context));
+            kept.push((worker, context));
         }
-        drop(roll);
+        drop(registered);
         children.into_values().collect()
     }
 
-    /// Tells all threads to leave, and spawns no more. Those that are alive stay on the roll until
+    /// Tells all threads to leave, and spawns no more. Those that are alive stay on the registered until
     /// they are gone: whoever looks later, such as a supervisor thread that was stuck, names them
     /// too.
     pub(crate) fn dismiss(&self) {
-        self.roll.lock().sealed = true;
+        self.registered.lock().sealed = true;
         // A run that ends only now finds nobody to tell its thread what to do next.
-        for post in self.posts() {
-            post.seal();
-            post.leave(false);
+        for worker in self.posts() {
+            worker.seal();
+            worker.leave(false);
         }
     }
 
     /// Waits until the threads of all children are gone, however long that takes.
     pub(crate) fn wait_for_children(&self) {
-        let mut roll = self.roll.lock();
-        while !roll.alive.is_empty() {
-            self.left.wait(&mut roll);
+        let mut registered = self.registered.lock();
+        while !registered.alive.is_empty() {
+            self.left.wait(&mut registered);
         }
     }
 
     /// Waits until the supervisor's own thread is gone too. Returns whether it is.
     pub(crate) fn wait_for_supervisor(&self, deadline: Option<Instant>) -> bool {
-        let mut roll = self.roll.lock();
-        while roll.threads.values().any(|thread| thread.child.is_none()) {
+        let mut registered = self.registered.lock();
+        while registered.threads.values().any(|thread| thread.child.is_none()) {
             match deadline {
-                None => self.left.wait(&mut roll),
+                None => self.left.wait(&mut registered),
                 Some(deadline) => {
-                    if self.left.wait_until(&mut roll, deadline).timed_out() {
+                    if self.left.wait_until(&mut registered, deadline).timed_out() {
                         return false;
                     }
                 }
@@ -383,21 +392,21 @@ mod tests {
         context::{ChildContext, Link},
         handle::Handle,
         id::ChildId,
-        runtime::{shared::Defaults, worker::Word},
+        runtime::{shared::Defaults, worker::Command},
         sync::clock::Clock,
     };
 
     const LIMIT: Duration = Duration::from_secs(30);
 
     /// A child as the supervisor thread has it, without that thread: the test plays its part.
-    fn post(
+    fn worker(
         body: impl FnMut(&ChildContext) + Send + 'static,
         fresh_thread: bool,
-    ) -> (Arc<Crew>, Arc<Post>, Receiver<Message>) {
+    ) -> (Arc<ThreadRegistry>, Arc<WorkerShared>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults = Defaults { healthy_after: LIMIT, stop_timeout: LIMIT };
         let shared = Shared::new("test".into(), None, defaults, Clock::System, sender);
-        let crew = Crew::new(&shared);
+        let threads = ThreadRegistry::new(&shared);
         let (id, handle) = (ChildId::from("child"), Handle::new(shared));
         let link = Link { key: Key(0), id, handle, activity: None, sinks: Weak::new() };
         let mut body = body;
@@ -406,51 +415,51 @@ mod tests {
             Ok(())
         });
         let job = Job { body, stop_timeout: LIMIT, stack_size: None, fresh_thread };
-        (crew, Post::new(link, job), inbox)
+        (threads, WorkerShared::new(link, job), inbox)
     }
 
     #[test]
     fn body_is_not_taken_from_under_a_word_that_is_yet_to_be_heard() {
-        let (crew, post, _inbox) = post(|_| (), false);
-        let (words, unheard) = bounded(1);
-        post.has_got_thread(words);
-        assert!(post.go(1, 0));
-        crew.retire(&post, false).unwrap();
-        assert!(post.holds_body() && crew.posts().is_empty(), "the body is left for the run");
-        assert!(matches!(unheard.recv(), Ok(Word::Run(_))));
+        let (threads, worker, _inbox) = worker(|_| (), false);
+        let (commands, unheard) = bounded(1);
+        worker.has_got_thread(commands);
+        assert!(worker.go(1, 0));
+        threads.retire(&worker, false).unwrap();
+        assert!(worker.holds_body() && threads.posts().is_empty(), "the body is left for the run");
+        assert!(matches!(unheard.recv(), Ok(Command::Run(_))));
         assert!(unheard.recv().is_err(), "the thread hears no more and leaves");
     }
 
     #[test]
     fn thread_that_leaves_late_does_not_take_the_body_of_the_next_run() {
-        let (_crew, post, _inbox) = post(|_| (), false);
+        let (_crew, worker, _inbox) = worker(|_| (), false);
         // Restarted by hand after it had been given up: a new thread is about to hear the word to
         // go, and then it is shut down.
-        let (words, _unheard) = bounded(1);
-        post.has_got_thread(words);
-        assert!(post.go(2, 0));
-        post.make_last_run(true);
+        let (commands, _unheard) = bounded(1);
+        worker.has_got_thread(commands);
+        assert!(worker.go(2, 0));
+        worker.make_final(true);
         let (_, of_old_thread) = bounded(1);
-        work(&Thread::new(ThreadNumber(7), None), &post, of_old_thread);
-        assert!(post.holds_body());
+        work(&Thread::new(ThreadNumber(7), None), &worker, of_old_thread);
+        assert!(worker.holds_body());
     }
 
     #[test]
     fn thread_whose_run_ends_after_its_supervisor_does_not_stay() {
         let (token, dropped) = bounded::<()>(0);
-        let (crew, post, inbox) = post(move |_| drop(token.clone()), false);
-        crew.provide(&post).unwrap();
-        assert!(post.go(1, 0));
+        let (threads, worker, inbox) = worker(move |_| drop(token.clone()), false);
+        threads.provide(&worker).unwrap();
+        assert!(worker.go(1, 0));
         // The end that the supervisor thread is too late to see: it has not said that this was the
         // last run.
         assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
-        crew.dismiss();
+        threads.dismiss();
         assert!(
             dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()),
             "the body is dropped"
         );
-        crew.wait_for_children();
-        assert!(!post.go(2, 0), "nothing runs any more");
+        threads.wait_for_children();
+        assert!(!worker.go(2, 0), "nothing runs any more");
     }
 
     #[test]
@@ -462,12 +471,12 @@ mod tests {
             }
         }
         let bomb = Bomb;
-        let (_crew, post, _inbox) = post(
+        let (_crew, worker, _inbox) = worker(
             move |_| {
                 let _ = &bomb;
             },
             true,
         );
-        drop(post);
+        drop(worker);
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     report::Unstopped,
     runtime::{
         engine::Workers,
-        thread_registry::Crew,
-        worker::{Post, Remain},
+        thread_registry::ThreadRegistry,
+        worker::{Remain, WorkerShared},
     },
     sync::{clock::system_now, deadline},
 };
@@ -23,22 +23,22 @@ use crate::{
 /// How long what found no thread waits before it is tried again.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// A crew at the service of its supervisor thread, with what that has yet to see done.
+/// A threads at the service of its supervisor thread, with what that has yet to see done.
 pub(crate) struct Threads {
-    crew: Arc<Crew>,
-    chores: Vec<Chore>,
+    threads: Arc<ThreadRegistry>,
+    deferred: Vec<DeferredSpawn>,
     try_again_at: Option<Instant>,
 }
 
 /// What found no thread to be done on.
-enum Chore {
-    CallBack(Arc<Post>),
-    Drop(Arc<Post>),
+enum DeferredSpawn {
+    CallBack(Arc<WorkerShared>),
+    Drop(Arc<WorkerShared>),
 }
 
 impl Threads {
-    pub(crate) fn new(crew: Arc<Crew>) -> Self {
-        Self { crew, chores: Vec::new(), try_again_at: None }
+    pub(crate) fn new(threads: Arc<ThreadRegistry>) -> Self {
+        Self { threads, deferred: Vec::new(), try_again_at: None }
     }
 
     /// When it is time to try again what found no thread.
@@ -50,80 +50,80 @@ impl Threads {
     pub(crate) fn try_again(&mut self) {
         if self.try_again_at.is_some() && deadline::is_reached(self.try_again_at, system_now()) {
             self.try_again_at = None;
-            let mut chores = std::mem::take(&mut self.chores).into_iter();
-            while let Some(chore) = chores.next() {
-                let done = match &chore {
-                    Chore::CallBack(post) => self.crew.call_back(post),
-                    Chore::Drop(post) => self.crew.retire(post, false),
+            let mut deferred = std::mem::take(&mut self.deferred).into_iter();
+            while let Some(spawn) = deferred.next() {
+                let done = match &spawn {
+                    DeferredSpawn::CallBack(worker) => self.threads.call_back(worker),
+                    DeferredSpawn::Drop(worker) => self.threads.retire(worker, false),
                 };
                 if done.is_err() {
                     // Nor will there be one for the others, which have others wait.
-                    self.note(done, chore);
-                    self.chores.extend(chores);
+                    self.note(done, spawn);
+                    self.deferred.extend(deferred);
                     return;
                 }
             }
         }
     }
 
-    fn note(&mut self, done: io::Result<()>, chore: Chore) {
+    fn note(&mut self, done: io::Result<()>, spawn: DeferredSpawn) {
         if done.is_err() {
-            self.chores.push(chore);
+            self.deferred.push(spawn);
             self.try_again_at = self.try_again_at.or(deadline::after(system_now(), DELAY));
         }
     }
 }
 
 impl Workers for Threads {
-    type Post = Arc<Post>;
+    type WorkerShared = Arc<WorkerShared>;
 
-    fn engage(&mut self, link: Link, job: Job) -> Arc<Post> {
-        Post::new(link, job)
+    fn engage(&mut self, link: Link, job: Job) -> Arc<WorkerShared> {
+        WorkerShared::new(link, job)
     }
 
-    fn provide(&mut self, post: &Arc<Post>) -> Result<(), Failure> {
-        self.crew.provide(post)
+    fn provide(&mut self, worker: &Arc<WorkerShared>) -> Result<(), Failure> {
+        self.threads.provide(worker)
     }
 
-    fn go(&mut self, post: &Arc<Post>, run: u64, attempt_count: u32) -> bool {
-        post.go(run, attempt_count)
+    fn go(&mut self, worker: &Arc<WorkerShared>, run: u64, attempt_count: u32) -> bool {
+        worker.go(run, attempt_count)
     }
 
-    fn stop(&mut self, post: &Arc<Post>) {
-        let done = self.crew.stop(post, system_now());
-        self.note(done, Chore::CallBack(post.clone()));
+    fn stop(&mut self, worker: &Arc<WorkerShared>) {
+        let done = self.threads.stop(worker, system_now());
+        self.note(done, DeferredSpawn::CallBack(worker.clone()));
     }
 
-    fn make_last_run(&mut self, post: &Arc<Post>, is_closing: bool) {
-        post.make_last_run(is_closing);
+    fn make_final(&mut self, worker: &Arc<WorkerShared>, is_closing: bool) {
+        worker.make_final(is_closing);
     }
 
-    fn run_is_over(&mut self, post: &Arc<Post>) {
-        post.run_is_over();
+    fn run_is_over(&mut self, worker: &Arc<WorkerShared>) {
+        worker.run_is_over();
     }
 
-    fn entrust(&mut self, post: &Arc<Post>, remain: Remain) {
-        post.entrust(remain);
+    fn entrust(&mut self, worker: &Arc<WorkerShared>, remain: Remain) {
+        worker.entrust(remain);
     }
 
-    fn retire(&mut self, post: &Arc<Post>, keep_body: bool) {
-        let done = self.crew.retire(post, keep_body);
-        self.note(done, Chore::Drop(post.clone()));
+    fn retire(&mut self, worker: &Arc<WorkerShared>, keep_body: bool) {
+        let done = self.threads.retire(worker, keep_body);
+        self.note(done, DeferredSpawn::Drop(worker.clone()));
     }
 
-    fn heartbeats(&self, post: &Arc<Post>) -> Heartbeats {
-        post.context().map_or(Heartbeats { count: 0, doing: "" }, |context| context.heartbeats())
+    fn heartbeats(&self, worker: &Arc<WorkerShared>) -> Heartbeats {
+        worker.context().map_or(Heartbeats { count: 0, doing: "" }, |context| context.heartbeats())
     }
 
     fn close(&mut self) {
-        self.crew.close();
+        self.threads.close();
     }
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
-        self.crew.unstopped(now, since)
+        self.threads.unstopped(now, since)
     }
 
     fn dismiss(&mut self) {
-        self.crew.dismiss();
+        self.threads.dismiss();
     }
 }

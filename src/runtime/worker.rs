@@ -44,13 +44,13 @@ pub(crate) struct Thread {
 
 /// The child whom a thread serves.
 ///
-/// It holds the post weakly, so that what is known of an ending thread keeps no user's value alive:
+/// It holds the worker weakly, so that what is known of an ending thread keeps no user's value alive:
 /// a thread that has said that it is gone drops none.
 pub(crate) struct Served {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
     pub(crate) stop_timeout: Duration,
-    pub(crate) post: Weak<Post>,
+    pub(crate) worker: Weak<WorkerShared>,
     /// The last run, as far as it was known when its work began or was over.
     pub(crate) last_run: AtomicU64,
     /// How many threads of the child are alive.
@@ -68,14 +68,14 @@ pub(crate) enum Phase {
 }
 
 impl Thread {
-    pub(crate) fn new(number: ThreadNumber, post: Option<&Arc<Post>>) -> Self {
-        let child = post.map(|post| Served {
-            key: post.link.key,
-            id: post.link.id.clone(),
-            stop_timeout: post.stop_timeout,
-            post: Arc::downgrade(post),
-            last_run: AtomicU64::new(post.last_run()),
-            alive: post.alive.clone(),
+    pub(crate) fn new(number: ThreadNumber, worker: Option<&Arc<WorkerShared>>) -> Self {
+        let child = worker.map(|worker| Served {
+            key: worker.link.key,
+            id: worker.link.id.clone(),
+            stop_timeout: worker.stop_timeout,
+            worker: Arc::downgrade(worker),
+            last_run: AtomicU64::new(worker.last_run()),
+            alive: worker.alive.clone(),
         });
         Self { number, child, phase: AtomicU8::new(Phase::Waiting as u8) }
     }
@@ -100,7 +100,7 @@ impl Thread {
 /// The body is in the slot whenever it is not running, and whoever finds the slot empty has no
 /// right to run it. So a thread that could not be spawned takes no body with it, and two runs of
 /// one child cannot be.
-pub(crate) struct Post {
+pub(crate) struct WorkerShared {
     pub(crate) link: Arc<Link>,
     pub(crate) stop_timeout: Duration,
     pub(crate) stack_size: Option<usize>,
@@ -115,13 +115,13 @@ pub(crate) struct Post {
     run: AtomicU64,
     /// How many threads of it are alive.
     alive: Arc<AtomicU64>,
-    desk: Mutex<Desk>,
+    state: Mutex<WorkerState>,
 }
 
 #[derive(Default)]
-struct Desk {
+struct WorkerState {
     /// Reaches the thread that waits for a word.
-    words: Option<Sender<Word>>,
+    commands: Option<Sender<Command>>,
     /// The present run.
     context: Option<ChildContext>,
     /// The context of the run before, for the next one: a restart that takes no memory is a faster
@@ -145,12 +145,12 @@ pub(crate) enum Remain {
     Row(Arc<Row>),
 }
 
-pub(crate) enum Word {
+pub(crate) enum Command {
     Run(ChildContext),
     Leave { keep_body: bool },
 }
 
-impl Post {
+impl WorkerShared {
     pub(crate) fn new(link: Link, job: Job) -> Arc<Self> {
         let Job { body, stop_timeout, stack_size, fresh_thread } = job;
         Arc::new(Self {
@@ -163,30 +163,33 @@ impl Post {
             leaves_by_itself: AtomicBool::new(false),
             run: AtomicU64::new(0),
             alive: Arc::default(),
-            desk: Mutex::default(),
+            state: Mutex::default(),
         })
     }
 
     /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
     pub(crate) fn go(&self, run: u64, attempt_count: u32) -> bool {
-        let mut desk = self.desk.lock();
-        if desk.sealed {
+        let mut state = self.state.lock();
+        if state.sealed {
             return false;
         }
-        let context = match desk.spare.take() {
+        let context = match state.spare.take() {
             Some(spare) => spare.renew(run, attempt_count),
             None => ChildContext::new(self.link.clone(), run, attempt_count),
         };
         self.run.store(run, Ordering::Relaxed);
-        desk.context = Some(context.clone());
-        desk.told_at = None;
+        state.context = Some(context.clone());
+        state.told_at = None;
         // The thread waits for a word or is just about to: there is room for it.
-        desk.words.as_ref().is_some_and(|words| words.try_send(Word::Run(context)).is_ok())
+        state
+            .commands
+            .as_ref()
+            .is_some_and(|commands| commands.try_send(Command::Run(context)).is_ok())
     }
 
     /// No further run will be: the body may be dropped as the present one ends. In a shutdown its
     /// thread leaves then, without another word.
-    pub(crate) fn make_last_run(&self, is_closing: bool) {
+    pub(crate) fn make_final(&self, is_closing: bool) {
         if is_closing {
             self.leaves_by_itself.store(true, Ordering::Relaxed);
         }
@@ -196,29 +199,32 @@ impl Post {
     /// Leaves a value to be dropped on the child's thread: as its next run ends, or as the thread
     /// leaves.
     pub(crate) fn entrust(&self, remain: Remain) {
-        self.desk.lock().remains.push(remain);
+        self.state.lock().remains.push(remain);
     }
 
     /// No run is let go any more.
     pub(crate) fn seal(&self) {
-        self.desk.lock().sealed = true;
-        self.make_last_run(true);
+        self.state.lock().sealed = true;
+        self.make_final(true);
     }
 
     /// The run's end has been seen by the supervisor: a thread that serves one run only has left.
     pub(crate) fn run_is_over(&self) {
         if self.fresh_thread {
-            self.desk.lock().words = None;
+            self.state.lock().commands = None;
         }
     }
 
     /// Has the thread leave that waits for a word. `false` if there is none.
     pub(crate) fn leave(&self, keep_body: bool) -> bool {
-        let Some(words) = self.desk.lock().words.take() else { return false };
+        let Some(commands) = self.state.lock().commands.take() else { return false };
         // One that is yet to hear the word to go has no room for another. It runs the body, which
         // is not to be taken from under it, and leaves when it hears no more; a body that has its
         // last run is dropped then.
-        !matches!(words.try_send(Word::Leave { keep_body }), Err(TrySendError::Disconnected(_)))
+        !matches!(
+            commands.try_send(Command::Leave { keep_body }),
+            Err(TrySendError::Disconnected(_))
+        )
     }
 
     /// How many of its threads are alive.
@@ -228,20 +234,20 @@ impl Post {
 
     /// Whether a thread waits for a word.
     pub(crate) fn has_thread(&self) -> bool {
-        self.desk.lock().words.is_some()
+        self.state.lock().commands.is_some()
     }
 
     /// A thread waits for a word here.
-    pub(crate) fn has_got_thread(&self, words: Sender<Word>) {
-        self.desk.lock().words = Some(words);
+    pub(crate) fn has_got_thread(&self, commands: Sender<Command>) {
+        self.state.lock().commands = Some(commands);
     }
 
     /// Tells the present run to stop.
     pub(crate) fn tell_to_stop(&self, now: Instant) {
         let context = {
-            let mut desk = self.desk.lock();
-            desk.told_at.get_or_insert(now);
-            desk.context.clone()
+            let mut state = self.state.lock();
+            state.told_at.get_or_insert(now);
+            state.context.clone()
         };
         if let Some(context) = context {
             context.signal().tell();
@@ -250,7 +256,7 @@ impl Post {
 
     /// When the present run was told to stop.
     pub(crate) fn told_at(&self) -> Option<Instant> {
-        self.desk.lock().told_at
+        self.state.lock().told_at
     }
 
     pub(crate) fn last_run(&self) -> u64 {
@@ -263,35 +269,35 @@ impl Post {
 
     /// Whether there is anything to be dropped when the child is gone.
     pub(crate) fn holds_anything(&self) -> bool {
-        self.holds_body() || !self.desk.lock().remains.is_empty()
+        self.holds_body() || !self.state.lock().remains.is_empty()
     }
 
     /// Drops what was left to be.
     fn drop_remains(&self, drops: &mut Drops) {
-        let mut remains = mem::take(&mut self.desk.lock().remains);
+        let mut remains = mem::take(&mut self.state.lock().remains);
         if remains.is_empty() {
             return;
         }
         remains.drain(..).for_each(|remain| drops.discard(remain));
         // A child that fails again and again needs the room again and again.
-        let mut desk = self.desk.lock();
-        if desk.remains.capacity() == 0 {
-            desk.remains = remains;
+        let mut state = self.state.lock();
+        if state.remains.capacity() == 0 {
+            state.remains = remains;
         }
     }
 
     /// That of the present run.
     pub(crate) fn context(&self) -> Option<ChildContext> {
-        self.desk.lock().context.clone()
+        self.state.lock().context.clone()
     }
 }
 
 /// Whoever lets go last drops a body that found no thread to be dropped on: that may be a thread in
 /// the destructors of its thread-local variables, where a panic would end the process.
-impl Drop for Post {
+impl Drop for WorkerShared {
     fn drop(&mut self) {
         let _ = unwind::discard(self.slot.get_mut().take());
-        for remain in self.desk.get_mut().remains.drain(..) {
+        for remain in self.state.get_mut().remains.drain(..) {
             let _ = unwind::discard(remain);
         }
     }
@@ -299,23 +305,23 @@ impl Drop for Post {
 
 /// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that
 /// went, and waits again.
-pub(crate) fn work(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
-    serve(thread, post, words);
+pub(crate) fn work(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command>) {
+    serve(thread, worker, commands);
     if let Some(child) = &thread.child {
-        child.last_run.store(post.last_run(), Ordering::Relaxed);
+        child.last_run.store(worker.last_run(), Ordering::Relaxed);
     }
 }
 
-fn serve(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
-    while let Ok(word) = words.recv() {
+fn serve(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command>) {
+    while let Ok(word) = commands.recv() {
         match word {
-            Word::Run(context) => {
-                if !run(thread, post, context) {
+            Command::Run(context) => {
+                if !run(thread, worker, context) {
                     break;
                 }
             }
-            Word::Leave { keep_body } => {
-                drop_all(thread, post, keep_body);
+            Command::Leave { keep_body } => {
+                drop_all(thread, worker, keep_body);
                 break;
             }
         }
@@ -323,23 +329,23 @@ fn serve(thread: &Thread, post: &Arc<Post>, words: Receiver<Word>) {
     // Whoever has it leave from now on learns that nobody listens, and sees to the body. A word
     // that came before and is not heard any more was given after the last run was made that, which
     // is seen here.
-    drop(words);
+    drop(commands);
     // It may have become the last run when that had just ended. But another thread may have been
     // let go with the next run, as after a restart by hand, and be about to take the body: then
     // that thread drops it.
-    if post.last_run.load(Ordering::Acquire) && post.context().is_none() {
-        drop_all(thread, post, false);
+    if worker.last_run.load(Ordering::Acquire) && worker.context().is_none() {
+        drop_all(thread, worker, false);
     }
 }
 
 /// Runs the body once. Returns whether the thread stays for another run.
-fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
-    let Some(mut body) = post.slot.lock().take() else {
+fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bool {
+    let Some(mut body) = worker.slot.lock().take() else {
         // No run may be without an end.
         let at = system_now();
-        post.desk.lock().context = None;
-        let (key, run) = (post.link.key, context.run_number());
-        tell_end(post, RunEnd::of_no_run(key, run, at));
+        worker.state.lock().context = None;
+        let (key, run) = (worker.link.key, context.run_number());
+        tell_end(worker, RunEnd::of_no_run(key, run, at));
         return false;
     };
     let mut drops = Drops::default();
@@ -353,26 +359,26 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
     }
     // Not before the body: by then it was told that this run has started, and its uptime counts.
     thread.enter(Phase::Dropping);
-    post.drop_remains(&mut drops);
+    worker.drop_remains(&mut drops);
     let (number, callbacks_succeeded) = (context.run_number(), context.callbacks_succeeded());
-    let is_last = post.last_run.load(Ordering::Acquire);
+    let is_last = worker.last_run.load(Ordering::Acquire);
     {
-        let mut desk = post.desk.lock();
-        desk.context = None;
+        let mut state = worker.state.lock();
+        state.context = None;
         if !is_last {
-            desk.spare = Some(context);
+            state.spare = Some(context);
             // It has done what it was told; what its thread is told later is another matter.
-            desk.told_at = None;
+            state.told_at = None;
         }
     }
     if is_last {
         drops.discard(body);
     } else {
-        *post.slot.lock() = Some(body);
+        *worker.slot.lock() = Some(body);
     }
     thread.enter(Phase::Waiting);
     let end = RunEnd {
-        key: post.link.key,
+        key: worker.link.key,
         run: number,
         exit,
         at,
@@ -380,9 +386,9 @@ fn run(thread: &Thread, post: &Arc<Post>, context: ChildContext) -> bool {
         drops,
         callbacks_succeeded,
     };
-    tell_end(post, end);
-    let leaves = is_last && post.leaves_by_itself.load(Ordering::Relaxed);
-    !leaves && !post.fresh_thread
+    tell_end(worker, end);
+    let leaves = is_last && worker.leaves_by_itself.load(Ordering::Relaxed);
+    !leaves && !worker.fresh_thread
 }
 
 /// Makes data of what came out of a body. Returns the panic of an error's `Display` or `source`
@@ -405,22 +411,22 @@ fn reduce(
 }
 
 /// Drops all that the child has left, and the body too unless it is kept.
-pub(crate) fn drop_all(thread: &Thread, post: &Arc<Post>, keep_body: bool) {
+pub(crate) fn drop_all(thread: &Thread, worker: &Arc<WorkerShared>, keep_body: bool) {
     thread.enter(Phase::Dropping);
-    let body = if keep_body { None } else { post.slot.lock().take() };
+    let body = if keep_body { None } else { worker.slot.lock().take() };
     let mut drops = Drops::default();
-    post.drop_remains(&mut drops);
+    worker.drop_remains(&mut drops);
     drops.discard(body);
     if let Some(Err(panic)) = drops.into_result() {
-        let (key, run, callback) = (post.link.key, post.last_run(), Callback::Drop);
-        tell(post, Message::CallbackPanicked { key, run, callback, panic });
+        let (key, run, callback) = (worker.link.key, worker.last_run(), Callback::Drop);
+        tell(worker, Message::CallbackPanicked { key, run, callback, panic });
     }
 }
 
 /// Tells the supervisor that a run has ended. One that has ended itself shows nothing any more,
 /// which is done here then.
-fn tell_end(post: &Post, end: RunEnd) {
-    let (shared, key, run) = (post.link.handle.shared(), post.link.key, end.run);
+fn tell_end(worker: &WorkerShared, end: RunEnd) {
+    let (shared, key, run) = (worker.link.handle.shared(), worker.link.key, end.run);
     match shared.inbox().send(Message::Exit(end)) {
         Err(SendError(Message::Exit(end))) => shared.run_ended_late(key, run, Some(end)),
         Err(SendError(message)) => drop(unwind::discard(message)),
@@ -433,6 +439,6 @@ fn tell_end(post: &Post, end: RunEnd) {
 
 /// Tells the supervisor. One that has ended does not listen; what it would have been told is
 /// dropped here, under a guard.
-fn tell(post: &Post, message: Message) {
-    let _ = unwind::catch(|| post.link.handle.shared().tell(message).is_ok());
+fn tell(worker: &WorkerShared, message: Message) {
+    let _ = unwind::catch(|| worker.link.handle.shared().tell(message).is_ok());
 }
