@@ -221,7 +221,7 @@ impl Simulation {
             }
             let Self { engine, lineage, .. } = self;
             if let Some(engine) = engine {
-                engine.workers().let_go(next);
+                engine.workers().end_due(next);
                 // Whoever stops at the very instant at which its time is over has stopped in time.
                 lineage.supervise(|| while take_message(engine) {});
             }
@@ -482,7 +482,7 @@ struct Scripted {
 
 struct Run {
     number: u64,
-    told_at: Option<Instant>,
+    stop_requested_at: Option<Instant>,
     heartbeats: Heartbeats,
     marked_healthy: bool,
     /// How those drops went that a thread does before it runs the body.
@@ -507,7 +507,7 @@ impl Script {
     }
 
     /// Lets those return whose time has come.
-    fn let_go(&mut self, now: Instant) {
+    fn end_due(&mut self, now: Instant) {
         while let Some(&(_, key)) = self.ends.first().filter(|&&(at, _)| at <= now) {
             self.ends.pop_first();
             self.exit(key, Exit::Completed);
@@ -599,22 +599,29 @@ impl Workers for Script {
         Ok(())
     }
 
-    fn go(&mut self, worker: &Key, run: u64, _attempt_count: u32) -> bool {
+    fn send_start(&mut self, worker: &Key, run: u64, _attempt_count: u32) -> bool {
         let Some(child) = self.children.get_mut(worker) else { return false };
         let heartbeats = Heartbeats { count: 0, doing: "" };
         child.last_run = run;
         let mut drops = Drops::default();
         child.remains.drain(..).for_each(|remain| drops.discard(remain));
-        child.run =
-            Some(Run { number: run, told_at: None, heartbeats, marked_healthy: false, drops });
+        child.run = Some(Run {
+            number: run,
+            stop_requested_at: None,
+            heartbeats,
+            marked_healthy: false,
+            drops,
+        });
         true
     }
 
     fn stop(&mut self, worker: &Key) {
         let now = self.time.now();
         let Some(child) = self.children.get_mut(worker) else { return };
-        let Some(run) = child.run.as_mut().filter(|run| run.told_at.is_none()) else { return };
-        run.told_at = Some(now);
+        let Some(run) = child.run.as_mut().filter(|run| run.stop_requested_at.is_none()) else {
+            return;
+        };
+        run.stop_requested_at = Some(now);
         let deaf_for = self.deafness.get(&child.id).copied().unwrap_or_default();
         if deaf_for.is_zero() {
             self.exit(*worker, Exit::Completed);
@@ -665,8 +672,8 @@ impl Workers for Script {
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let unstopped = |child: &Scripted| {
             let run = child.run.as_ref()?;
-            let stopping_for =
-                now.saturating_duration_since(run.told_at.map_or(since, |at| at.min(since)));
+            let stopping_for = now
+                .saturating_duration_since(run.stop_requested_at.map_or(since, |at| at.min(since)));
             Some(Unstopped {
                 id: child.id.clone(),
                 run: run.number,

@@ -75,7 +75,7 @@ pub(crate) struct View {
     /// Since when it runs.
     pub(crate) since: Option<Instant>,
     /// Why it was told to stop, and when.
-    pub(crate) told: Option<(StopCause, Instant)>,
+    pub(crate) stop: Option<(StopCause, Instant)>,
     pub(crate) is_overdue: bool,
     /// While it backs off: when that is over, `None` being never.
     pub(crate) retry_at: Option<Option<Instant>>,
@@ -94,7 +94,7 @@ pub(crate) struct Ended {
     pub(crate) failed: bool,
     pub(crate) retry_in: Option<Duration>,
     pub(crate) gave_up: bool,
-    pub(crate) was_lapsed: bool,
+    pub(crate) was_timed_out: bool,
 }
 
 /// The facts about one child. [`ChildStatus`] has the table of what follows from them.
@@ -135,7 +135,7 @@ struct Run {
     healthy: bool,
     /// The failures that were forgiven as it became healthy.
     forgiven: u32,
-    told: Option<Told>,
+    stop: Option<StopRequest>,
     overdue: bool,
     watch: Option<Watch>,
 }
@@ -152,12 +152,12 @@ struct Watch {
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-struct Told {
+struct StopRequest {
     /// The first cause wins and is never replaced.
     cause: StopCause,
     at: Instant,
     deadline: Option<Instant>,
-    lapsed: bool,
+    timed_out: bool,
 }
 
 impl Circuit {
@@ -186,14 +186,14 @@ impl Circuit {
             if self.retired { Decision::Sleep(None) } else { Decision::Retire { keep_body } }
         };
         match &self.run {
-            Some(Run { told: Some(told), .. }) if told.lapsed => {
+            Some(Run { stop: Some(stop), .. }) if stop.timed_out => {
                 (ChildStatus::Stopping, Decision::Sleep(None))
             }
-            Some(Run { told: Some(told), .. }) if deadline::is_reached(told.deadline, now) => {
+            Some(Run { stop: Some(stop), .. }) if deadline::is_reached(stop.deadline, now) => {
                 (ChildStatus::Stopping, Decision::StopTimedOut)
             }
-            Some(Run { told: Some(told), .. }) => {
-                (ChildStatus::Stopping, Decision::Sleep(told.deadline))
+            Some(Run { stop: Some(stop), .. }) => {
+                (ChildStatus::Stopping, Decision::Sleep(stop.deadline))
             }
             Some(run) => {
                 let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
@@ -206,7 +206,7 @@ impl Circuit {
                     .watch
                     .as_ref()
                     .and_then(|watch| deadline::after(watch.looked, self.rules.time_to_look()));
-                match self.unwanted() {
+                match self.stop_cause() {
                     Some(cause) => (status, Decision::RequestStop(cause)),
                     None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
                     None if deadline::is_reached(look_at, now) => {
@@ -229,7 +229,7 @@ impl Circuit {
     }
 
     /// Why a running child is not wanted, if so. A shutdown has told it already.
-    fn unwanted(&self) -> Option<StopCause> {
+    fn stop_cause(&self) -> Option<StopCause> {
         match () {
             () if self.removing => Some(StopCause::Removed),
             () if self.restarting => Some(StopCause::Restarted),
@@ -247,14 +247,14 @@ impl Circuit {
             ChildStatus::OnTrial => CircuitState::HalfOpen,
             _ => CircuitState::Open,
         };
-        let told = self.run.as_ref().and_then(|run| run.told.as_ref());
+        let stop = self.run.as_ref().and_then(|run| run.stop.as_ref());
         View {
             status,
             circuit,
             attempt_count: self.attempt_count,
             run: self.last_run,
             since: self.run.as_ref().map(|run| run.since),
-            told: told.map(|told| (told.cause, told.at)),
+            stop: stop.map(|stop| (stop.cause, stop.at)),
             is_overdue: self.run.as_ref().is_some_and(|run| run.overdue),
             retry_at: (status == ChildStatus::BackingOff).then_some(self.not_before),
         }
@@ -305,7 +305,7 @@ impl Circuit {
             since: now,
             healthy: false,
             forgiven: 0,
-            told: None,
+            stop: None,
             overdue: false,
             watch: None,
         });
@@ -320,18 +320,18 @@ impl Circuit {
 
     /// The word to go is being given, later than `begin` by the time that a thread and the sinks
     /// took.
-    pub(crate) fn go(&mut self, now: Instant) {
+    pub(crate) fn started(&mut self, now: Instant) {
         if let Some(run) = &mut self.run {
             run.since = now;
         }
     }
 
     /// Notes that it is told to stop. Returns whether that is news; if not, the first cause stays.
-    pub(crate) fn told_to_stop(&mut self, cause: StopCause, now: Instant) -> bool {
+    pub(crate) fn request_stop(&mut self, cause: StopCause, now: Instant) -> bool {
         let deadline = deadline::after(now, self.rules.stop_timeout);
         match &mut self.run {
-            Some(run) if run.told.is_none() => {
-                run.told = Some(Told { cause, at: now, deadline, lapsed: false });
+            Some(run) if run.stop.is_none() => {
+                run.stop = Some(StopRequest { cause, at: now, deadline, timed_out: false });
                 true
             }
             _ => false,
@@ -340,12 +340,12 @@ impl Circuit {
 
     /// Its time to stop is over. Returns for how long it has been stopping, if that is yet to be
     /// reported.
-    pub(crate) fn lapse(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn stop_timed_out(&mut self, now: Instant) -> Option<Duration> {
         let run = self.run.as_mut()?;
-        let told = run.told.as_mut()?;
-        told.lapsed = true;
+        let stop = run.stop.as_mut()?;
+        stop.timed_out = true;
         let first = !std::mem::replace(&mut run.overdue, true);
-        first.then(|| now.saturating_duration_since(told.at))
+        first.then(|| now.saturating_duration_since(stop.at))
     }
 
     /// It has given its first sign of life: from now on it is watched, if it is to be.
@@ -376,7 +376,7 @@ impl Circuit {
     /// was told to stop cannot become healthy any more.
     pub(crate) fn trust(&mut self) -> bool {
         match &mut self.run {
-            Some(run) if run.told.is_none() && !run.healthy => {
+            Some(run) if run.stop.is_none() && !run.healthy => {
                 run.healthy = true;
                 run.forgiven = std::mem::take(&mut self.attempt_count);
                 true
@@ -393,13 +393,13 @@ impl Circuit {
         backoff: impl FnOnce(u32) -> Duration,
     ) -> Ended {
         let run = self.run.take().expect("only a present run ends");
-        let told_at = run.told.as_ref().map_or(at, |told| told.at.min(at));
+        let told_at = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
         let healthy_at = deadline::after(run.since, self.rules.healthy_after);
         let newly_healthy = !run.healthy && deadline::is_reached(healthy_at, told_at);
         if newly_healthy {
             self.attempt_count = 0;
         }
-        let cause = run.told.as_ref().map_or(StopCause::Exited, |told| told.cause);
+        let cause = run.stop.as_ref().map_or(StopCause::Exited, |stop| stop.cause);
         let failed = match cause {
             StopCause::Exited => !(completed && self.rules.policy == Policy::Transient),
             StopCause::Tripped | StopCause::Hung => true,
@@ -418,7 +418,7 @@ impl Circuit {
             failed: false,
             retry_in: None,
             gave_up: false,
-            was_lapsed: run.told.is_some_and(|told| told.lapsed),
+            was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         };
         // A child that goes away, or whose history an operator has cleared, has no failure to wait
         // for.
@@ -456,7 +456,7 @@ impl Circuit {
             failed: false,
             retry_in: None,
             gave_up: false,
-            was_lapsed: false,
+            was_timed_out: false,
         };
         self.fail(now, LEAST_DELAY_WITHOUT_THREAD, backoff, &mut ended);
         ended
@@ -524,7 +524,7 @@ impl Circuit {
     }
 
     /// The supervisor shuts down: every run gets its stop timeout, anew if it had been told before,
-    /// but at most `limit`. Returns whether a run that had lapsed was given time again. Said once
+    /// but at most `limit`. Returns whether a run that had timed_out was given time again. Said once
     /// more, it can only shorten that time.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) -> bool {
         let again = std::mem::replace(&mut self.closing, true);
@@ -535,13 +535,13 @@ impl Circuit {
             // none.
             self.retired = false;
         }
-        let Some(told) = self.run.as_mut().and_then(|run| run.told.as_mut()) else { return false };
+        let Some(stop) = self.run.as_mut().and_then(|run| run.stop.as_mut()) else { return false };
         if again {
-            told.deadline = deadline::sooner(told.deadline, deadline);
+            stop.deadline = deadline::sooner(stop.deadline, deadline);
             return false;
         }
-        told.deadline = deadline;
-        std::mem::replace(&mut told.lapsed, false)
+        stop.deadline = deadline;
+        std::mem::replace(&mut stop.timed_out, false)
     }
 }
 
@@ -567,15 +567,15 @@ impl Circuit {
             last_run: _,
         } = self;
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
-        let run = run.as_ref().map(|Run { since, healthy, forgiven, told, overdue, watch }| {
+        let run = run.as_ref().map(|Run { since, healthy, forgiven, stop, overdue, watch }| {
             let age = |at: Instant| at.saturating_duration_since(*since).min(rules.healthy_after);
-            let told = told.as_ref().map(|Told { cause, at, deadline, lapsed }| {
-                (*cause, age(*at), left(*deadline), *lapsed)
+            let stop = stop.as_ref().map(|StopRequest { cause, at, deadline, timed_out }| {
+                (*cause, age(*at), left(*deadline), *timed_out)
             });
             let watch = watch.as_ref().map(|Watch { heartbeats, looked, silent_for }| {
                 (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
             });
-            (age(now), *healthy, *forgiven, told, *overdue, watch)
+            (age(now), *healthy, *forgiven, stop, *overdue, watch)
         });
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
         (

@@ -82,7 +82,7 @@ pub(crate) enum Action {
         report: Report,
     },
     /// Give the word to go to a run that was reported as started.
-    Go {
+    SendStart {
         key: Key,
         run: u64,
         attempt_count: u32,
@@ -147,7 +147,7 @@ pub(crate) struct Roster {
     /// A first round has come to its end.
     has_had_round: bool,
     closing: bool,
-    /// Runs that have not lapsed: what a shutdown still waits for.
+    /// Runs that have not timed_out: what a shutdown still waits for.
     awaited: usize,
 }
 
@@ -184,7 +184,7 @@ enum Step {
     Act(Action),
     /// The run is up from the instant at which this is taken up, after the sinks were told of its
     /// start.
-    Go(Key),
+    Start(Key),
 }
 
 /// A pass over all children in list order that asks each flag.
@@ -286,7 +286,7 @@ impl Roster {
         let ended = child
             .circuit
             .end(at, completed, |attempt| ask_backoff(environment, key, attempt, &mut asked));
-        self.awaited -= usize::from(!ended.was_lapsed);
+        self.awaited -= usize::from(!ended.was_timed_out);
         self.tell_end(key, ended, exit, asked, at);
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Roster {
         now: Instant,
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        if child.circuit.is_present(run) && child.circuit.told_to_stop(StopCause::Tripped, now) {
+        if child.circuit.is_present(run) && child.circuit.request_stop(StopCause::Tripped, now) {
             self.stop_and_report(key, EventKind::Tripped { failures, last }, now);
             self.unsettled.push_back((key, false));
         }
@@ -342,7 +342,7 @@ impl Roster {
                 self.actions.push_back(Step::Act(Action::MakeFinal { key }));
                 // All are told before any of them is looked at more closely: what is reported of
                 // one delays no other.
-                if child.circuit.told_to_stop(StopCause::Shutdown, now) {
+                if child.circuit.request_stop(StopCause::Shutdown, now) {
                     self.actions.push_back(Step::Act(Action::Stop { key }));
                 }
             }
@@ -369,7 +369,7 @@ impl Roster {
             self.actions.push_back(Step::Act(Action::MakeFinal { key }));
         }
         if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
-            child.circuit.told_to_stop(cause, now);
+            child.circuit.request_stop(cause, now);
             self.stop_and_report(key, EventKind::Ordered { order }, now);
         } else {
             self.report(key, EventKind::Ordered { order }, now);
@@ -384,7 +384,7 @@ impl Roster {
     pub(crate) fn settle(&mut self, environment: &mut impl Environment) -> Progress {
         match self.actions.pop_front() {
             Some(Step::Act(action)) => Progress::Perform(action),
-            Some(Step::Go(key)) => Progress::Perform(self.go(key, environment.now())),
+            Some(Step::Start(key)) => Progress::Perform(self.send_start(key, environment.now())),
             None => match self.unsettled.pop_front() {
                 Some((key, asked)) => {
                     self.decide(key, environment.now(), asked, environment);
@@ -475,13 +475,13 @@ impl Roster {
                 }
                 Decision::Start => return self.start(key, now, environment),
                 Decision::RequestStop(cause) => {
-                    child.circuit.told_to_stop(cause, now);
+                    child.circuit.request_stop(cause, now);
                     self.publish(key, None, now);
                     self.act(Action::Stop { key });
                 }
                 Decision::StopTimedOut => {
                     self.awaited -= 1;
-                    if let Some(stopping_for) = child.circuit.lapse(now) {
+                    if let Some(stopping_for) = child.circuit.stop_timed_out(now) {
                         self.report(key, EventKind::Overdue { stopping_for }, now);
                     }
                 }
@@ -492,7 +492,7 @@ impl Roster {
                 Decision::LookForHeartbeat => {
                     let Heartbeats { count, doing } = environment.heartbeats(key);
                     if let Some(silent_for) = child.circuit.look(count, now) {
-                        child.circuit.told_to_stop(StopCause::Hung, now);
+                        child.circuit.request_stop(StopCause::Hung, now);
                         self.stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
                     }
                 }
@@ -554,7 +554,7 @@ impl Roster {
         self.awaited += 1;
         child.shown = Some(view);
         self.report(key, EventKind::Started, now);
-        self.actions.push_back(Step::Go(key));
+        self.actions.push_back(Step::Start(key));
     }
 
     fn not_spawned(&mut self, key: Key, failure: Failure, environment: &mut impl Environment) {
@@ -567,13 +567,13 @@ impl Roster {
         self.tell_end(key, ended, Exit::Failed(failure), asked, now);
     }
 
-    fn go(&mut self, key: Key, now: Instant) -> Action {
+    fn send_start(&mut self, key: Key, now: Instant) -> Action {
         let child =
             self.children.get_mut(&key).expect("a started child is listed until it has ended");
-        child.circuit.go(now);
+        child.circuit.started(now);
         let (run, attempt_count) = (child.circuit.last_run(), child.circuit.attempt_count());
         self.unsettled.push_front((key, false));
-        Action::Go { key, run, attempt_count }
+        Action::SendStart { key, run, attempt_count }
     }
 
     /// Publishes and reports the end of a run.
@@ -593,7 +593,7 @@ impl Roster {
             failed,
             retry_in,
             gave_up,
-            was_lapsed: _,
+            was_timed_out: _,
         } = ended;
         let Some(child) = self.children.get_mut(&key) else { return };
         let (id, run) = (child.id.clone(), child.circuit.last_run());

@@ -92,7 +92,7 @@ fn counting(count: &Count) -> StopCallback {
 
 /// What the supervisor does to stop a run, and the thread that it spawns for its callbacks.
 fn stop(signal: &StopSignal) {
-    signal.tell();
+    signal.request();
     let panic = if signal.needs_caller() { signal.call_all().ok().flatten() } else { None };
     assert_eq!(panic, None, "a callback has found a fault");
 }
@@ -263,7 +263,7 @@ fn whoever_sees_the_stop_sees_what_was_done_before() {
             let (signal, reason) = (signal.clone(), reason.clone());
             move || {
                 reason.store(1, Ordering::Relaxed);
-                signal.tell();
+                signal.request();
                 assert!(signal.is_stopping());
             }
         });
@@ -323,7 +323,7 @@ fn view(run: u64, circuit: CircuitState) -> View {
         attempt_count: 0,
         run,
         since: None,
-        told: None,
+        stop: None,
         is_overdue: false,
         retry_at: None,
     }
@@ -617,12 +617,12 @@ impl Child {
 /// [`ThreadRegistry::force_stop_all`](crate::runtime::thread_registry::ThreadRegistry) for one child.
 fn force_stop_all(worker: &Arc<WorkerShared>) {
     worker.seal();
-    tell_to_stop(worker);
+    request_stop(worker);
     retire(worker);
 }
 
-fn tell_to_stop(worker: &Arc<WorkerShared>) {
-    worker.tell_to_stop(system_now());
+fn request_stop(worker: &Arc<WorkerShared>) {
+    worker.request_stop(system_now());
     if let Some(context) = worker.context().filter(|context| context.signal().needs_caller()) {
         let _ = context.signal().call_all();
     }
@@ -650,7 +650,7 @@ fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
             let worker = child.worker.clone();
             move || force_stop_all(&worker)
         });
-        let went = child.worker.go(1, 0);
+        let went = child.worker.send_start(1, 0);
         other.join().unwrap();
         worker.join().unwrap();
         assert_eq!(child.begun.load(Seen::Relaxed), u32::from(went));
@@ -662,7 +662,7 @@ fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
             !child.worker.holds_body() && child.body.strong_count() == 0,
             "the body is dropped"
         );
-        assert!(!child.worker.go(2, 0), "nothing is let go any more");
+        assert!(!child.worker.send_start(2, 0), "nothing is let go any more");
     });
 }
 
@@ -672,7 +672,7 @@ fn thread_that_stays_runs_the_body_again() {
         let child = Child::new(false, |_| ());
         let worker = child.provide(1);
         for run in 1..=2 {
-            assert!(child.worker.go(run, 0), "there is room for the word");
+            assert!(child.worker.send_start(run, 0), "there is room for the word");
             child.await_exit(run);
             assert!(child.worker.holds_body(), "it is put back before the end is told");
             child.worker.run_is_over();
@@ -691,7 +691,7 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
     explore("fresh threads", Some(PREEMPTIONS), || {
         let child = Child::new(true, |_| ());
         let first = child.provide(1);
-        assert!(child.worker.go(1, 0));
+        assert!(child.worker.send_start(1, 0));
         child.await_exit(1);
         child.worker.run_is_over();
         let second = child.provide(2);
@@ -699,7 +699,7 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
             let worker = child.worker.clone();
             move || force_stop_all(&worker)
         });
-        let went = child.worker.go(2, 0);
+        let went = child.worker.send_start(2, 0);
         for thread in [first, second, other] {
             thread.join().unwrap();
         }
@@ -718,9 +718,9 @@ fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
     explore("last run", None, || {
         let child = Child::new(false, |_| ());
         let worker = child.provide(1);
-        assert!(child.worker.go(1, 0));
+        assert!(child.worker.send_start(1, 0));
         child.worker.make_final(false);
-        tell_to_stop(&child.worker);
+        request_stop(&child.worker);
         child.await_exit(1);
         retire(&child.worker);
         worker.join().unwrap();

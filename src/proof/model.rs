@@ -360,7 +360,7 @@ impl Model {
         self.view = Some(view);
     }
 
-    pub(crate) fn go(&mut self, run: u64, attempt_count: u32, now: Instant) {
+    pub(crate) fn send_start(&mut self, run: u64, attempt_count: u32, now: Instant) {
         assert!(self.body.is_none(), "promise 1: two bodies of {}", self.id);
         assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
         assert_eq!(attempt_count, self.failures, "promise 4");
@@ -580,7 +580,7 @@ impl Model {
         assert_eq!(view.attempt_count, self.failures, "promise 4: {id}");
         assert_eq!(view.since, self.body.map(|body| body.since), "since when {id} is up");
         assert_eq!(
-            view.told.map(|(_, at)| at),
+            view.stop.map(|(_, at)| at),
             self.told.map(|(at, _)| at),
             "since when {id} is stopping"
         );

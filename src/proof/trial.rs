@@ -258,8 +258,8 @@ impl Trial {
             Action::Report { key, report } => {
                 self.world.model(key).report(report.run, report.attempt_count, report.kind, now);
             }
-            Action::Go { key, run, attempt_count } => {
-                self.world.model(key).go(run, attempt_count, now)
+            Action::SendStart { key, run, attempt_count } => {
+                self.world.model(key).send_start(run, attempt_count, now)
             }
             Action::Stop { key } => {
                 self.world.model(key).stop(now);

@@ -290,7 +290,7 @@ mod tests {
             attempt_count: 0,
             run,
             since: None,
-            told: None,
+            stop: None,
             is_overdue: false,
             retry_at: None,
         }

@@ -60,7 +60,7 @@ pub(crate) trait Workers {
     /// Sees to it that somebody waits for the word to go.
     fn provide(&mut self, worker: &Self::WorkerShared) -> Result<(), Failure>;
     /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
-    fn go(&mut self, worker: &Self::WorkerShared, run: u64, attempt_count: u32) -> bool;
+    fn send_start(&mut self, worker: &Self::WorkerShared, run: u64, attempt_count: u32) -> bool;
     /// Tells the present run to stop.
     fn stop(&mut self, worker: &Self::WorkerShared);
     /// No further run will be: the body may be dropped as the present one ends, and in a shutdown
@@ -86,7 +86,7 @@ pub(crate) struct Engine<W: Workers> {
     roster: Roster,
     environment: EngineEnvironment<W>,
     closing: Option<Closing>,
-    has_let_go: bool,
+    has_started_run: bool,
 }
 
 /// A shutdown under way.
@@ -117,7 +117,7 @@ impl<W: Workers> Engine<W> {
                 events: 0,
             },
             closing: None,
-            has_let_go: false,
+            has_started_run: false,
         };
         let now = engine.now();
         for (row, spec) in children {
@@ -159,8 +159,8 @@ impl<W: Workers> Engine<W> {
     }
 
     /// Whether a run was let go since this was asked last.
-    pub(crate) fn take_let_go(&mut self) -> bool {
-        std::mem::take(&mut self.has_let_go)
+    pub(crate) fn take_has_started_run(&mut self) -> bool {
+        std::mem::take(&mut self.has_started_run)
     }
 
     /// The shutdown that is under way.
@@ -300,11 +300,11 @@ impl<W: Workers> Engine<W> {
         match action {
             Action::Publish { key, view, stopped } => self.publish(key, view, stopped),
             Action::Report { key, report } => self.environment.record(key, report),
-            Action::Go { key, run, attempt_count } => {
-                self.has_let_go = true;
+            Action::SendStart { key, run, attempt_count } => {
+                self.has_started_run = true;
                 if entries
                     .get(&key)
-                    .is_some_and(|entry| !workers.go(&entry.worker, run, attempt_count))
+                    .is_some_and(|entry| !workers.send_start(&entry.worker, run, attempt_count))
                 {
                     // Somebody who found this thread stuck has taken over and ended the threads;
                     // the body never ran.

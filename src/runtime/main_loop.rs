@@ -104,7 +104,7 @@ impl MainLoop {
         let deadlines =
             [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
         let deadline = deadlines.into_iter().fold(None, deadline::sooner);
-        if self.engine.take_let_go() {
+        if self.engine.take_has_started_run() {
             if let Some(message) = self.try_patiently(deadline) {
                 return Wake::Message(message);
             }

@@ -443,7 +443,7 @@ impl Shared {
             let mut state = row.state.lock();
             let view = &mut state.view;
             if view.since.is_some() {
-                view.told.get_or_insert((StopCause::Shutdown, now));
+                view.stop.get_or_insert((StopCause::Shutdown, now));
                 (view.status, view.circuit) = (ChildStatus::Stopping, CircuitState::Open);
             } else if matches!(view.status, ChildStatus::BackingOff | ChildStatus::Due) {
                 (view.status, view.retry_at) = (ChildStatus::Off { by: OffBy::Shutdown }, None);
@@ -471,7 +471,7 @@ impl Shared {
                 status,
                 circuit,
                 since: None,
-                told: None,
+                stop: None,
                 is_overdue: false,
                 retry_at: None,
                 ..before
@@ -483,7 +483,7 @@ impl Shared {
         let outlived = state.outlived.take_if(|outlived| outlived.run == run && end.is_some());
         let unused = match (outlived, end) {
             (Some(outlived), Some(end)) => Ok(state.last_stop.replace(LastStop {
-                cause: outlived.told.map_or(StopCause::Shutdown, |(cause, _)| cause),
+                cause: outlived.stop.map_or(StopCause::Shutdown, |(cause, _)| cause),
                 uptime: end.at.saturating_duration_since(outlived.since.unwrap_or(now)),
                 exit: end.exit,
                 failed: false,

@@ -211,7 +211,7 @@ impl ThreadRegistry {
         worker: &Arc<WorkerShared>,
         now: Instant,
     ) -> io::Result<()> {
-        worker.tell_to_stop(now);
+        worker.request_stop(now);
         self.call_back(worker)
     }
 
@@ -325,7 +325,7 @@ impl ThreadRegistry {
             let context = worker.as_ref().and_then(|worker| worker.context());
             let is_calling = context.as_ref().is_some_and(|context| context.signal().is_calling());
             let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
-            let told_at = worker.as_ref().and_then(|worker| worker.told_at());
+            let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
                 run: worker.as_ref().map_or_else(
@@ -333,7 +333,7 @@ impl ThreadRegistry {
                     |worker| worker.last_run(),
                 ),
                 stopping_for: now
-                    .saturating_duration_since(told_at.map_or(since, |at| at.min(since))),
+                    .saturating_duration_since(stop_requested_at.map_or(since, |at| at.min(since))),
                 phase,
             });
             child.phase = child.phase.min(phase);
@@ -423,7 +423,7 @@ mod tests {
         let (threads, worker, _inbox) = worker(|_| (), false);
         let (commands, unheard) = bounded(1);
         worker.has_got_thread(commands);
-        assert!(worker.go(1, 0));
+        assert!(worker.send_start(1, 0));
         threads.retire(&worker, false).unwrap();
         assert!(worker.holds_body() && threads.posts().is_empty(), "the body is left for the run");
         assert!(matches!(unheard.recv(), Ok(Command::Run(_))));
@@ -437,7 +437,7 @@ mod tests {
         // go, and then it is shut down.
         let (commands, _unheard) = bounded(1);
         worker.has_got_thread(commands);
-        assert!(worker.go(2, 0));
+        assert!(worker.send_start(2, 0));
         worker.make_final(true);
         let (_, of_old_thread) = bounded(1);
         work(&Thread::new(ThreadNumber(7), None), &worker, of_old_thread);
@@ -449,7 +449,7 @@ mod tests {
         let (token, dropped) = bounded::<()>(0);
         let (threads, worker, inbox) = worker(move |_| drop(token.clone()), false);
         threads.provide(&worker).unwrap();
-        assert!(worker.go(1, 0));
+        assert!(worker.send_start(1, 0));
         // The end that the supervisor thread is too late to see: it has not said that this was the
         // last run.
         assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
@@ -459,7 +459,7 @@ mod tests {
             "the body is dropped"
         );
         threads.wait_for_children();
-        assert!(!worker.go(2, 0), "nothing runs any more");
+        assert!(!worker.send_start(2, 0), "nothing runs any more");
     }
 
     #[test]

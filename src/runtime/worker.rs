@@ -127,7 +127,7 @@ struct WorkerState {
     /// The context of the run before, for the next one: a restart that takes no memory is a faster
     /// one.
     spare: Option<ChildContext>,
-    told_at: Option<Instant>,
+    stop_requested_at: Option<Instant>,
     /// What is yet to be dropped on the child's thread.
     remains: Vec<Remain>,
     /// No run is let go any more.
@@ -168,7 +168,7 @@ impl WorkerShared {
     }
 
     /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
-    pub(crate) fn go(&self, run: u64, attempt_count: u32) -> bool {
+    pub(crate) fn send_start(&self, run: u64, attempt_count: u32) -> bool {
         let mut state = self.state.lock();
         if state.sealed {
             return false;
@@ -179,7 +179,7 @@ impl WorkerShared {
         };
         self.run.store(run, Ordering::Relaxed);
         state.context = Some(context.clone());
-        state.told_at = None;
+        state.stop_requested_at = None;
         // The thread waits for a word or is just about to: there is room for it.
         state
             .commands
@@ -243,20 +243,20 @@ impl WorkerShared {
     }
 
     /// Tells the present run to stop.
-    pub(crate) fn tell_to_stop(&self, now: Instant) {
+    pub(crate) fn request_stop(&self, now: Instant) {
         let context = {
             let mut state = self.state.lock();
-            state.told_at.get_or_insert(now);
+            state.stop_requested_at.get_or_insert(now);
             state.context.clone()
         };
         if let Some(context) = context {
-            context.signal().tell();
+            context.signal().request();
         }
     }
 
     /// When the present run was told to stop.
-    pub(crate) fn told_at(&self) -> Option<Instant> {
-        self.state.lock().told_at
+    pub(crate) fn stop_requested_at(&self) -> Option<Instant> {
+        self.state.lock().stop_requested_at
     }
 
     pub(crate) fn last_run(&self) -> u64 {
@@ -368,7 +368,7 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
         if !is_last {
             state.spare = Some(context);
             // It has done what it was told; what its thread is told later is another matter.
-            state.told_at = None;
+            state.stop_requested_at = None;
         }
     }
     if is_last {

@@ -22,7 +22,7 @@ pub(crate) type StopCallback = Box<dyn FnOnce() + Send>;
 /// | phase | `is_stopping` | a callback that is set now |
 /// | --- | --- | --- |
 /// | `Running` | no | waits |
-/// | `Told` | yes | is called at once, by whoever sets it |
+/// | `StopRequested` | yes | is called at once, by whoever sets it |
 /// | `Ended` | yes | is dropped |
 ///
 /// Callbacks are called one at a time and never with the lock held.
@@ -57,7 +57,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    Told,
+    StopRequested,
     Ended,
 }
 
@@ -97,10 +97,10 @@ impl StopSignal {
     }
 
     /// Tells the run to stop. The callbacks are left to [`call_all`](StopSignal::call_all).
-    pub(crate) fn tell(&self) {
+    pub(crate) fn request(&self) {
         let mut state = self.state.lock();
         if state.phase == Phase::Running {
-            state.phase = Phase::Told;
+            state.phase = Phase::StopRequested;
         }
         self.stopping.store(true, Ordering::Release);
         let sender = state.sender.take();
@@ -111,7 +111,7 @@ impl StopSignal {
     /// Whether the run was told to stop and nobody has begun to call its callbacks.
     pub(crate) fn needs_caller(&self) -> bool {
         let state = self.state.lock();
-        state.phase == Phase::Told && !state.has_caller && !state.waiting.is_empty()
+        state.phase == Phase::StopRequested && !state.has_caller && !state.waiting.is_empty()
     }
 
     /// Calls the callbacks in the order in which they were set. Returns the first panic; `Err` if
@@ -122,7 +122,7 @@ impl StopSignal {
             return Err(CalledElsewhere);
         }
         let mut panic = None;
-        while state.phase == Phase::Told {
+        while state.phase == Phase::StopRequested {
             let Some((number, callback)) = state.waiting.pop_front() else { break };
             state.called = Some((number, current().id()));
             drop(state);
@@ -146,7 +146,7 @@ impl StopSignal {
                 state.waiting.push_back((number, callback));
                 Ok(Some(number))
             }
-            Phase::Told => Err(callback),
+            Phase::StopRequested => Err(callback),
             Phase::Ended => {
                 drop(state);
                 let _ = unwind::discard(callback);
@@ -230,10 +230,10 @@ mod tests {
     fn channel_is_disconnected_whenever_it_is_asked_for() {
         let before = StopSignal::new();
         assert_eq!(before.stopped().try_recv(), Err(TryRecvError::Empty));
-        before.tell();
+        before.request();
         assert_eq!(before.stopped().try_recv(), Err(TryRecvError::Disconnected));
         let after = StopSignal::new();
-        after.tell();
+        after.request();
         assert_eq!(after.stopped().try_recv(), Err(TryRecvError::Disconnected));
         let ended = StopSignal::new();
         ended.end();
@@ -255,7 +255,7 @@ mod tests {
             .collect();
         signal.take_back(numbers[1]);
         assert!(!signal.needs_caller(), "nobody was told to stop");
-        signal.tell();
+        signal.request();
         assert!(signal.needs_caller());
         assert_eq!(signal.call_all(), Ok(None));
         assert_eq!(called.try_iter().collect::<Vec<_>>(), [0, 2, 3]);
@@ -275,7 +275,7 @@ mod tests {
         assert!(matches!(set, Ok(Some(_))));
         assert_eq!(signal.end(), None);
         assert_eq!(Arc::strong_count(&token), 1);
-        signal.tell();
+        signal.request();
         assert!(!signal.needs_caller());
         assert_eq!(signal.call_all(), Ok(None));
         assert!(matches!(signal.set(Box::new(|| panic!("called"))), Ok(None)));
