@@ -1,4 +1,4 @@
-//! A child as its owner describes it.
+//! Specification of a child.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use crate::{
 /// A child's closure, in the form in which it is kept between its runs.
 pub(crate) type Body = Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
 
-/// What is to be run for a child, and how.
+/// The body of a child, and how to run it.
 pub(crate) struct Job {
     pub(crate) body: Body,
     pub(crate) stop_timeout: Duration,
@@ -23,7 +23,7 @@ pub(crate) struct Job {
     pub(crate) fresh_thread: bool,
 }
 
-/// When a child that has ended by itself is started again. The words are those of Erlang/OTP; its
+/// When a child that has ended by itself is started again. The names are those of Erlang/OTP; its
 /// *temporary* child is [`ChildSpec::once`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -35,7 +35,7 @@ pub enum RestartPolicy {
     Transient,
 }
 
-/// A child: its id, the closure that is its body, and its settings.
+/// Specification of a child: its id, the closure that is its body, and its settings.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -51,8 +51,8 @@ pub enum RestartPolicy {
 /// | [`failure_threshold`](ChildSpec::failure_threshold) | 10 |
 ///
 /// A child keeps one thread, on which all its runs follow one another, until it has finished or is
-/// given up. What the closure captures, and the thread's thread-local variables, live on from run
-/// to run, also after a panic; what has to be new for every run is made inside the body.
+/// given up. What the closure captures, and the thread's thread-local variables, are kept from run
+/// to run, also after a panic; make inside the body what each run needs anew.
 /// [`fresh_thread`](ChildSpec::fresh_thread) renews the thread.
 ///
 /// # Examples
@@ -89,7 +89,7 @@ pub struct ChildSpec {
 }
 
 impl ChildSpec {
-    /// Describes a child that is to run for as long as its supervisor does.
+    /// Describes a child that runs for as long as its supervisor does.
     ///
     /// The body is run on the child's own thread, again and again, never twice at the same time. An
     /// `Ok`, an error and a panic each trip its breaker; see [`restart`](ChildSpec::restart) for
@@ -101,10 +101,10 @@ impl ChildSpec {
         Self::with(id.into(), Box::new(body), Policy::Permanent)
     }
 
-    /// Describes a child that is run once: OTP's *temporary* child.
+    /// Describes a child that runs once: OTP's *temporary* child.
     ///
-    /// It is never restarted, and gone from the list when its run has ended, for whatever reason.
-    /// Until the body has begun, it waits like any other child: for its flag, or for a thread.
+    /// It is never restarted, and is gone from the list when its run has ended, for whatever
+    /// reason. Until its run starts, it waits like any other child: for its flag, or for a thread.
     ///
     /// ```
     /// use circuit_breaker_supervisor::ChildSpec;
@@ -145,7 +145,7 @@ impl ChildSpec {
         }
     }
 
-    /// Sees to it that nothing about the child is left to chance; children differ nevertheless.
+    /// Seeds the child's own backoff. The seed depends on the id, so that children still differ.
     pub(crate) fn be_repeatable(&mut self, seed: u64) {
         if let Some(backoff) = &mut self.backoff {
             let mut hasher = DefaultHasher::new();
@@ -159,15 +159,15 @@ impl ChildSpec {
         &self.id
     }
 
-    /// Returns the breaker by which others call this child: to be wired up before the child is
-    /// given to a supervisor.
+    /// Returns the breaker by which others call this child: hand it out before you give the child
+    /// to a supervisor.
     pub fn breaker(&self) -> Breaker {
         Breaker::new(self.breaker.clone())
     }
 
-    /// Sets how many failures that callers report in a row, with no success between them and all
+    /// Sets how many failures, reported by callers in a row with no success between them and all
     /// about the same run, trip the child while it is closed; 10 unless set. While it is half-open,
-    /// one does.
+    /// one failure does.
     ///
     /// Zero is an error at the start, or as the child is added. More than 4 194 304 is never
     /// reached.
@@ -195,8 +195,8 @@ impl ChildSpec {
         self
     }
 
-    /// Sets when it is started again after it has ended by itself. A [`once`](ChildSpec::once)
-    /// child stays one.
+    /// Sets when the child is started again after it has ended by itself. A
+    /// [`once`](ChildSpec::once) child still runs only once.
     ///
     /// # Examples
     ///
@@ -257,12 +257,12 @@ impl ChildSpec {
         self
     }
 
-    /// Sets how long the child may take to stop. Then it is reported as overdue, and a shutdown no
-    /// longer waits for it.
+    /// Sets how long the child may take to stop. After that it is reported as overdue, and a
+    /// shutdown no longer waits for it.
     ///
-    /// A shutdown gives every child this time anew, from its own beginning. With zero it is
-    /// reported as soon as it is told, and no shutdown waits for it; [`Duration::MAX`] waits
-    /// without end.
+    /// A shutdown gives every child this time anew, counted from the start of the shutdown. With
+    /// zero the child is reported as soon as it is asked to stop, and no shutdown waits for it;
+    /// with [`Duration::MAX`] a shutdown waits without end.
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = Some(limit);
         self
@@ -271,8 +271,8 @@ impl ChildSpec {
     /// Sets the stack size of the child's thread, in bytes.
     ///
     /// With less than 64 KiB a panic that prints a backtrace may overflow the stack, which ends the
-    /// process. A size that cannot be had makes the start fail with the operating system's error,
-    /// and is tried again after a backoff.
+    /// process. With a size that the system cannot provide, the start fails with the operating
+    /// system's error, and is tried again after a backoff.
     ///
     /// # Examples
     ///
@@ -296,17 +296,17 @@ impl ChildSpec {
 
     /// Sets whether every run gets a new thread instead of the child's warm one.
     ///
-    /// For bodies that change their thread: affinity, signal mask, priority, a C library's
-    /// per-thread state. It makes restarts slower and lets them fail for want of a thread. The next
-    /// thread may begin while the last destructors of the old one's thread-local variables still
-    /// run. While eight threads of a child have not ended, it gets no further one: that is a failed
-    /// start, as for want of a thread.
+    /// This is for bodies that change their thread: affinity, signal mask, priority, a C library's
+    /// per-thread state. It makes restarts slower, and they fail if no thread can be spawned. The
+    /// next thread may start while the last destructors of the old one's thread-local variables
+    /// still run. While eight threads of a child have not ended, it gets no further one: that is a
+    /// failed start, as when no thread can be spawned.
     ///
     /// # Examples
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// use std::{breaker::Cell, time::Duration};
+    /// use std::{cell::Cell, time::Duration};
     ///
     /// thread_local!(static USED: Cell<bool> = const { Cell::new(false) });
     ///
@@ -329,14 +329,14 @@ impl ChildSpec {
     }
 
     /// Limits how often the child is restarted in a row without becoming healthy in between. A run
-    /// that says so and fails right after does not count as healthy; see
+    /// that marks itself healthy and fails right after does not count as healthy; see
     /// [`mark_healthy`](ChildContext::mark_healthy).
     ///
-    /// The failure after `n` such restarts gives it up: it is reported as
-    /// [`GaveUp`](crate::EventKind::GaveUp), the backoff is not asked, and it stays down until
-    /// [`reset`](crate::Handle::reset) or [`restart`](crate::Handle::restart) by hand. Zero gives
-    /// up at the first failure. A start for which there is no thread is a failure, too. A
-    /// [`once`](ChildSpec::once) child, which is never restarted, is never given up.
+    /// After `n` such restarts, the next failure gives the child up: it is reported as
+    /// [`GaveUp`](crate::EventKind::GaveUp), the backoff is not called, and the child stays down
+    /// until [`reset`](crate::Handle::reset) or [`restart`](crate::Handle::restart) by hand. Zero
+    /// gives up at the first failure. A start for which no thread could be spawned is a failure,
+    /// too. A [`once`](ChildSpec::once) child, which is never restarted, is never given up.
     ///
     /// # Examples
     ///
@@ -360,16 +360,16 @@ impl ChildSpec {
         self
     }
 
-    /// Watches over a child that says what it is doing: one that is silent for longer than `limit`
-    /// is told to stop, with the cause [`Hung`](crate::StopCause::Hung), and the end of that run is
-    /// a failure.
+    /// Sets a watchdog for a child that sends heartbeats: if it is silent for longer than `limit`,
+    /// it is asked to stop, with the cause [`Hung`](crate::StopCause::Hung), and the end of that
+    /// run is a failure.
     ///
     /// The watch begins with the first [`heartbeat`](ChildContext::heartbeat) of a run, so that a
     /// slow start is no hang. A silence is noticed when it has lasted for between one and one and a
-    /// quarter of `limit` (and 1 ms), a callback that holds the supervisor thread aside. Where the
-    /// whole process or machine stood still, the supervisor was late too, and what it did not see
-    /// does not count. A child that does not stop when told is reported as overdue and blocks only
-    /// itself.
+    /// quarter of `limit` (and 1 ms), unless a callback holds the supervisor thread. If the whole
+    /// process or machine stood still, the supervisor was late too, and the time that it did not
+    /// see does not count. A child that does not stop when asked is reported as overdue and blocks
+    /// only itself.
     ///
     /// Zero is an error at the start, or as the child is added; [`Duration::MAX`] is no watch. The
     /// idea is that of hardware watchdogs, and of the watchdog of systemd's services.
@@ -397,7 +397,7 @@ impl ChildSpec {
         self
     }
 
-    /// Sets whether giving up this child shuts the whole supervisor down. The word is OTP's.
+    /// Sets whether giving up this child shuts the whole supervisor down. The name is OTP's.
     ///
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last
     /// exit. Without [`max_restarts`](ChildSpec::max_restarts) no child is ever given up, and a
