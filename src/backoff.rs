@@ -1,14 +1,14 @@
-//! How long a child stays down after a failure.
+//! Backoff: the delay before a failed child is tried again.
 
 use std::{fmt, time::Duration};
 
-/// A fraction of one in the fixed-point form that the jitter is computed with.
+/// One, in the fixed-point form in which the jitter is computed.
 const ONE: u128 = 1 << 32;
 
-/// How long a child stays down after each failure in a row, before it is tried again.
+/// Delay before a child is tried again, for each failure in a row.
 ///
 /// The delay depends on the *attempt*: 1 for the first failure since the child was last healthy, 2
-/// for the second, and so on. It is asked for once for each failure that is retried, on the
+/// for the second, and so on. It is computed once for each failure that is retried, on the
 /// supervisor thread. A delay of zero restarts at once; [`Duration::MAX`] (or anything beyond a
 /// century) means "never, until it is reset by hand".
 ///
@@ -17,14 +17,14 @@ const ONE: u128 = 1 << 32;
 /// | [`Backoff::default`] | 100 ms, 200 ms, 400 ms, … up to 60 s | 0.1 |
 /// | [`Backoff::exponential`] | doubles from `initial` up to `max` | 0.1 |
 /// | [`Backoff::constant`] | always the same | 0.1 |
-/// | [`Backoff::from_fn`] | what the closure says | none: the closure's answer is taken as it is |
+/// | [`Backoff::from_fn`] | what the closure returns | none: the delay is used unchanged |
 ///
-/// Jitter only ever *shortens* a delay, so that no delay exceeds its maximum and children that
-/// failed together come back apart from one another at the cap as well. All arithmetic is in
-/// integers and saturates.
+/// Jitter only ever *shortens* a delay. So no delay exceeds its maximum, and children that failed
+/// together are restarted at different times even when all have reached the maximum. All arithmetic
+/// is in integers and saturates.
 ///
-/// A supervisor's own backoff is shared by all children that have none: a closure that keeps state
-/// for one child is for that child's [`ChildSpec::backoff`](crate::ChildSpec::backoff).
+/// All children without a backoff of their own share the supervisor's. A closure that keeps state
+/// for one child belongs in that child's [`ChildSpec::backoff`](crate::ChildSpec::backoff).
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ const ONE: u128 = 1 << 32;
 /// ```
 pub struct Backoff {
     curve: Curve,
-    /// How much of a delay the jitter may take away, in parts of [`ONE`].
+    /// The largest part of a delay that the jitter may take away, in parts of [`ONE`].
     jitter: u128,
     random: fastrand::Rng,
     is_seeded: bool,
@@ -83,12 +83,12 @@ impl Backoff {
         Self::new(Curve::Constant(delay), 0.1)
     }
 
-    /// Creates a backoff from a closure that is given the attempt, 1 or more.
+    /// Creates a backoff from a closure that receives the attempt, 1 or more.
     ///
     /// The closure runs on the supervisor thread and should be quick. If it panics, the delay of
-    /// [`Backoff::default`] is used for that failure, and the panic is reported as an event. Its
-    /// answers are taken as they are, with no jitter unless [`jitter`](Backoff::jitter) asks for
-    /// it.
+    /// [`Backoff::default`] is used for that failure, and the panic is reported as an event. The
+    /// delays that it returns are used unchanged, with no jitter unless [`jitter`](Backoff::jitter)
+    /// adds it.
     ///
     /// # Examples
     ///
@@ -135,31 +135,31 @@ impl Backoff {
         self
     }
 
-    /// Seeds it, unless it has a seed of its own.
+    /// Seeds the jitter, unless it has a seed of its own.
     pub(crate) fn be_repeatable(&mut self, seed: u64) {
         if !self.is_seeded {
             self.random = fastrand::Rng::with_seed(seed);
         }
     }
 
-    /// Whether it holds a closure of the user's, whose `Drop` is the user's code.
+    /// Whether it holds a user's closure, whose `Drop` is user code.
     pub(crate) fn holds_closure(&self) -> bool {
         matches!(self.curve, Curve::Custom(_))
     }
 
-    /// Returns the delays of the first `count` attempts without their jitter: the longest that each
-    /// can be.
+    /// Returns the delays of the first `count` attempts without jitter: the longest that each can
+    /// be.
     ///
-    /// A closure given to [`from_fn`](Backoff::from_fn) is called for each of them, on this thread.
+    /// A closure given to [`from_fn`](Backoff::from_fn) is called for each attempt, on this thread.
     ///
     /// # Panics
     ///
-    /// If that closure does.
+    /// If that closure panics.
     pub fn preview(&mut self, count: u32) -> Vec<Duration> {
         (1..=count).map(|attempt| self.curve.longest(attempt)).collect()
     }
 
-    /// The delay after the failure that made the count `attempt`.
+    /// The delay after the failure with which the count reached `attempt`.
     pub(crate) fn delay(&mut self, attempt: u32) -> Duration {
         let longest = self.curve.longest(attempt);
         if self.jitter == 0 {
@@ -264,7 +264,6 @@ mod tests {
         assert_eq!(Backoff::exponential(5 * MS, 2 * MS).jitter(0.0).delay(1), 2 * MS);
     }
 
-    // BO-18
     #[test]
     fn jitter_stays_inside_its_interval_and_repeats_with_its_seed() {
         let draws = |seed| {
@@ -309,7 +308,6 @@ mod tests {
         }
     }
 
-    // BO-16
     #[test]
     fn closures_are_taken_at_their_word() {
         let mut falling = Backoff::from_fn(|attempt| 100 * MS / attempt);

@@ -1,5 +1,4 @@
-//! What those who depend on a child see of it: whether to call it, and how to say that it failed
-//! them.
+//! Circuit breaker of a child, as its callers use it.
 
 use std::{error::Error, fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -16,20 +15,20 @@ use crate::{
     sync::{clock::Clock, one_line::OneLine},
 };
 
-/// The callers' view of one child: a cheap clone that says at once whether to call it, and takes
-/// their word when it fails them.
+/// Circuit breaker of one child: a cheap clone that tells callers at once whether to call the
+/// child, and takes their reports of failures.
 ///
-/// It is had from [`ChildSpec::breaker`](crate::ChildSpec::breaker), before the start, or from
+/// It comes from [`ChildSpec::breaker`](crate::ChildSpec::breaker), before the start, or from
 /// [`Handle::breaker`](crate::Handle::breaker). It belongs to that child, through all its restarts,
 /// and is open for ever once the child is gone from the list or its supervisor has ended; a later
-/// child of the same id has another one. How the child was last, the text of its last error
-/// included, is kept for as long as there is a breaker of it.
+/// child of the same id has another breaker. The child's last state, with the text of its last
+/// error, is kept for as long as a breaker of the child exists.
 ///
 /// ```text
-///                        run begins, nothing has failed
+///                        run starts, nothing has failed
 ///          ┌───────────────────────────────────────────────────────┐
 ///          │                                                       ▼
-///     ┌────┴─────┐    run begins    ┌───────────┐     healthy   ┌────────┐
+///     ┌────┴─────┐    run starts    ┌───────────┐     healthy   ┌────────┐
 ///     │   open   │ ───────────────▶ │ half-open │ ────────────▶ │ closed │
 ///     └──────────┘   after failures └───────────┘               └────────┘
 ///        ▲    ▲                           │                         │
@@ -37,21 +36,21 @@ use crate::{
 ///        │    └───────────────────────────┘                         │
 ///        └──────────────────────────────────────────────────────────┘
 ///          failure_threshold reported failures with no success between;
-///            from either: the run ended, or was told to stop
+///            from either: the run ended, or was asked to stop
 /// ```
 ///
-/// Reports are about a run: what became of a call that began in an earlier run changes nothing. The
-/// report that reaches [`failure_threshold`](crate::ChildSpec::failure_threshold) opens the breaker
-/// itself, at once and for all callers; then the child is told to stop, with the cause
-/// [`Tripped`](crate::StopCause::Tripped), and the end of that run is a failure, which meets the
-/// child's backoff. A breaker does not stay half-open: the child becomes healthy, by its uptime or
-/// its own word, or fails.
+/// Each report belongs to a run: the outcome of a call that began in an earlier run changes
+/// nothing. The report that reaches [`failure_threshold`](crate::ChildSpec::failure_threshold)
+/// opens the breaker itself, at once and for all callers. Then the child is asked to stop, with the
+/// cause [`Tripped`](crate::StopCause::Tripped), and the end of that run is a failure, to which the
+/// child's backoff applies. A breaker does not stay half-open: the child becomes healthy, by its
+/// uptime or by [`mark_healthy`](crate::ChildContext::mark_healthy), or fails.
 ///
-/// Threads that call often have a clone each, so that their rejections do not slow one another
-/// down.
+/// Threads that call often should each have a clone, so that their rejections do not slow one
+/// another down.
 ///
-/// The idea of callers that are told `off` at once, and whose reports trip the child, is that of
-/// Erlang's `breaky`; the three states are those of Michael Nygard's "Release It!".
+/// The idea that callers are answered `off` at once, and that their reports trip the child, is that
+/// of Erlang's `breaky`; the three states are those of Michael Nygard's "Release It!".
 ///
 /// # Examples
 ///
@@ -89,8 +88,8 @@ pub struct Breaker {
     share: Arc<CloneShare>,
 }
 
-/// What one clone of a breaker gives its permits and rejections a share of. With a share of the
-/// state itself, every thread that is rejected would write to the memory that all others read.
+/// The pointer that the permits and rejections of one clone share. If they shared the state itself,
+/// every thread that is rejected would write to the memory that all others read.
 struct CloneShare(Arc<BreakerState>);
 
 impl Deref for CloneShare {
@@ -112,7 +111,7 @@ impl Breaker {
         Self { share: Arc::new(CloneShare(state.clone())), state }
     }
 
-    /// Returns the child's id, as its spec has it.
+    /// Returns the id of the child.
     pub fn id(&self) -> &ChildId {
         &self.state.id
     }
@@ -131,14 +130,15 @@ impl Breaker {
         self.state.packed().is_permitted()
     }
 
-    /// Calls the child by `f` if that is permitted. An `Err` of `f`, and a panic in it, counts as a
-    /// failure of the child, which may trip it; an `Ok` as a success. A panic goes on to the
-    /// caller.
+    /// Calls the child by `f` if that is permitted. An `Err` of `f`, or a panic in it, counts as a
+    /// failure of the child, which may trip it; an `Ok` counts as a success. A panic continues to
+    /// the caller.
     ///
     /// The error may be of any type, whether it has a text or not. So if this call is the one that
     /// trips the child, the event [`Tripped`](crate::EventKind::Tripped) says `a call failed` or
-    /// `a call panicked`, and not what the error was: it goes to the caller. Where the event and
-    /// the log are to say it, call with a [`permit`](Breaker::permit) and tell it the error.
+    /// `a call panicked`, and not what the error was: only the caller gets the error. To have the
+    /// error in the event and in the log, call with a [`permit`](Breaker::permit) and report the
+    /// error to it.
     ///
     /// # Errors
     ///
@@ -181,13 +181,13 @@ impl Breaker {
         self.call_with(f, |_| true)
     }
 
-    /// Calls the child as [`call`](Breaker::call) does; an error of which `is_failure` says no is
-    /// not the child's fault, and counts neither as a failure nor as a success. As there, a trip
-    /// does not say what the error was.
+    /// Calls the child as [`call`](Breaker::call) does, except that an error for which `is_failure`
+    /// returns `false` is not the child's fault, and counts neither as a failure nor as a success.
+    /// As with `call`, the event of a trip does not say what the error was.
     ///
     /// # Errors
     ///
-    /// As [`call`](Breaker::call), whatever `is_failure` says.
+    /// As for [`call`](Breaker::call), whatever `is_failure` returns.
     ///
     /// # Examples
     ///
@@ -229,7 +229,8 @@ impl Breaker {
         }
     }
 
-    /// Asks for a call that does not fit into a closure. The permit is then told how the call went.
+    /// Requests a permit for a call that does not fit into a closure. Report the outcome to the
+    /// permit.
     ///
     /// # Errors
     ///
@@ -258,28 +259,28 @@ impl Breaker {
         }
     }
 
-    /// Reports from outside of a call that the child has failed: breaky's `failure/1`. It is about
-    /// the present run; without one, it changes nothing. What becomes of the error's text is told
-    /// at [`Permit::failure`].
+    /// Reports, outside of any call, that the child has failed: breaky's `failure/1`. The report is
+    /// about the present run; without one, it changes nothing. [`Permit::failure`] describes how
+    /// the error's text is used.
     pub fn report_failure(&self, error: impl fmt::Display) {
         report(&self.state, self.state.packed().run(), error);
     }
 
-    /// Reports from outside of a call that the child does its job: the failures reported so far are
+    /// Reports, outside of any call, that the child does its job: the failures reported so far are
     /// no longer in a row.
     pub fn report_success(&self) {
         self.state.succeed(self.state.packed().run());
     }
 
-    /// Waits until the child may be called, instead of asking again and again.
+    /// Waits until the child may be called, instead of polling.
     ///
     /// # Errors
     ///
     /// [`WaitError::Gone`] if the child is gone from the list and [`WaitError::Ended`] if its
-    /// supervisor has ended, whether before or during the wait and whoever still has a
-    /// [`Handle`](crate::Handle): both say how the child was last. [`WaitError::TimedOut`] if the
-    /// time is over, and [`WaitError::OnSupervisorThread`] if this is the supervisor's own thread.
-    /// A child that is not listed yet is waited for.
+    /// supervisor has ended, whether before or during the wait, and even if a
+    /// [`Handle`](crate::Handle) still exists: both hold the child's last state.
+    /// [`WaitError::TimedOut`] if the time is over, and [`WaitError::OnSupervisorThread`] if this
+    /// is the supervisor's own thread. If the child is not listed yet, this waits for it.
     pub fn wait_until_permitted(&self, timeout: Duration) -> Result<(), WaitError> {
         let shared = self.state.place.get().and_then(|(shared, _)| shared.upgrade());
         if shared.as_ref().is_some_and(|shared| lineage::is_supervisor(shared.number)) {
@@ -308,17 +309,17 @@ impl fmt::Debug for Breaker {
     }
 }
 
-/// Counts a failure, and tells the supervisor if it is the one that trips the child; which it
-/// learns even if the error cannot be shown, since the breaker is open by now, and nobody else
-/// would end this run.
+/// Counts a failure, and reports to the supervisor if this failure trips the child. The report is
+/// sent even if the error cannot be shown, since the breaker is open by now, and nothing else would
+/// end this run.
 fn report(state: &BreakerState, run: u64, error: impl fmt::Display) {
     if let Some(failures) = state.fail(run) {
         state.tell_of_trip(run, failures, &text_of_one(&error));
     }
 }
 
-/// The leave for one call of a child, by [`Breaker::permit`]. Dropped untold, it counts as neither
-/// a success nor a failure.
+/// Permit for one call of a child, from [`Breaker::permit`]. If it is dropped without a report, the
+/// call counts as neither a success nor a failure.
 #[must_use = "a permit that is dropped tells nothing of how the call went"]
 pub struct Permit {
     share: Arc<CloneShare>,
@@ -326,23 +327,23 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Says that the call succeeded.
+    /// Reports that the call succeeded.
     pub fn success(self) {
         self.share.succeed(self.run);
     }
 
-    /// Says that the call failed.
+    /// Reports that the call failed.
     ///
-    /// Of the failure that trips the child, and of no other, the error's `Display` is asked for its
-    /// text, on this thread, and the event [`Tripped`](crate::EventKind::Tripped) holds it. It has
-    /// at most 64 KiB, and ends with `…` if that is not all. A panic in the `Display` ends the
-    /// text, which says so.
+    /// Only for the failure that trips the child is the error's `Display` called, on this thread;
+    /// the event [`Tripped`](crate::EventKind::Tripped) holds its text. The text has at most
+    /// 64 KiB, and ends with `…` if it was cut. A panic in the `Display` ends the text, which says
+    /// so.
     pub fn failure(self, error: impl fmt::Display) {
         report(&self.share, self.run, error);
     }
 }
 
-/// Counts a call that unwinds; forgotten where it has returned.
+/// Counts a call that unwinds; after a call that returned, it is forgotten.
 struct Unwinding<'a> {
     state: &'a BreakerState,
     run: u64,
@@ -360,13 +361,13 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// A call was not permitted. It takes some nanoseconds to make; what it says, it looks for when it
-/// is asked.
+/// Rejection of a call that was not permitted. It takes some nanoseconds to make; it looks up what
+/// it says only when asked.
 ///
 /// Its `Display` says what the child is doing and when it is tried again. Where there is no child
 /// to be called, it says why: the child has not been started yet, it is gone from the list, or its
-/// supervisor shuts down or has ended. Then the methods return `None`, whoever still has a
-/// [`Handle`](crate::Handle).
+/// supervisor shuts down or has ended. Then the methods return `None`, even if a
+/// [`Handle`](crate::Handle) still exists.
 ///
 /// # Examples
 ///
@@ -396,7 +397,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Returns how long it is until the child is tried again, if it backs off.
+    /// Returns the time until the child is tried again, if it backs off.
     pub fn retry_in(&self) -> Option<Duration> {
         self.child()?.retry_in
     }
@@ -412,9 +413,9 @@ impl Rejected {
         })
     }
 
-    /// Returns how the child's last run ended; `None` if none has, or as for
-    /// [`status`](Self::status). How a child was last that is gone, or whose supervisor has ended,
-    /// is said by the error of [`wait_until_permitted`](Breaker::wait_until_permitted).
+    /// Returns how the child's last run ended; `None` if none has, and wherever
+    /// [`status`](Self::status) is `None`. For a child that is gone, or whose supervisor has ended,
+    /// the error of [`wait_until_permitted`](Breaker::wait_until_permitted) holds its last state.
     pub fn last_exit(&self) -> Option<Exit> {
         Some(self.child()?.last_stop?.exit)
     }
@@ -454,12 +455,12 @@ impl fmt::Debug for Rejected {
 
 impl Error for Rejected {}
 
-/// A call through a [`Breaker`] did not succeed.
+/// Error of a call through a [`Breaker`].
 #[derive(Clone, Debug)]
 pub enum CallError<E> {
     /// The breaker was open: the call was not made.
     Rejected(Rejected),
-    /// The call was made, and failed with this.
+    /// The call was made, and failed with this error.
     Failed(E),
 }
 

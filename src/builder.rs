@@ -1,4 +1,4 @@
-//! The description of a supervisor, and its defaults.
+//! Configuration of a supervisor, with its defaults.
 
 use std::{
     collections::HashSet,
@@ -38,7 +38,7 @@ use crate::{
 
 const DEFAULT_NAME: &str = "supervisor";
 
-/// Describes a supervisor; made by [`Supervisor::builder`].
+/// Configuration of a supervisor, from [`Supervisor::builder`].
 ///
 /// | setting | default | of the Elixir package |
 /// | --- | --- | --- |
@@ -47,7 +47,7 @@ const DEFAULT_NAME: &str = "supervisor";
 /// | [`healthy_after`](SupervisorBuilder::healthy_after) | 60 s | `child_startup_time` |
 /// | [`stop_timeout`](SupervisorBuilder::stop_timeout) | 5 s | the child spec's `shutdown` |
 /// | [`backoff`](SupervisorBuilder::backoff) | doubles from 100 ms to 60 s, jitter 0.1 | `backoff/1` |
-/// | [`enabled`](SupervisorBuilder::enabled) | every child is, and nothing is polled | `enabled?/1` |
+/// | [`enabled`](SupervisorBuilder::enabled) | every child is enabled, and nothing is polled | `enabled?/1` |
 /// | [`telemetry`](SupervisorBuilder::telemetry), [`on_event`](SupervisorBuilder::on_event) | [`LogSink`] | `:telemetry` events |
 /// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children:` of `start_link` |
 ///
@@ -106,25 +106,25 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Sets how often all flags are asked. It has no part in restarts, which have timers of their
-    /// own.
+    /// Sets how often all flags are queried. It has no effect on restarts, which have their own
+    /// timers.
     ///
     /// Without [`enabled`](SupervisorBuilder::enabled) nothing is polled. Zero is an error at the
-    /// start; more than a century means never: then only [`check_now`](crate::Handle::check_now)
-    /// and starts ask.
+    /// start; more than a century means never: then flags are queried only by
+    /// [`check_now`](crate::Handle::check_now) and before starts.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Sets how long a run must last to be trusted, for the children that do not say it themselves;
+    /// Sets how long a run must last to be trusted, for the children that do not set it themselves;
     /// see [`ChildSpec::healthy_after`].
     pub fn healthy_after(mut self, uptime: Duration) -> Self {
         self.healthy_after = uptime;
         self
     }
 
-    /// Sets how long a child may take to stop, for the children that do not say it themselves; see
+    /// Sets how long a child may take to stop, for the children that do not set it themselves; see
     /// [`ChildSpec::stop_timeout`].
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = limit;
@@ -138,16 +138,16 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Sets the feature flag of each child: a closure that is given the child's id and says whether
-    /// it is to run.
+    /// Sets the feature flag of each child: a closure that receives the child's id and returns
+    /// whether the child should run.
     ///
-    /// It is asked for every child each [poll interval](SupervisorBuilder::poll_interval), for one
+    /// It is called for every child each [poll interval](SupervisorBuilder::poll_interval), for one
     /// child right before each of its starts, and for all at
     /// [`check_now`](crate::Handle::check_now). A running child whose flag is off is asked to stop;
     /// that is no failure, and a backoff that is under way goes on. `None` means "I cannot tell":
-    /// the last answer stands, and `true` if there is none.
+    /// the last answer stands, or `true` if there is none.
     ///
-    /// The closure runs on the supervisor thread and is to be quick: look at a cache that another
+    /// The closure runs on the supervisor thread and should be quick: look at a cache that another
     /// thread keeps fresh rather than at a service. A panic in it counts as `None` and is reported.
     ///
     /// # Examples
@@ -221,10 +221,10 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     ///
-    /// [`StartError`] names what is wrong with the configuration, or says that there is no thread
-    /// for the supervisor, and gives the builder back. Nothing has been started then. A *child* for
-    /// which there is no thread is a failed start of that child, which is tried again after its
-    /// backoff.
+    /// [`StartError`] names what is wrong with the configuration, or says that no thread could be
+    /// spawned for the supervisor, and gives the builder back. Nothing has been started then. If no
+    /// thread can be spawned for a *child*, that is a failed start of the child, which is tried
+    /// again after its backoff.
     pub fn start(self) -> Result<Supervisor, StartError> {
         if let Err(invalid) = self.check() {
             return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
@@ -234,8 +234,7 @@ impl SupervisorBuilder {
         let (shared, inbox) = self.share(&name, None, Clock::System);
         let threads = ThreadRegistry::new(&shared);
         let (started, first_round) = bounded(1);
-        // A spawn that fails drops the closure that it was given; so the builder waits outside of
-        // it.
+        // A spawn that fails drops its closure, so the builder is kept outside of the closure.
         let slot = Arc::new(Mutex::new(Some(self)));
         let its = (slot.clone(), shared.clone(), threads.clone());
         let spawned = threads.spawn_supervisor(name, move || {
@@ -251,31 +250,32 @@ impl SupervisorBuilder {
                 slot.lock().take().expect("the thread that would take it was not spawned");
             return Err(StartError::new(StartErrorReason::Thread(error), builder));
         }
-        // An engine that dies before the end of its first round lets go of its sender.
+        // An engine that dies before the end of its first round drops its sender.
         let _ = first_round.recv();
         Ok(Supervisor::new(shared, threads))
     }
 
-    /// Supervises on this child's thread until the child is to stop: this is how supervisors nest.
+    /// Supervises on this child's thread until the child is asked to stop: supervisors nest this
+    /// way.
     ///
     /// The ids of the children become paths: a child `orders` of a supervisor that is run by the
     /// child `ingest` is `ingest/orders`, in events, flags, reports and thread names. A
-    /// [`Handle`](crate::Handle) of the nested supervisor, which bodies have as
-    /// [`ctx.supervisor()`](ChildContext::supervisor), knows it by its own id too. Unless the
+    /// [`Handle`](crate::Handle) of the nested supervisor, which bodies get from
+    /// [`ctx.supervisor()`](ChildContext::supervisor), also accepts the child's own id. Unless the
     /// builder has sinks of its own, events go to those of the outer supervisor; the
     /// [sequence](Event::seq) is counted for each supervisor. Flags are not inherited: the flag of
     /// the child that runs this is the flag of all below it.
     ///
-    /// When the child is told to stop, all below it are, the leaves first; and this returns when no
-    /// thread of its children is alive, however long that takes. A grandchild that does not stop so
-    /// makes the outer child overdue, and nothing else waits for it.
+    /// When the child is asked to stop, all children below it are asked too, the leaves first; this
+    /// returns when no thread of its children is alive, however long that takes. So a grandchild
+    /// that does not stop makes the outer child overdue, and nothing else waits for it.
     ///
     /// # Errors
     ///
     /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the
     /// configuration is wrong, or if this is called on a helper's thread with a clone of the
-    /// context: such a supervisor could outlive its child's run. For the outer child either is a
-    /// failure. So is an `Ok` when this was shut down through the nested supervisor's own handle.
+    /// context: such a supervisor could outlive its child's run. Each is a failure of the outer
+    /// child. So is an `Ok` when the nested supervisor was shut down through its own handle.
     ///
     /// # Examples
     ///
@@ -302,7 +302,8 @@ impl SupervisorBuilder {
             return Err(Invalid::ForeignThread(ctx.id().clone()).into());
         }
         if self.sinks.is_empty() {
-            // No sinks, no outer supervisor: then this run is to stop as well.
+            // No sinks means that the outer supervisor has ended: then this run was asked to stop
+            // as well.
             self.sinks = ctx.sinks().map(|sinks| sinks.to_vec()).unwrap_or_default();
         }
         if ctx.is_stopping() {
@@ -315,8 +316,8 @@ impl SupervisorBuilder {
         let _stop = ctx.on_stop(move || {
             let (shared, threads) = its;
             if thread::current().id() == here {
-                // The run was told to stop before this was set: this thread is about to notice by
-                // itself.
+                // The run was asked to stop before this callback was set: this thread is about to
+                // notice by itself.
                 shared.request_shutdown(Duration::MAX);
             } else {
                 stop_children(&shared, &threads);
@@ -327,8 +328,7 @@ impl SupervisorBuilder {
             supervise(&shared, &threads, inbox, || {
                 MainLoop::new(self.parts(&shared, cloned), threads.clone(), None).run()
             });
-            // Only after the supervisor has died of a fault of its own is there anybody to wait
-            // for.
+            // Children are left to wait for only if the supervisor has died of a fault of its own.
             threads.wait_for_children();
         });
         if let Some(report) = shared.end() {
@@ -384,7 +384,7 @@ impl SupervisorBuilder {
             children,
         } = self;
         if sinks.is_empty() {
-            // So that nothing ever fails in silence.
+            // No failure is ever silent.
             sinks.push(Arc::new(LogSink));
         }
         let children = children.into_iter().map(|spec| (shared.list(&spec), spec)).collect();
@@ -402,7 +402,7 @@ impl SupervisorBuilder {
     }
 
     /// Everything of a supervisor that runs on virtual time instead of threads: each backoff
-    /// repeats itself, and `recorder` is told of every event first.
+    /// repeats itself, and `recorder` receives every event first.
     pub(crate) fn simulate(
         mut self,
         seed: u64,
@@ -425,8 +425,8 @@ impl SupervisorBuilder {
     }
 }
 
-/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are told to
-/// stop, and everybody who asks is told that it has ended.
+/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are asked to
+/// stop, and every query says that it has ended.
 fn supervise(
     shared: &Shared,
     threads: &Arc<ThreadRegistry>,
@@ -445,26 +445,27 @@ fn supervise(
     };
     shared.ended(report);
     if let Some(panic) = fault {
-        // Last, for a logger may block.
+        // Last, since a logger may block.
         let name = &shared.name;
         let _ = unwind::catch(
             || log::error!(target: TARGET, "the supervisor thread of `{name}` died: {panic}"),
         );
     }
-    // Nothing is listed any more, so nobody is between listing a child and sending it: what is
-    // dropped here is all there is. It has an end, for no run begins any more, and each sends a few
-    // messages at most.
+    // Nothing is listed any more, so no thread is between listing a child and sending it: what is
+    // dropped here is all there is. The loop ends, since no run starts any more, and each run sends
+    // a few messages at most.
     while let Ok(message) = inbox.try_recv() {
         match message {
             Message::Exit(end) => shared.run_ended_late(end.key, end.run, Some(end)),
             message => drop(unwind::discard(message)),
         }
     }
-    // A run that outlives its supervisor may send its end at this very moment.
+    // A run that outlives its supervisor may report its end at this very moment.
     let _ = unwind::discard(inbox);
 }
 
-/// A panic cannot be caught where it aborts the process: said once, so that nobody relies on it.
+/// Warns that a panic cannot be caught where it aborts the process; once, so that nobody relies on
+/// it.
 fn warn_of_abort() {
     static ONCE: Once = Once::new();
     if cfg!(panic = "abort") {
@@ -502,11 +503,10 @@ impl fmt::Debug for SupervisorBuilder {
     }
 }
 
-/// A supervisor could not be started. Nothing was: no thread exists, no body ran.
+/// A supervisor could not be started. Nothing was started: no thread exists, no body ran.
 pub struct StartError {
     reason: StartErrorReason,
-    /// Closures are `Send` and need not be `Sync`, which an error should be; a mutex makes up for
-    /// it.
+    /// Closures are `Send` but not always `Sync`, which an error should be; the mutex makes it so.
     builder: Mutex<Box<SupervisorBuilder>>,
 }
 
@@ -516,7 +516,7 @@ pub struct StartError {
 pub enum StartErrorReason {
     /// The configuration is wrong.
     Invalid(Invalid),
-    /// The operating system gave no thread for the supervisor.
+    /// The operating system could not spawn a thread for the supervisor.
     Thread(io::Error),
 }
 
@@ -525,12 +525,12 @@ impl StartError {
         Self { reason, builder: Mutex::new(Box::new(builder)) }
     }
 
-    /// Returns why.
+    /// Returns the reason.
     pub fn reason(&self) -> &StartErrorReason {
         &self.reason
     }
 
-    /// Returns the builder, as it was.
+    /// Returns the builder, unchanged.
     ///
     /// # Examples
     ///
@@ -550,7 +550,7 @@ impl StartError {
     }
 }
 
-/// Reads as its `Display` does, since it is what `main` prints of an error that it returns.
+/// Same text as `Display`, since `main` prints the `Debug` of an error that it returns.
 impl fmt::Debug for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -570,7 +570,7 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Its text says the reason, which is therefore no source: whoever prints all sources would print
+/// Its text says the reason, which is therefore no source: code that prints all sources would print
 /// it twice.
 impl Error for StartError {}
 

@@ -1,4 +1,4 @@
-//! What a child's body is given for one run.
+//! Context of one run, as a body sees it.
 
 use std::{
     convert::Infallible,
@@ -28,15 +28,15 @@ use crate::{
     telemetry::TelemetrySink,
 };
 
-/// The hand that a body holds on its own run: whether it is to stop, ways to wait that end at a
-/// stop, and ways to be unblocked.
+/// Context of one run, for its body: whether to stop, ways to wait that end at a stop request, and
+/// ways to unblock a system call.
 ///
-/// It is made for one run. It *stops* when the run is told to stop, and when the run ends, however
-/// it ends; so helper threads that a body spawns are given a clone, and told to go when the run
-/// that they helped has crashed. Clones of an ended run do nothing: they report stopped, and set no
+/// It is made for one run. It *stops* when the run is asked to stop, and when the run ends, however
+/// it ends. So a body gives a clone to each helper thread that it spawns: when the run has crashed,
+/// its helpers stop too. Clones of an ended run do nothing: they report stopped, and set no
 /// callbacks.
 ///
-/// Helper threads are for [`std::thread::spawn`]. A scoped helper ([`std::thread::scope`]) that
+/// Spawn helper threads with [`std::thread::spawn`]. A scoped helper ([`std::thread::scope`]) that
 /// waits on the context waits for ever if the body panics: the scope waits for the helper, the
 /// helper for the end of the run, and the run for the scope.
 ///
@@ -65,8 +65,8 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// It is unwind-safe: a body that is to survive the panic of one order catches it, and goes on to
-/// the next.
+/// It is unwind-safe: a body that should survive a panic in one order can catch it and continue
+/// with the next.
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
@@ -93,15 +93,15 @@ pub struct ChildContext {
     run: Arc<Run>,
 }
 
-/// A child as its runs and its thread know it. It does not lead to the body: clones of a context
-/// may outlive everything.
+/// A child as its runs and its thread know it. It has no reference to the body, since clones of a
+/// context may outlive everything.
 pub(crate) struct Link {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
     pub(crate) handle: Handle,
-    /// What its runs say that they are doing, if it has a watchdog.
+    /// What its runs are doing, by their heartbeats, if it has a watchdog.
     pub(crate) activity: Option<Arc<Activity>>,
-    /// The sinks of its supervisor, which they do not outlive.
+    /// The sinks of its supervisor; `Weak`, so that they do not outlive it.
     pub(crate) sinks: Weak<Vec<Arc<dyn TelemetrySink>>>,
 }
 
@@ -109,17 +109,17 @@ struct Run {
     link: Arc<Link>,
     number: u64,
     attempt_count: u32,
-    /// The child's own, on which the body runs.
+    /// The child's own thread, on which the body runs.
     thread: OnceLock<ThreadId>,
-    /// It has said that it is healthy: once is enough.
+    /// Whether this run has marked itself healthy: once is enough.
     marked_healthy: AtomicBool,
-    /// What became of its stop callbacks so far, as [`Callbacks`] has it.
+    /// The outcome of its stop callbacks so far: one of [`Callbacks`].
     callbacks: AtomicU8,
     heart: Heart,
     signal: StopSignal,
 }
 
-/// What became of the stop callbacks of a run.
+/// The outcomes of the stop callbacks of a run.
 struct Callbacks;
 
 impl Callbacks {
@@ -128,7 +128,7 @@ impl Callbacks {
     const PANICKED: u8 = 2;
 }
 
-/// What a child said with its last heartbeat, and the run that said so.
+/// The text of a child's last heartbeat, and the run that sent it.
 #[derive(Default)]
 pub(crate) struct Activity(Mutex<(u64, &'static str)>);
 
@@ -138,13 +138,13 @@ impl Activity {
     }
 
     fn note(last: &mut (u64, &'static str), run: u64, doing: &'static str) {
-        // A helper of an earlier run may still be at it.
+        // A helper of an earlier run may still send heartbeats.
         if last.0 <= run {
             *last = (run, doing);
         }
     }
 
-    /// What this run said last, if it is the one that did.
+    /// The text of the last heartbeat, if this run sent it.
     pub(crate) fn of(&self, run: u64) -> Option<&'static str> {
         let (by, doing) = *self.0.lock();
         (by == run).then_some(doing)
@@ -155,18 +155,18 @@ impl Activity {
 #[derive(Default)]
 struct Heart {
     count: AtomicU64,
-    /// Tells one text from another without the lock: where it is, mixed with its length.
+    /// Distinguishes texts without the lock: a text's address, mixed with its length.
     mark: AtomicUsize,
 }
 
 impl Heart {
-    /// Returns whether this was the first. Relaxed is enough: the count tells only that there is
-    /// life, and the lock orders the texts.
+    /// Returns whether this was the first heartbeat. Relaxed is enough: the count shows only that
+    /// the run is alive, and the lock orders the texts.
     fn beat(&self, run: u64, doing: &'static str, activity: &Activity) -> bool {
         let mark = doing.as_ptr().addr() ^ doing.len().rotate_left(usize::BITS / 2);
         if self.mark.load(Ordering::Relaxed) != mark {
-            // Both under the lock: the mark of one text beside another would keep the first from
-            // ever being seen again.
+            // Both under the lock: if the mark of one text stood beside another text, the first
+            // would never be recorded again.
             let mut last = activity.0.lock();
             Activity::note(&mut last, run, doing);
             self.mark.store(mark, Ordering::Relaxed);
@@ -195,8 +195,8 @@ impl ChildContext {
         Self { run: Arc::new(Run::new(link, number, attempt_count)) }
     }
 
-    /// Makes the context of the next run of this one, whose run has ended: a new one only if
-    /// somebody still has this.
+    /// Turns this context, whose run has ended, into that of the next run; makes a new one only if
+    /// a clone of this one still exists.
     pub(crate) fn renew(mut self, number: u64, attempt_count: u32) -> Self {
         let link = self.run.link.clone();
         match Arc::get_mut(&mut self.run) {
@@ -213,8 +213,8 @@ impl ChildContext {
         &self.run.link.id
     }
 
-    /// Returns how often the child had failed since it was last healthy when this run began: 0 for
-    /// the first run.
+    /// Returns how often the child had failed since it was last healthy when this run started: 0
+    /// for the first run.
     ///
     /// # Examples
     ///
@@ -241,19 +241,19 @@ impl ChildContext {
         self.run.attempt_count
     }
 
-    /// Returns the number of this run: how often the child was started, this time and starts that
-    /// found no thread included.
+    /// Returns the number of this run: how often the child was started, this time and starts for
+    /// which no thread could be spawned included.
     pub fn run_number(&self) -> u64 {
         self.run.number
     }
 
-    /// Returns whether this run is to stop. It costs one atomic load.
+    /// Returns whether this run was asked to stop. It costs one atomic load.
     pub fn is_stopping(&self) -> bool {
         self.run.signal.is_stopping()
     }
 
-    /// Returns a channel that never carries a message and is disconnected when this run is to stop,
-    /// for `select!`.
+    /// Returns a channel for `select!` that never carries a message and is disconnected when this
+    /// run is asked to stop.
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildContext, ChildResult};
@@ -276,13 +276,13 @@ impl ChildContext {
         self.run.signal.stopped()
     }
 
-    /// Sleeps for `duration`, or until this run is to stop.
+    /// Sleeps for `duration`, or until this run is asked to stop.
     ///
-    /// [`Duration::MAX`] sleeps until the stop.
+    /// [`Duration::MAX`] sleeps until the stop request.
     ///
     /// # Errors
     ///
-    /// [`Stopped`] as soon as the run is to stop; at once if it already is.
+    /// [`Stopped`] as soon as the run is asked to stop; at once if it already was.
     ///
     /// # Examples
     ///
@@ -311,12 +311,13 @@ impl ChildContext {
         }
     }
 
-    /// Receives a message, or ends when this run is to stop.
+    /// Receives a message, or returns when this run is asked to stop.
     ///
     /// # Errors
     ///
-    /// [`RecvError::Stopped`] when the run is to stop, also if there is a message: it stays in the
-    /// channel. [`RecvError::Disconnected`] when the channel is empty and all its senders are gone.
+    /// [`RecvError::Stopped`] when the run is asked to stop, even if there is a message: it stays
+    /// in the channel. [`RecvError::Disconnected`] when the channel is empty and all its senders
+    /// are gone.
     pub fn recv<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
         if self.is_stopping() {
             return Err(RecvError::Stopped);
@@ -327,12 +328,12 @@ impl ChildContext {
         }
     }
 
-    /// Sends a message, waiting for room, or ends when this run is to stop.
+    /// Sends a message, waiting for room, or returns when this run is asked to stop.
     ///
     /// # Errors
     ///
-    /// [`SendError`] gives the message back, when the run is to stop or when all receivers are
-    /// gone.
+    /// [`SendError`] gives the message back, when the run is asked to stop or when all receivers
+    /// are gone.
     pub fn send<T>(&self, sender: &Sender<T>, message: T) -> Result<(), SendError<T>> {
         if self.is_stopping() {
             return Err(SendError::stopped(message));
@@ -345,27 +346,27 @@ impl ChildContext {
         }
     }
 
-    /// Sets what is to be called when this run is told to stop: the way out of a blocking system
-    /// call.
+    /// Sets a callback to be called when this run is asked to stop: the way out of a blocking
+    /// system call.
     ///
     /// The callbacks of a run are called once, in the order in which they were set, on a
-    /// short-lived thread named `<id>:stop`, unless the body has left by itself and taken them back
-    /// before their turn; a callback that is set when the stop was already asked for is called at
-    /// once, on the caller's thread. What it returns is dropped. At the end of a run nothing is
-    /// called.
+    /// short-lived thread named `<id>:stop`, unless the body returns first and takes them back
+    /// before their turn. A callback that is set after the stop request is called at once, on the
+    /// caller's thread. The value that a callback returns is dropped. At the end of a run nothing
+    /// is called.
     ///
     /// Dropping the guard takes the callback back; if it is just being called on another thread,
-    /// the drop waits for it. So what the callback uses may be let go after the guard. A callback
-    /// that blocks keeps its own child from ending, which is reported as overdue, and delays no
-    /// other. A panic in it is contained and reported, the first one of a run. If there is no
-    /// thread to be had for the callbacks, it is tried again every 100 ms, until the supervisor has
-    /// ended.
+    /// the drop waits for it. So it is safe to release what the callback uses after the guard. A
+    /// callback that blocks keeps its own child from ending, which is reported as overdue, and
+    /// delays no other. A panic in it is contained and reported, the first one of a run. If no
+    /// thread can be spawned for the callbacks, the spawn is tried again every 100 ms, until the
+    /// supervisor has ended.
     ///
     /// The guard must not be dropped under a lock that the callback takes: each would wait for the
     /// other.
     ///
-    /// It is a way out and not a way to clean up: of a body that leaves first, it is not called.
-    /// For that there is `Drop`.
+    /// A callback is for unblocking and not for cleaning up: it is not called if the body returns
+    /// first. To clean up, use `Drop`.
     ///
     /// # Examples
     ///
@@ -405,18 +406,18 @@ impl ChildContext {
         StopGuard { signal: &self.run.signal, number }
     }
 
-    /// Says that this run is doing its job: the child is trusted from now on, and its failures are
-    /// forgiven.
+    /// Reports that this run is doing its job: from now on the child counts as healthy, and its
+    /// failures are forgiven.
     ///
-    /// Without it, that takes `healthy_after`. Only the first call of a run does anything; more
-    /// cost one atomic load, so it may stand in a loop. In a run that was told to stop it comes too
-    /// late.
+    /// Without this call, the child becomes healthy after `healthy_after`. Only the first call of a
+    /// run does anything; further calls cost one atomic load, so it may stand in a loop. After a
+    /// stop request it has no effect.
     ///
-    /// A run that fails right after it has said so does not start its backoff anew. If it lasted
+    /// A run that fails right after this call does not start its backoff anew. If the run lasted
     /// for less time than the child had been down before it
     /// ([`retry_in`](crate::EventKind::Stopped), and `healthy_after` at most), the failures that
     /// were forgiven count again, and this one is added to them: so the delays grow, and
-    /// [`max_restarts`](crate::ChildSpec::max_restarts) are used up, as if it had said nothing.
+    /// [`max_restarts`](crate::ChildSpec::max_restarts) are used up, as if it had not been called.
     ///
     /// # Examples
     ///
@@ -449,15 +450,15 @@ impl ChildContext {
         }
     }
 
-    /// Gives a sign of life to the child's [watchdog](crate::ChildSpec::watchdog), and says what it
-    /// is about to do.
+    /// Sends a sign of life to the child's [watchdog](crate::ChildSpec::watchdog), with what the
+    /// child is about to do.
     ///
-    /// The text is for the end of a sentence, "silent for 40 s while …": `"reading the port"`.
+    /// The text completes the sentence "silent for 40 s while …": `"reading the port"`.
     ///
     /// Without a watchdog it does nothing. With one it costs an atomic load and an atomic addition,
-    /// some nanoseconds, and no look at the clock; where the text is another one than before, or
-    /// the machine has no 64-bit atomics, an uncontended lock besides. So it may stand in a hot
-    /// loop. Clones of the context, on helper threads, beat for the same run.
+    /// some nanoseconds, and does not read the clock. It costs an uncontended lock besides if the
+    /// text differs from the one before, or the machine has no 64-bit atomics. So it may stand in a
+    /// hot loop. Clones of the context, on helper threads, send heartbeats for the same run.
     pub fn heartbeat(&self, doing: &'static str) {
         let Some(activity) = &self.run.link.activity else { return };
         if self.run.heart.beat(self.run.number, doing, activity) {
@@ -476,7 +477,7 @@ impl ChildContext {
 
     /// Returns the handle of the supervisor that runs this child.
     ///
-    /// A body that needs its supervisor takes it from here instead of capturing a [`Handle`], which
+    /// A body that needs its supervisor should use this instead of capturing a [`Handle`], which
     /// would keep the supervisor's shared state alive for as long as the body.
     ///
     /// # Examples
@@ -503,7 +504,7 @@ impl ChildContext {
         &self.run.link.handle
     }
 
-    /// The body begins on this thread.
+    /// Records that the body starts on this thread.
     pub(crate) fn begin(&self) {
         let _ = self.run.thread.set(current().id());
     }
@@ -521,8 +522,8 @@ impl ChildContext {
         &self.run.signal
     }
 
-    /// Notes that stop callbacks were called. The supervisor is told of the first panic at once,
-    /// for the run may never end; that all went well it learns from the end of the run.
+    /// Notes that stop callbacks were called. The first panic is reported to the supervisor at
+    /// once, since the run may never end; success is reported with the end of the run.
     pub(crate) fn callback_returned(&self, panic: Option<Panic>) {
         let callbacks = &self.run.callbacks;
         match panic {
@@ -552,7 +553,7 @@ impl ChildContext {
     }
 
     fn tell(&self, message: Message) {
-        // A supervisor that has ended does not listen, and there is nothing left to be told.
+        // A supervisor that has ended does not listen, and no longer needs the message.
         let _ = self.run.link.handle.shared().tell(message);
     }
 }
@@ -568,7 +569,7 @@ impl fmt::Debug for ChildContext {
     }
 }
 
-/// Keeps an [`on_stop`](ChildContext::on_stop) callback set; dropping it takes the callback back.
+/// Guard of an [`on_stop`](ChildContext::on_stop) callback; dropping it takes the callback back.
 ///
 /// Bind it to a name: `let _ = ctx.on_stop(…)` drops it at once.
 #[must_use = "dropping the guard takes the callback back: bind it to a name, as `let _guard =`"]

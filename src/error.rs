@@ -1,4 +1,4 @@
-//! What can go wrong for the callers of this crate.
+//! Errors of the public face.
 
 use std::{error::Error, fmt};
 
@@ -12,7 +12,7 @@ use crate::{
     snapshot::ChildInfo,
 };
 
-/// The run is to stop, or has ended.
+/// The run was asked to stop, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -24,10 +24,10 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
-/// Why [`ChildContext::recv`](crate::ChildContext::recv) brought no message.
+/// Error of [`ChildContext::recv`](crate::ChildContext::recv), which received no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvError {
-    /// The run is to stop, or has ended.
+    /// The run was asked to stop, or has ended.
     Stopped,
     /// The channel is empty and all its senders are gone.
     Disconnected,
@@ -44,12 +44,12 @@ impl fmt::Display for RecvError {
 
 impl Error for RecvError {}
 
-/// [`ChildContext::send`](crate::ChildContext::send) did not send the message, and gives it back.
+/// Error of [`ChildContext::send`](crate::ChildContext::send): holds the message that was not sent.
 ///
 /// It is an [`Error`] for every message that is `Send`, so that `?` works in bodies.
 pub struct SendError<T> {
-    /// A mutex makes the error `Sync` for every message that is `Send`, which a body's error type
-    /// asks for.
+    /// The mutex makes the error `Sync` for every message that is `Send`; a body's error type
+    /// requires that.
     message: Mutex<T>,
     stopped: bool,
 }
@@ -89,8 +89,8 @@ impl<T> SendError<T> {
         self.message.into_inner()
     }
 
-    /// Returns whether it was for a stop that the message was not sent, and not for want of
-    /// receivers.
+    /// Returns whether the message was not sent because of a stop request, and not because all
+    /// receivers are gone.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -110,7 +110,7 @@ impl<T> fmt::Debug for SendError<T> {
 
 impl<T> Error for SendError<T> {}
 
-/// What is wrong with a supervisor or a child, found before anything was started.
+/// Error in the configuration of a supervisor or a child, found before anything was started.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Invalid {
@@ -118,10 +118,10 @@ pub enum Invalid {
     EmptyId,
     /// A child's id holds a NUL, which no thread name can.
     NulInId(ChildId),
-    /// Two children have this id, or one is listed that has it.
+    /// Two children have this id, or a listed child has it already.
     DuplicateId(ChildId),
-    /// [`run`](crate::SupervisorBuilder::run) was called with the context of this child on another
-    /// thread than the child's.
+    /// [`run`](crate::SupervisorBuilder::run) was called with the context of this child on a thread
+    /// that is not the child's.
     ForeignThread(ChildId),
     /// The supervisor's name holds a NUL, which no thread name can.
     NulInName,
@@ -154,7 +154,7 @@ impl fmt::Display for Invalid {
 
 impl Error for Invalid {}
 
-/// A command was refused.
+/// Error of a command that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CommandError {
@@ -175,13 +175,13 @@ impl fmt::Display for CommandError {
 
 impl Error for CommandError {}
 
-/// A child was not added; its spec is given back.
+/// Error of a child that was not added; it gives the spec back.
 pub struct AddError {
     reason: AddErrorReason,
     spec: Mutex<Box<ChildSpec>>,
 }
 
-/// Why a child was not added.
+/// Reason why a child was not added.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddErrorReason {
@@ -197,18 +197,18 @@ impl AddError {
         Self { reason, spec: Mutex::new(Box::new(spec)) }
     }
 
-    /// Returns why.
+    /// Returns the reason.
     pub fn reason(&self) -> &AddErrorReason {
         &self.reason
     }
 
-    /// Returns the spec, as it was.
+    /// Returns the spec, unchanged.
     pub fn into_spec(self) -> ChildSpec {
         *self.spec.into_inner()
     }
 }
 
-/// Reads as its `Display` does, since it is what `main` prints of an error that it returns.
+/// Same text as `Display`, since `main` prints the `Debug` of an error that it returns.
 impl fmt::Debug for AddError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -226,12 +226,12 @@ impl fmt::Display for AddError {
     }
 }
 
-/// Its text says the reason, which is therefore no source: whoever prints all sources would print
+/// Its text says the reason, which is therefore no source: code that prints all sources would print
 /// it twice.
 impl Error for AddError {}
 
-/// A nested supervisor ended because it gave up a [significant](ChildSpec::significant) child: what
-/// [`SupervisorBuilder::run`](crate::SupervisorBuilder::run) fails with.
+/// Error of [`SupervisorBuilder::run`](crate::SupervisorBuilder::run) when the nested supervisor
+/// ended because it gave up a [significant](ChildSpec::significant) child.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ChildGaveUp {
@@ -251,18 +251,18 @@ impl fmt::Display for ChildGaveUp {
 
 impl Error for ChildGaveUp {}
 
-/// A wait ended without what was waited for.
+/// Error of a wait that ended without what was waited for.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WaitError {
     /// There is no child of this id.
     UnknownId(ChildId),
-    /// The time is over; the child was like this last. `None` where there is none to be seen: the
+    /// The time is over; holds the child's last state. `None` where there is no child to show: the
     /// wait was for the whole supervisor, or for a child that is not listed yet.
     TimedOut(Option<Box<ChildInfo>>),
-    /// The child is gone from the list; it was like this last.
+    /// The child is gone from the list; holds its last state.
     Gone(Box<ChildInfo>),
-    /// The supervisor has ended; the child was like this last.
+    /// The supervisor has ended; holds the child's last state.
     Ended(Box<ChildInfo>),
     /// The supervisor's own thread cannot wait for itself: the call came from a callback.
     OnSupervisorThread,

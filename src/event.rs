@@ -1,4 +1,4 @@
-//! What is told to telemetry.
+//! Events: what happens to children, as telemetry sees it.
 
 use std::{
     fmt,
@@ -12,15 +12,15 @@ use crate::{
     sync::{one_line::OneLine, panic::Panic},
 };
 
-/// One thing that happened to a child, as it is given to every
-/// [`TelemetrySink`](crate::TelemetrySink).
+/// Event: one thing that happened to a child, as every [`TelemetrySink`](crate::TelemetrySink)
+/// receives it.
 ///
 /// All events of one supervisor are totally ordered by [`seq`](Event::seq) and recorded in that
-/// order. `Started` is recorded before the first instruction of the body, `Stopped` after its last;
-/// whoever is told of an event and asks a [`Handle`](crate::Handle) sees at least what the event
-/// says.
+/// order. `Started` is recorded before the first instruction of the body, `Stopped` after its last.
+/// Code that has received an event and queries a [`Handle`](crate::Handle) sees at least what the
+/// event says.
 ///
-/// Its `Display` is one sentence, the one that [`LogSink`](crate::LogSink) logs.
+/// Its `Display` is the one sentence that [`LogSink`](crate::LogSink) logs.
 ///
 /// # Examples
 ///
@@ -45,21 +45,21 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
-    /// Counts this supervisor's events, from 0, without a gap.
+    /// The event's number among those of its supervisor, counted from 0, without a gap.
     pub seq: u64,
     /// The child.
     pub id: ChildId,
     /// The run that this is about: the number of its start, counted from 1 for each child. A start
-    /// for which no thread could be had counts, too. 0 if the child has not been started yet. A
+    /// for which no thread could be spawned counts, too. 0 if the child has not been started yet. A
     /// child that is removed and added again begins anew.
     pub run: u64,
-    /// The failures since the child was last healthy. A `Stopped` that is a failure, as its
-    /// `failed` says, does not count itself yet: a metric of failures adds one to it, or takes the
-    /// count of what follows, the next `Started` or `GaveUp`, which does. `Healthy`, and an order
-    /// that forgives failures, say 0. In the `Stopped` of a run that said too soon that it was
-    /// healthy it is the count from before it said so.
+    /// The failures since the child was last healthy. A `Stopped` that is a failure, by its
+    /// `failed`, does not count itself yet: a metric of failures adds one to it, or takes the count
+    /// of what follows, the next `Started` or `GaveUp`, which does count it. `Healthy`, and an
+    /// order that forgives failures, have 0. In the `Stopped` of a run that marked itself healthy
+    /// too soon, it is the count from before that.
     pub attempt_count: u32,
-    /// When the sinks were told, on the monotonic clock: later than what happened if another
+    /// When the sinks received it, on the monotonic clock: later than what happened if another
     /// callback was slow.
     pub at: Instant,
     /// What happened.
@@ -99,101 +99,100 @@ impl Event {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A run begins.
+    /// A run starts.
     Started,
     /// A run has ended. Exactly one follows each `Started`, unless the run outlives the supervisor,
-    /// which the [`ShutdownReport`](crate::ShutdownReport) tells. A child for which no thread could
-    /// be had reports it without a `Started`.
+    /// which the [`ShutdownReport`](crate::ShutdownReport) shows. A child for which no thread could
+    /// be spawned reports it without a `Started`.
     #[non_exhaustive]
     Stopped {
         /// Why it ended.
         cause: StopCause,
         /// How the body ended.
         exit: Exit,
-        /// How long it ran, from when the sinks had been told of `Started` until the body had
-        /// ended.
+        /// How long it ran, from when the sinks had received `Started` until the body had ended.
         uptime: Duration,
         /// Whether it counts as a failure: then the child is tried again after its backoff, or
-        /// given up. An end that was asked for is none, nor is any end of a
+        /// given up. An end that was asked for is no failure, nor is any end of a
         /// [`once`](crate::ChildSpec::once) child.
         failed: bool,
-        /// After a failure, the backoff: how long after its end it is tried again. `None` if this
-        /// was no failure, or there is no next time. The very long delay that a backoff may give
-        /// means "not before it is reset by hand".
+        /// After a failure, the backoff: the time from its end until it is tried again. `None` if
+        /// this was no failure, or it is not tried again. The very long delay that a backoff may
+        /// give means "not before it is reset by hand".
         retry_in: Option<Duration>,
     },
-    /// The child has been up for `healthy_after`, or said so itself: its failures are forgiven.
+    /// The child has been up for `healthy_after`, or has marked itself healthy: its failures are
+    /// forgiven.
     Healthy,
-    /// The child was asked to stop and has not, within its `stop_timeout`. Told once a run.
+    /// The child has not stopped within its `stop_timeout`. Reported once per run.
     #[non_exhaustive]
     Overdue {
-        /// How long ago it was asked.
+        /// How long ago it was asked to stop.
         stopping_for: Duration,
     },
     /// Callers have [reported](crate::Breaker) so many failures that the child's breaker has
-    /// tripped: it is told to stop.
+    /// tripped: the child is asked to stop.
     #[non_exhaustive]
     Tripped {
-        /// How many there were in a row.
+        /// How many failures in a row were reported.
         failures: u32,
-        /// What was said of the last.
+        /// The text of the last failure.
         last: Arc<str>,
     },
     /// The child has a [watchdog](crate::ChildSpec::watchdog) and has been silent for too long: it
-    /// is told to stop.
+    /// is asked to stop.
     #[non_exhaustive]
     Hung {
-        /// What it said that it was doing, with its last
-        /// [heartbeat](crate::ChildContext::heartbeat).
+        /// What it was doing, by its last [heartbeat](crate::ChildContext::heartbeat).
         doing: &'static str,
-        /// For how long the supervisor has seen it silent, its own lateness left out.
+        /// For how long the supervisor has seen it silent, without the time by which the supervisor
+        /// was late.
         silent_for: Duration,
     },
     /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down
     /// until reset by hand.
     GaveUp,
-    /// An order that was given through a [`Handle`](crate::Handle) was carried out. It is told once
-    /// for each, also where it changed nothing: this is the audit trail. [`run`](Event::run) is the
-    /// child's present or last one. The children of the builder have no `Add`. An order that
-    /// repeats one which is still pending is one with it. Not told is an order to a child that is
-    /// gone by then, and what the end of the supervisor overtakes.
+    /// An order that was given through a [`Handle`](crate::Handle) was carried out. Each order is
+    /// reported once, even if it changed nothing: this is the audit trail. [`run`](Event::run) is
+    /// the child's present or last one. The children of the builder have no `Add`. An order that
+    /// repeats one that is still pending is one with it. Not reported are an order to a child that
+    /// is gone by then, and orders that the end of the supervisor overtakes.
     #[non_exhaustive]
     Ordered {
-        /// What was ordered.
+        /// The order.
         order: Order,
     },
-    /// User code panicked outside of a body. Told once per callback and child, until that callback
-    /// succeeds again.
+    /// User code panicked outside of a body. Reported once per callback and child, until that
+    /// callback succeeds again.
     #[non_exhaustive]
     CallbackPanicked {
-        /// Whose code it was.
+        /// Which user code it was.
         callback: Callback,
-        /// What is known of it.
+        /// The panic.
         panic: Panic,
     },
 }
 
-/// What an operator asks of one child, by the method of [`Handle`](crate::Handle) that has this
-/// name.
+/// Order of an operator to one child: the method of [`Handle`](crate::Handle) that has this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
-    /// The child is listed, and started if its flag is on.
+    /// The child is added to the list, and started if its flag is on.
     Add,
-    /// It is stopped and kept down.
+    /// The child is stopped and kept down.
     Hold,
-    /// It is held no longer.
+    /// The child is no longer held.
     Release,
-    /// Its failures are forgiven.
+    /// The child's failures are forgiven.
     Reset,
-    /// It is stopped and started again, and its failures are forgiven.
+    /// The child is stopped and started again, and its failures are forgiven.
     Restart,
-    /// It is stopped, and gone from the list.
+    /// The child is stopped, and removed from the list.
     Remove,
 }
 
 impl Order {
-    /// Whether this order takes the place of one that is yet to be carried out.
+    /// Whether this order replaces that one, which is still pending.
     pub(crate) fn replaces(self, pending: Self) -> bool {
         let is_switch = |order| matches!(order, Self::Hold | Self::Release);
         self == pending || is_switch(self) && is_switch(pending)
@@ -214,12 +213,12 @@ impl fmt::Display for Order {
     }
 }
 
-/// Why a run ended: the first reason to stop it, or that it ended by itself.
+/// Cause of the end of a run: the first reason to stop it, or that it ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopCause {
-    /// Nobody asked: the body returned or panicked by itself. A failure, except `Ok` from a
-    /// transient child and any end of a [`once`](crate::ChildSpec::once) child.
+    /// There was no stop request: the body returned or panicked by itself. A failure, except `Ok`
+    /// from a transient child and any end of a [`once`](crate::ChildSpec::once) child.
     Exited,
     /// Its flag was off.
     Disabled,
@@ -231,20 +230,45 @@ pub enum StopCause {
     Removed,
     /// Its callers [reported](crate::Breaker::report_failure) too many failures. A failure however
     /// it ended, unless it was restarted by hand or removed meanwhile, its supervisor shuts down,
-    /// or it has but one run.
+    /// or it runs only once.
     Tripped,
     /// It had been silent for longer than its [watchdog](crate::ChildSpec::watchdog) allows. A
     /// failure however it ended, as after `Tripped`.
     Hung,
     /// The supervisor shuts down.
     Shutdown,
-    /// It never ran: no thread could be had for it. A failure, after which it stays down for at
+    /// It never ran: no thread could be spawned for it. A failure, after which it stays down for at
     /// least 100 ms whatever its backoff says.
     NotSpawned,
 }
 
+/// The kinds of stop causes. Whatever depends on a cause beyond its words depends on its kind, so
+/// that a new cause is placed by [`StopCause::kind`] alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopKind {
+    /// The run ended by itself.
+    ByItself,
+    /// There was no run: no thread could be spawned.
+    NotSpawned,
+    /// The run was asked to stop for a fault of its own, which is a failure.
+    Fault,
+    /// The run was asked to stop for another reason, which is no failure.
+    Asked,
+}
+
 impl StopCause {
-    /// Why, as the end of a sentence.
+    pub(crate) fn kind(self) -> StopKind {
+        match self {
+            Self::Exited => StopKind::ByItself,
+            Self::NotSpawned => StopKind::NotSpawned,
+            Self::Tripped | Self::Hung => StopKind::Fault,
+            Self::Disabled | Self::Held | Self::Restarted | Self::Removed | Self::Shutdown => {
+                StopKind::Asked
+            }
+        }
+    }
+
+    /// The reason, as the end of a sentence.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Exited => "it ended by itself",
@@ -278,7 +302,7 @@ impl fmt::Display for StopCause {
     }
 }
 
-/// How a child's last run ended, as [`ChildInfo`](crate::ChildInfo) shows it.
+/// End of a child's last run, as [`ChildInfo`](crate::ChildInfo) shows it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LastStop {
@@ -289,18 +313,19 @@ pub struct LastStop {
     /// How long it had run.
     pub uptime: Duration,
     /// Whether it counted as a failure: then the child was to be tried again, or given up. An end
-    /// that was asked for is none, nor is any end of a [`once`](crate::ChildSpec::once) child.
+    /// that was asked for is no failure, nor is any end of a [`once`](crate::ChildSpec::once)
+    /// child.
     pub failed: bool,
 }
 
 impl LastStop {
-    /// Whether it holds an error of the user's, whose `Drop` is the user's code.
+    /// Whether it holds a user's error, whose `Drop` is user code.
     pub(crate) fn holds_error(&self) -> bool {
-        matches!(self.exit, Exit::Failed(_)) && self.cause != StopCause::NotSpawned
+        matches!(self.exit, Exit::Failed(_)) && self.cause.kind() != StopKind::NotSpawned
     }
 }
 
-/// The user code that runs beside the bodies.
+/// User code that runs outside of the bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Callback {
@@ -313,11 +338,10 @@ pub enum Callback {
     /// The `Display` or the `source` of the error that a body returned, or of one of its sources.
     Display,
     /// The `Drop` of a body, a backoff closure, an error, a panic's payload or a stop callback. An
-    /// error that is no longer the last one is dropped as the next run ends. What panics after its
+    /// error that is no longer the last one is dropped when the next run ends. A panic after the
     /// child has left the list is logged and not reported.
     Drop,
-    /// A telemetry sink. Its panics are logged and not reported: there is nobody left to report
-    /// them to.
+    /// A telemetry sink. Its panics are logged and not reported, since reports go to the sinks.
     Sink,
 }
 
@@ -350,7 +374,7 @@ impl fmt::Display for Event {
             }
             EventKind::Stopped { cause, exit, uptime, failed, retry_in } => {
                 match cause {
-                    // A transient or one-shot child that did what it was for.
+                    // A transient or one-shot child that has done its job.
                     StopCause::Exited if exit.is_completed() && !failed => {
                         write!(f, "child `{id}` finished after {}", Span(*uptime))?;
                     }
@@ -369,8 +393,8 @@ impl fmt::Display for Event {
                         asked.reason()
                     )?,
                 }
-                // A run that was asked to stop may leave with any error; only its panic is worth a
-                // word.
+                // A run that was asked to stop may end with any error; only a panic is worth
+                // reporting.
                 if exit.is_panicked() && *cause != StopCause::Exited {
                     write!(f, " (it {exit})")?;
                 }
@@ -472,7 +496,7 @@ impl fmt::Display for Ran<'_> {
     }
 }
 
-/// Shows why a failed run ended: by itself, and how, or for what it was stopped.
+/// Shows why a failed run ended: how it ended by itself, or why it was stopped.
 pub(crate) struct Why<'a>(pub(crate) StopCause, pub(crate) &'a Exit);
 
 impl fmt::Display for Why<'_> {
@@ -487,7 +511,7 @@ impl fmt::Display for Why<'_> {
     }
 }
 
-/// Shows when something happens that may never do so by itself.
+/// Shows when something happens, or that it never happens by itself.
 pub(crate) struct In(pub(crate) Duration);
 
 impl fmt::Display for In {

@@ -1,4 +1,4 @@
-//! The end of a run of a child's body.
+//! Exit of a run: how the body ended.
 
 pub(crate) mod chain;
 
@@ -12,13 +12,14 @@ use crate::{
     },
 };
 
-/// What a child's body returns.
+/// Result of a child's body.
 ///
 /// The error type is fixed, so that `?` works on any error in a body without annotations and a body
 /// that is an endless `loop` fits as it is.
 pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// How one run of a child's body ended. *Why* it ended is told by [`StopCause`](crate::StopCause).
+/// Exit of one run: how the child's body ended. [`StopCause`](crate::StopCause) says *why* it
+/// ended.
 ///
 /// Its `Display` is one line, cut after 300 characters and with control characters escaped,
 /// whatever the message holds.
@@ -48,15 +49,15 @@ pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
 pub enum Exit {
     /// The body returned `Ok`.
     Completed,
-    /// The body returned an error; or no thread could be had to run it, and this is the operating
-    /// system's error.
+    /// The body returned an error; or no thread could be spawned to run it, and this is the
+    /// operating system's error.
     Failed(Failure),
     /// The body panicked.
     Panicked(Panic),
 }
 
 impl Exit {
-    /// The same without the user's error, whose text takes its place: for those who keep it for
+    /// The same with only the text of the user's error, without the error itself, to be kept for
     /// long.
     pub(crate) fn without_error(&self) -> Self {
         match self {
@@ -65,17 +66,17 @@ impl Exit {
         }
     }
 
-    /// Makes the exit of a body that returns `Ok`, for a [`Simulation`](crate::Simulation).
+    /// Creates the exit of a body that returns `Ok`, for a [`Simulation`](crate::Simulation).
     pub fn completed() -> Self {
         Self::Completed
     }
 
-    /// Makes the exit of a body that returns this error, for a [`Simulation`](crate::Simulation).
+    /// Creates the exit of a body that returns this error, for a [`Simulation`](crate::Simulation).
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(Failure::new(error.into()))
     }
 
-    /// Makes the exit of a body that panics with this message, for a
+    /// Creates the exit of a body that panics with this message, for a
     /// [`Simulation`](crate::Simulation).
     pub fn panicked(message: &str) -> Self {
         Self::Panicked(Panic::new(Text::Shared(message.into()), None))
@@ -91,7 +92,7 @@ impl Exit {
         matches!(self, Self::Panicked(_))
     }
 
-    /// Returns the stable word for it: `completed`, `failed` or `panicked`.
+    /// Returns the stable name of this exit: `completed`, `failed` or `panicked`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Completed => "completed",
@@ -100,7 +101,7 @@ impl Exit {
         }
     }
 
-    /// Returns the text of the panic, or that of the error and its sources, as [`Failure`] says.
+    /// Returns the text of the panic, or of the error and its sources, as [`Failure`] describes.
     pub fn message(&self) -> Option<&str> {
         match self {
             Self::Completed => None,
@@ -123,14 +124,14 @@ impl fmt::Display for Exit {
 /// The error that a body returned, and its text.
 ///
 /// The text is that of the error and of all its [sources](Error::source), joined by `: `, as in
-/// `error connecting to server: Connection refused`. A source whose text the error before it ends
-/// with is left out. The text has at most 64 KiB, is of the first 16 errors of the chain, and ends
-/// with `…` if that is not all.
+/// `error connecting to server: Connection refused`. A source is left out if the text of the error
+/// before it ends with the source's text. The text has at most 64 KiB, covers the first 16 errors
+/// of the chain, and ends with `…` if that is not all.
 ///
 /// It is made once, on the child's own thread. Everything that this crate prints uses that text, so
-/// that an error whose `Display` is slow or panics is asked a single time. A panic in a `Display`
-/// or a `source` is reported as [`Callback::Display`](crate::Callback::Display), and the text holds
-/// what was told before it.
+/// an error's `Display`, which may be slow or panic, is called only once. A panic in a `Display` or
+/// a `source` is reported as [`Callback::Display`](crate::Callback::Display), and the text keeps
+/// what was written before it.
 ///
 /// # Examples
 ///
@@ -172,7 +173,7 @@ impl Failure {
         Self::catching(error).0
     }
 
-    /// Returns the panic of a `Display` or a `source` too.
+    /// Also returns the panic of a `Display` or a `source`.
     pub(crate) fn catching(error: Box<dyn Error + Send + Sync>) -> (Self, Option<Panic>) {
         let (message, panic) = text_of(&*error);
         (Self { told: Arc::new(ToldError { message, error }) }, panic)
@@ -222,7 +223,6 @@ impl fmt::Display for Failure {
 mod tests {
     use super::*;
 
-    // BI-11
     #[test]
     fn hostile_messages_are_shown_as_one_short_line_and_kept_up_to_64_kib() {
         let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));

@@ -1,4 +1,4 @@
-//! The handle by which any thread asks and commands a supervisor.
+//! Handle by which any thread queries and commands a supervisor.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,24 +12,25 @@ use crate::{
     snapshot::{ChildInfo, Snapshot},
 };
 
-/// A cheap clone by which any thread asks and commands a supervisor, for as long as it likes.
+/// Handle by which any thread queries and commands a supervisor, for as long as it likes: a cheap
+/// clone.
 ///
 /// It keeps neither the supervisor nor a child alive, only what is known of them: it still answers
-/// after the end.
+/// after the supervisor has ended.
 ///
 /// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without
 /// waiting for the supervisor thread, unless its name says `wait`. Commands are checked at once, on
-/// the caller's thread, and carried out by the supervisor in the order in which they were given,
-/// those for one child each with an event, [`Ordered`](crate::EventKind::Ordered).
+/// the caller's thread. The supervisor carries them out in the order in which they were given, and
+/// records an event, [`Ordered`](crate::EventKind::Ordered), for each command to one child.
 ///
-/// Repeated wishes are one wish: while a command is yet to be carried out, giving it to the same
-/// child once more moves it to the end of that child's commands. `hold` and `release` take the
-/// place of one another, so a `hold` that is followed by a `release` soon enough stops nothing.
+/// Repeated commands are merged: while a command is still pending, giving it to the same child once
+/// more moves it to the end of that child's commands. `hold` and `release` replace one another, so
+/// a `hold` that is followed by a `release` soon enough stops nothing.
 ///
-/// Whoever commands and wants to know what came of it waits for the child to be as it should: after
-/// a [`hold`](Handle::hold) until it is off, after a [`restart`](Handle::restart) for a greater
-/// [`run_number`](ChildInfo::run_number). That a command has been carried out, whatever it changed,
-/// is told by its event:
+/// To see the effect of a command, wait for the state that it brings about: after a
+/// [`hold`](Handle::hold) until the child is off, after a [`restart`](Handle::restart) for a
+/// greater [`run_number`](ChildInfo::run_number). The event shows that a command has been carried
+/// out, whatever it changed:
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ChildSpec, EventKind, Order, Supervisor};
@@ -55,7 +56,7 @@ use crate::{
 ///
 /// | | [`hold`](Handle::hold) | [`release`](Handle::release) | [`restart`](Handle::restart) | [`reset`](Handle::reset) | [`remove`](Handle::remove) |
 /// | --- | --- | --- | --- | --- | --- |
-/// | **running** | told to stop, then held | nothing | failures forgiven; told to stop, then started¹ | failures forgiven; runs on | told to stop, then gone |
+/// | **running** | asked to stop, then held | nothing | failures forgiven; asked to stop, then started¹ | failures forgiven; runs on | asked to stop, then gone |
 /// | **stopping** | held after its end | not held after its end | failures forgiven; started after its end¹ | failures forgiven | gone after its end |
 /// | **backing off** | held; the backoff goes on | nothing | failures forgiven; started¹ | failures forgiven; started¹ | gone |
 /// | **off (flag)** | held | nothing | failures and backoff forgiven; stays off | failures and backoff forgiven; stays off | gone |
@@ -64,9 +65,9 @@ use crate::{
 /// | **gave up** | stays given up; held if reset | not held if reset | failures forgiven; started¹ | failures forgiven; started¹ | gone |
 /// | **due** | held | nothing | started¹ | started¹ | gone |
 ///
-/// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child that
-///   has begun is gone at the end
-/// of its run, whatever it was told. While the supervisor shuts down, nothing starts.
+/// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child whose
+/// run has started is gone at the end of that run, whatever was commanded. While the supervisor
+/// shuts down, nothing starts.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -127,7 +128,7 @@ impl Handle {
 
     // ── Commanding ──
 
-    /// Has all flags asked now instead of at the next poll.
+    /// Has all flags queried now instead of at the next poll.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl Handle {
     /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown)
     /// does, and returns.
     ///
-    /// Once this has returned, no run begins any more. Asking again does nothing.
+    /// Once this has returned, no run starts any more. Asking again does nothing.
     ///
     /// # Examples
     ///
@@ -160,14 +161,14 @@ impl Handle {
         self.shared.request_shutdown(Duration::MAX);
     }
 
-    /// Adds a child to the end of the list. `Ok` means accepted: it is started at once, if its flag
-    /// is on. Only a shutdown that is asked for meanwhile keeps it from being started: then it is
-    /// listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
+    /// Adds a child to the end of the list. `Ok` means accepted: the child is started at once, if
+    /// its flag is on. Only a shutdown that is requested meanwhile prevents the start: then the
+    /// child is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
     ///
     /// # Errors
     ///
     /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, if a setting
-    /// is of no use, as at the start, or if the supervisor shuts down.
+    /// is invalid, as at the start, or if the supervisor shuts down.
     ///
     /// # Examples
     ///
@@ -193,8 +194,8 @@ impl Handle {
         self.shared.add(spec)
     }
 
-    /// Stops a child and forgets it. Its id stays taken until its run has ended. Once this has
-    /// returned, no run of it begins, as with [`hold`](Handle::hold).
+    /// Stops a child and removes it from the list. Its id stays taken until its run has ended. Once
+    /// this has returned, no run of it starts, as with [`hold`](Handle::hold).
     ///
     /// # Errors
     ///
@@ -204,7 +205,7 @@ impl Handle {
     }
 
     /// Stops a running child and starts it again; a child that is stopping is started after its
-    /// end. Its failures are forgiven, and a backoff ends. One that is off or held stays so.
+    /// end. Its failures are forgiven, and a backoff ends. A child that is off or held stays so.
     ///
     /// # Errors
     ///
@@ -233,7 +234,7 @@ impl Handle {
     }
 
     /// Forgives a child's failures: a backoff ends, and a given-up child is tried again. A running
-    /// child runs on.
+    /// child keeps running.
     ///
     /// # Errors
     ///
@@ -273,9 +274,9 @@ impl Handle {
     /// Stops a child and keeps it down, whatever its flag says, until it is
     /// [released](Handle::release).
     ///
-    /// Once this has returned, no run of the child begins; one that was made known before, which
-    /// [`run_number`](ChildInfo::run_number) shows, may be just about to execute its first
-    /// instruction, and is told to stop. Holding a held child does nothing.
+    /// Once this has returned, no run of the child starts; a run that was shown before, by
+    /// [`run_number`](ChildInfo::run_number), may be just about to execute its first instruction,
+    /// and is asked to stop. Holding a held child does nothing.
     ///
     /// # Errors
     ///
@@ -317,14 +318,14 @@ impl Handle {
 
     /// Waits until the predicate holds for a child.
     ///
-    /// A command may be carried out only after it has returned; so a wait right behind one may find
-    /// what was true before. To wait for what comes of a [`restart`](Handle::restart), take the
-    /// [`run_number`](ChildInfo::run_number) first and wait for a greater one.
+    /// A command may be carried out only after it has returned; so a wait right after a command may
+    /// find the state from before it. To wait for the effect of a [`restart`](Handle::restart),
+    /// read the [`run_number`](ChildInfo::run_number) first and wait for a greater one.
     ///
     /// The predicate is called on this thread, with no lock held: once at first, then after each
-    /// piece of news of this child, and a last time when the limit is over: it delays the end of
-    /// the wait by its own time at most. States that pass quickly may be missed. Its panics are the
-    /// caller's.
+    /// change of this child, and a last time when the limit is over. So it delays the end of the
+    /// wait by its own time at most. States that pass quickly may be missed. A panic in it reaches
+    /// the caller.
     ///
     /// # Errors
     ///
@@ -359,7 +360,7 @@ impl Handle {
         self.check_thread()?;
         let row = self.shared.row(id).ok_or_else(|| WaitError::UnknownId(id.into()))?;
         let answer = row.wait_for(self.shared.wait_deadline(timeout), || {
-            // Looked at before the child is: what ended afterwards is seen in the next round.
+            // Checked before the child is: what ended afterwards is seen in the next round.
             let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
             let info = row.info(self.shared.now());
             match () {
@@ -375,15 +376,14 @@ impl Handle {
     }
 
     /// Waits until a child is gone from the list: until a removed child, or a
-    /// [`once`](crate::ChildSpec::once) child, has ended. Returns what was known of it last, with
-    /// how its last run ended; `None` if it was not listed, and so was gone already. Whoever must
-    /// know how a job ended that may be gone before this is called keeps its
-    /// [breaker](crate::ChildSpec::breaker), whose
-    /// [`wait_until_permitted`](crate::Breaker::wait_until_permitted) says how it was last, or
-    /// listens for its `Stopped`.
+    /// [`once`](crate::ChildSpec::once) child, has ended. Returns the child's last state, with how
+    /// its last run ended; `None` if it was not listed, and so was gone already. To learn how a job
+    /// ended that may be gone before this is called, keep its [breaker](crate::ChildSpec::breaker),
+    /// whose [`wait_until_permitted`](crate::Breaker::wait_until_permitted) gives its last state,
+    /// or listen for its `Stopped`.
     ///
-    /// What a removed child's closure captured has been dropped by then if the child was running;
-    /// of one that was down, it may still be dropped on a thread of its own.
+    /// If the child was running, what its closure captured has been dropped by then; if it was
+    /// down, that may still be dropped on a separate thread.
     ///
     /// # Errors
     ///
@@ -423,7 +423,7 @@ impl Handle {
     ///
     /// On a thread of one of its children this waits for itself, since the supervisor does not end
     /// before that child does or its stop timeout is over: for ever, if neither that nor `timeout`
-    /// has a limit. A body that wants to know about the shutdown waits for its own stop instead.
+    /// has a limit. A body that should notice the shutdown waits for its own stop request instead.
     ///
     /// # Errors
     ///

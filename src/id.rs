@@ -1,11 +1,11 @@
-//! The name of a child.
+//! Id of a child.
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-/// The name of a child, unique within its supervisor; a cheap clone.
+/// Id of a child, unique within its supervisor: a cheap clone.
 ///
-/// It compares with and dereferences to `str`. A supervisor takes ids of any length and in any
-/// script, if they are not empty and hold no NUL. It is the name of the child's thread as well, of
+/// It compares with and dereferences to `str`. A supervisor accepts ids of any length and in any
+/// script, if they are not empty and hold no NUL. The id is also the name of the child's thread, of
 /// which Linux shows the first 15 bytes. Its `Display` escapes control characters, so that an id
 /// from outside cannot break a line.
 ///

@@ -1,4 +1,4 @@
-//! What a supervisor leaves behind as it ends.
+//! Report of a supervisor's end.
 
 use std::{
     fmt,
@@ -12,10 +12,10 @@ use crate::{
     id::ChildId,
 };
 
-/// What became of a supervisor that was shut down, and which children did not stop.
+/// Report of a supervisor's end: its cause, and the children that did not stop.
 ///
-/// No thread of the supervisor's children is alive except those of the children it names. It
-/// implements [`Termination`], so that `main` can return it: success if it [is
+/// No thread of the supervisor's children is alive except those of the children that the report
+/// names. It implements [`Termination`], so that `main` can return it: success if it [is
 /// clean](ShutdownReport::is_clean), otherwise exit code 1 and the report on standard error.
 ///
 /// ```
@@ -33,30 +33,30 @@ use crate::{
 pub struct ShutdownReport {
     /// Why the supervisor ended.
     pub cause: ShutdownCause,
-    /// The children of which a thread is still alive, in list order. Nothing can end these threads
-    /// but the end of the process.
+    /// The children of which a thread is still alive, in list order. Only the end of the process
+    /// ends these threads.
     pub unstopped: Vec<Unstopped>,
-    /// The callback that holds the supervisor thread, if one does.
+    /// The callback in which the supervisor thread is stuck, if any.
     pub stuck_in: Option<StuckIn>,
     /// Whether the supervisor thread has ended. If not, it is stuck in that callback or in the
     /// destructor of a thread-local variable, had more to do than there was time for, or is the
-    /// thread that asks.
+    /// thread that requested this report.
     pub has_ended: bool,
 }
 
 impl ShutdownReport {
-    /// Returns whether the supervisor ended because it was asked to, and all threads with it.
+    /// Returns whether the supervisor ended because it was asked to, and all its threads ended.
     pub fn is_clean(&self) -> bool {
         let has_ended = self.has_ended && self.stuck_in.is_none();
         matches!(self.cause, ShutdownCause::Requested) && self.unstopped.is_empty() && has_ended
     }
 }
 
-/// Why a supervisor ended.
+/// Cause of a supervisor's end.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ShutdownCause {
-    /// It was asked to.
+    /// It was asked to shut down.
     Requested,
     /// A [significant](crate::ChildSpec::significant) child was given up.
     #[non_exhaustive]
@@ -68,7 +68,7 @@ pub enum ShutdownCause {
         /// How its last run ended.
         exit: Exit,
     },
-    /// The supervisor thread died of a fault in this crate. Its children were told to stop.
+    /// The supervisor thread died of a fault in this crate. Its children were asked to stop.
     Died,
 }
 
@@ -80,14 +80,14 @@ pub struct Unstopped {
     pub id: ChildId,
     /// Its last run; 0 if it never ran.
     pub run: u64,
-    /// How long ago it was told to stop.
+    /// How long ago it was asked to stop.
     pub stopping_for: Duration,
-    /// How far it has come.
+    /// How far its stop has got.
     pub phase: UnstoppedPhase,
 }
 
-/// How far a child has come that did not stop in time; of several threads of a child, the one that
-/// has come least far.
+/// How far the stop of a child has got that did not stop in time; if the child has several threads,
+/// the least advanced one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UnstoppedPhase {
@@ -102,13 +102,13 @@ pub enum UnstoppedPhase {
     Ending,
 }
 
-/// The user code that holds a supervisor thread.
+/// User code in which a supervisor thread is stuck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StuckIn {
-    /// Whose code it is.
+    /// Which user code it is.
     pub callback: Callback,
-    /// The child for which it was called, if for one.
+    /// The child for which it was called, if any.
     pub id: Option<ChildId>,
 }
 

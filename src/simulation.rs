@@ -1,4 +1,4 @@
-//! A supervisor on virtual time, whose children follow a script.
+//! Supervisor on virtual time, whose children follow a script.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,34 +36,34 @@ use crate::{
     telemetry::OnEvent,
 };
 
-/// A supervisor for tests: real in all that it decides, on virtual time, and without threads.
+/// Supervisor for tests: real in all that it decides, on virtual time, without threads.
 ///
-/// It is made of the same [`SupervisorBuilder`] as the one in production, and asks its flag and
-/// backoff closures and tells its sinks just so. Its [`Handle`] is a real one. But no body is ever
-/// called: the test says how each run ends, and an hour of backoff takes microseconds. A child that
-/// is told to stop returns `Ok` at once, unless it [ignores](Simulation::ignore_stop_for) that for
-/// a while.
+/// It is made from the same [`SupervisorBuilder`] as the one in production, and calls its flag and
+/// backoff closures and its sinks in the same way. Its [`Handle`] is a real one. But no body is
+/// ever called: the test says how each run ends, and an hour of backoff takes microseconds. A child
+/// that is asked to stop returns `Ok` at once, unless it [ignores](Simulation::ignore_stop_for) the
+/// stop request for a while.
 ///
-/// Time passes in [`advance`](Simulation::advance) and nowhere else. What is done happens in
-/// `advance`, [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) and
-/// [`heartbeat`](Simulation::heartbeat) and nowhere else, on the thread that calls them: there the
-/// children of the builder have their first start, as in [`start`](SupervisorBuilder::start), and
-/// what was asked by a handle or reported to a [`Breaker`](crate::Breaker) since is carried out, in
-/// the order in which it was asked. `advance(Duration::ZERO)` does that and no more.
+/// Time passes only in [`advance`](Simulation::advance). The supervisor works only in `advance`,
+/// [`exit`](Simulation::exit), [`mark_healthy`](Simulation::mark_healthy) and
+/// [`heartbeat`](Simulation::heartbeat), on the thread that calls them: there the children of the
+/// builder have their first start, as in [`start`](SupervisorBuilder::start), and what was
+/// commanded through a handle or reported to a [`Breaker`](crate::Breaker) since is carried out, in
+/// the order in which it was given. `advance(Duration::ZERO)` does that and no more.
 ///
 /// The waits of a handle return at once, as if their time was over; so the
-/// [report](crate::ShutdownReport) of a supervisor that has ended is had from
+/// [report](crate::ShutdownReport) of a supervisor that has ended comes from
 /// `handle().wait_until_stopped(Duration::ZERO)`. From then on nothing happens any more, and time
 /// still passes.
 ///
-/// With the same builder, seed and calls, the [events](Simulation::events) are the same: backoffs
-/// that have [none](crate::Backoff::seed) get a seed that is made of this one, and for a child's
-/// own backoff of the child's id as well. Another version of Rust may make others.
+/// With the same builder, seed and calls, the [events](Simulation::events) are the same: a backoff
+/// without a [seed](crate::Backoff::seed) gets one that is derived from this seed, and for a
+/// child's own backoff from the child's id as well. Another version of Rust may derive others.
 ///
-/// What threads do to one another is not simulated: a callback takes no time (so one that asks for
-/// more each time, such as a sink that restarts a child whenever it starts or a flag that has all
-/// flags asked anew, never lets time pass on), a stop callback is not called, and a supervisor that
-/// a body would run is not there.
+/// Effects of threads on one another are not simulated. A callback takes no time; so one that
+/// causes more work each time, such as a sink that restarts a child whenever it starts or a flag
+/// closure that has all flags queried anew, never lets time pass. A stop callback is not called,
+/// and a supervisor that a body would run does not exist.
 ///
 /// # Examples
 ///
@@ -146,7 +146,7 @@ struct Poll {
 }
 
 impl Simulation {
-    /// Makes a simulation of what the builder describes. Nothing happens before the first
+    /// Creates a simulation of what the builder describes. Nothing happens before the first
     /// [`advance`](Simulation::advance).
     ///
     /// # Errors
@@ -177,8 +177,8 @@ impl Simulation {
         })
     }
 
-    /// Returns the handle by which to ask and command this supervisor. What it commands is carried
-    /// out in the next [`advance`](Simulation::advance), [`exit`](Simulation::exit),
+    /// Returns the handle by which to query and command this supervisor. Commands are carried out
+    /// in the next [`advance`](Simulation::advance), [`exit`](Simulation::exit),
     /// [`mark_healthy`](Simulation::mark_healthy) or [`heartbeat`](Simulation::heartbeat).
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -189,7 +189,7 @@ impl Simulation {
         &self.events
     }
 
-    /// Returns the instant at which virtual time began, from which to count the instants of
+    /// Returns the instant at which virtual time began: the origin for the instants of
     /// [events](Event::at).
     pub fn origin(&self) -> Instant {
         self.time.origin()
@@ -202,11 +202,11 @@ impl Simulation {
 
     // ── What happens ──
 
-    /// Lets time pass, and everything happen that happens meanwhile, each thing at its time.
+    /// Lets time pass, and everything that is due meanwhile happen, each thing at its time.
     ///
     /// # Panics
     ///
-    /// If that leads beyond the instants that there are, some centuries from now.
+    /// If that leads beyond the last instant that can be represented, some centuries from now.
     #[track_caller]
     pub fn advance(&mut self, duration: Duration) {
         let until = self.time.now().checked_add(duration).expect("time ends before that");
@@ -222,7 +222,8 @@ impl Simulation {
             let Self { engine, lineage, .. } = self;
             if let Some(engine) = engine {
                 engine.workers().end_due(next);
-                // Whoever stops at the very instant at which its time is over has stopped in time.
+                // A run that ends at the very instant at which its stop timeout is over has stopped
+                // in time.
                 lineage.supervise(|| while take_message(engine) {});
             }
             self.catch_up();
@@ -232,9 +233,9 @@ impl Simulation {
 
     /// Ends the present run of a child, now, and does all that follows from that at once.
     ///
-    /// What was asked of the supervisor before is carried out first: a run that ends by itself just
-    /// as it is [held](Handle::hold) has the cause [`Held`](crate::StopCause::Held), and this exit.
-    /// A run that such a command would begin is not there yet; to end that one,
+    /// Earlier commands are carried out first: a run that ends by itself just as it is
+    /// [held](Handle::hold) has the cause [`Held`](crate::StopCause::Held), and this exit. A run
+    /// that such a command would start does not exist yet; to end that one,
     /// [advance](Simulation::advance) first, by zero if need be.
     ///
     /// # Errors
@@ -265,7 +266,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has the present run of a child say that it is healthy, as
+    /// Reports the present run of a child as healthy, as
     /// [`ChildContext::mark_healthy`](crate::ChildContext::mark_healthy) does.
     ///
     /// # Errors
@@ -277,7 +278,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has the present run of a child give a sign of life, as
+    /// Sends a sign of life from the present run of a child, as
     /// [`ChildContext::heartbeat`](crate::ChildContext::heartbeat) does.
     ///
     /// # Errors
@@ -291,7 +292,7 @@ impl Simulation {
 
     // ── The script ──
 
-    /// Lets the next spawn of a thread for this child fail, as on a machine that has no more
+    /// Makes the next spawn of a thread for this child fail, as on a machine that has no more
     /// threads; called twice, the next two.
     ///
     /// A thread is spawned for the first run; for every run of a child with a
@@ -322,11 +323,11 @@ impl Simulation {
         }
     }
 
-    /// Lets all runs of this child from now on run for so long after they are told to stop, before
-    /// they return `Ok`. A run that was told already is not affected.
+    /// Makes all runs of this child from now on run for this long after they are asked to stop,
+    /// before they return `Ok`. A run that was already asked to stop is not affected.
     ///
-    /// With [`Duration::MAX`] they never do; zero takes it back. The child need not be listed yet,
-    /// and [`exit`](Simulation::exit) still ends it.
+    /// With [`Duration::MAX`] they never return; zero restores the default. The child need not be
+    /// listed yet, and [`exit`](Simulation::exit) still ends a run.
     ///
     /// # Examples
     ///
@@ -354,7 +355,7 @@ impl Simulation {
 
     // ── Within ──
 
-    /// Has the script do something with a child.
+    /// Applies an action of the script to a child.
     fn script_for<R>(
         &mut self,
         id: &str,
@@ -375,7 +376,7 @@ impl Simulation {
             .fold(None, deadline::sooner)
     }
 
-    /// Does all that is to be done now.
+    /// Does all that is due now.
     fn catch_up(&mut self) {
         let Self { engine: slot, handle, lineage, .. } = self;
         lineage.supervise(|| {
@@ -392,7 +393,7 @@ impl Simulation {
     }
 }
 
-/// Takes up the next message, if there is one.
+/// Handles the next message, if there is one.
 fn take_message(engine: &mut Engine<Script>) -> bool {
     let Ok(mut message) = engine.inbox().try_recv() else { return false };
     if let Message::Add { spec, .. } = &mut message {
@@ -402,15 +403,15 @@ fn take_message(engine: &mut Engine<Script>) -> bool {
     true
 }
 
-/// Ends the supervisor: whoever has a handle sees it.
+/// Ends the supervisor, and shows the end to all handles.
 fn end(engine: &mut Option<Engine<Script>>, handle: &Handle) {
     if let Some(engine) = engine.take() {
         handle.shared().ended(engine.finish());
     }
 }
 
-/// What a user's closures have captured may panic as it is dropped, and so may the errors of
-/// events.
+/// The drop of what a user's closures have captured may panic, and so may the drop of an event's
+/// error.
 impl Drop for Simulation {
     fn drop(&mut self) {
         let Self { engine, handle, lineage, events, recorded, .. } = self;
@@ -432,13 +433,13 @@ impl fmt::Debug for Simulation {
     }
 }
 
-/// A child of a [`Simulation`] has no run with which something could happen.
+/// Error of a script step for a child of a [`Simulation`] that has no run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NotRunning {
     /// The child.
     pub id: ChildId,
-    /// What it is doing; `None` if there is none of this id.
+    /// What the child is doing; `None` if there is no child of this id.
     pub child: Option<Box<ChildInfo>>,
 }
 
@@ -460,19 +461,19 @@ struct Script {
     seed: u64,
     children: BTreeMap<Key, Scripted>,
     failing_spawns: BTreeMap<ChildId, u32>,
-    /// How long children go on after they were told to stop.
+    /// How long children continue after they were asked to stop.
     deafness: BTreeMap<ChildId, Duration>,
-    /// When those end that were told to stop and go on for a while.
+    /// When those runs end that were asked to stop and continue for a while.
     ends: BTreeSet<(Instant, Key)>,
 }
 
-/// One child, as its threads would have it.
+/// One child, as its threads would see it.
 struct Scripted {
     id: ChildId,
     activity: Option<Arc<Activity>>,
     fresh_thread: bool,
     has_thread: bool,
-    /// Never called, only dropped when it would be.
+    /// Never called, only dropped when a thread would drop it.
     body: Option<Body>,
     is_last_run: bool,
     last_run: u64,
@@ -485,7 +486,7 @@ struct Run {
     stop_requested_at: Option<Instant>,
     heartbeats: Heartbeats,
     marked_healthy: bool,
-    /// How those drops went that a thread does before it runs the body.
+    /// Outcome of the drops that a thread does before it runs the body.
     drops: Drops,
 }
 
@@ -506,7 +507,7 @@ impl Script {
         self.ends.first().map(|&(at, _)| at)
     }
 
-    /// Lets those return whose time has come.
+    /// Ends the runs whose end is due.
     fn end_due(&mut self, now: Instant) {
         while let Some(&(_, key)) = self.ends.first().filter(|&&(at, _)| at <= now) {
             self.ends.pop_first();
@@ -523,7 +524,7 @@ impl Script {
         let mut drops = run.drops;
         body.into_iter().for_each(|body| drops.discard(body));
         if exit.is_panicked() {
-            // A script's panic has no payload, which a real one has.
+            // A real panic has a payload to drop, a script's panic has none.
             drops.note(Ok(()));
         }
         self.ends.retain(|&(_, other)| other != key);

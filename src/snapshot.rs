@@ -1,4 +1,4 @@
-//! What one sees of children who asks at one moment.
+//! Snapshot of a supervisor and its children.
 
 use std::{
     fmt,
@@ -8,13 +8,13 @@ use std::{
 
 use crate::{
     core::circuit::View,
-    event::{Failures, In, LastStop, Ran, Span, StopCause},
+    event::{Failures, In, LastStop, Ran, Span, StopCause, StopKind},
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
     sync::one_line::OneLine,
 };
 
-/// What is known of one child at one moment.
+/// State of one child at one moment, as far as it is known.
 ///
 /// Its `Display` is one sentence that says what the child is doing or why it is down, and when it
 /// is tried again.
@@ -25,32 +25,32 @@ pub struct ChildInfo {
     pub id: ChildId,
     /// What it is doing.
     pub status: ChildStatus,
-    /// What its callers should make of that, as the supervisor knows it: a
-    /// [`Breaker`](crate::Breaker) that its callers have just tripped is open already.
+    /// The state of its breaker, as the supervisor knows it: a [`Breaker`](crate::Breaker) that its
+    /// callers have just tripped is open already.
     pub circuit: CircuitState,
     /// The failures since it was last healthy:
     /// [`Event::attempt_count`](crate::Event::attempt_count).
     pub attempt_count: u32,
     /// The present run, or the last one: the number of its start, counted from 1 for each child. A
-    /// start for which no thread could be had counts, too. 0 before the first. A child that is
+    /// start for which no thread could be spawned counts, too. 0 before the first. A child that is
     /// removed and added again begins anew.
     pub run_number: u64,
     /// How long the present run has been up.
     pub uptime: Option<Duration>,
-    /// Why the present run was told to stop, if it was.
+    /// Why the present run was asked to stop, if it was.
     pub told_to_stop: Option<StopCause>,
-    /// How long ago the present run was told to stop, if it was.
+    /// How long ago the present run was asked to stop, if it was.
     pub stopping_for: Option<Duration>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
-    /// What the present or last run said that it was doing, by its last
-    /// [`heartbeat`](crate::ChildContext::heartbeat). `None` if it gave none, and where the child
-    /// has no [watchdog](crate::ChildSpec::watchdog).
+    /// What the present or last run was doing, by its last
+    /// [`heartbeat`](crate::ChildContext::heartbeat). `None` if it sent none, or if the child has
+    /// no [watchdog](crate::ChildSpec::watchdog).
     pub doing: Option<&'static str>,
     /// How the last run ended.
     pub last_stop: Option<LastStop>,
-    /// While it backs off: how long until it is tried again, zero if that is just about to happen
-    /// and [`Duration::MAX`] if only a reset ends it.
+    /// While it backs off: the time until it is tried again, zero if that is just about to happen
+    /// and [`Duration::MAX`] if only a reset ends the backoff.
     pub retry_in: Option<Duration>,
 }
 
@@ -81,7 +81,7 @@ impl ChildInfo {
         }
     }
 
-    /// The same without the user's error, whose text takes its place: for those who keep it for
+    /// The same with only the text of the user's error, without the error itself, to be kept for
     /// long.
     pub(crate) fn without_error(mut self) -> Self {
         if let Some(last) = &mut self.last_stop {
@@ -95,17 +95,24 @@ impl ChildInfo {
         self.status.is_running()
     }
 
-    /// Whether nobody needs to look after it.
+    /// Whether it needs no attention.
     fn is_well(&self) -> bool {
         match self.status {
             ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } | ChildStatus::Finished => true,
             ChildStatus::GaveUp => false,
-            _ if matches!(self.told_to_stop, Some(StopCause::Hung | StopCause::Tripped)) => false,
-            _ => self.attempt_count == 0 && !self.is_overdue,
+            ChildStatus::OnTrial
+            | ChildStatus::Healthy
+            | ChildStatus::Stopping
+            | ChildStatus::BackingOff
+            | ChildStatus::Off { by: OffBy::Shutdown }
+            | ChildStatus::Due => {
+                let has_fault = self.told_to_stop.map(StopCause::kind) == Some(StopKind::Fault);
+                self.attempt_count == 0 && !self.is_overdue && !has_fault
+            }
         }
     }
 
-    /// Why its present or last run was told to stop, with what it was doing if it fell silent.
+    /// Why its present or last run was asked to stop, with what it was doing if it fell silent.
     fn reason_to_stop(&self, cause: StopCause) -> String {
         match (cause, self.doing) {
             (StopCause::Hung, Some(doing)) => format!("{} while {doing}", cause.reason()),
@@ -113,27 +120,27 @@ impl ChildInfo {
         }
     }
 
-    /// Why it is as it is, and what comes next: the part of the sentence behind the status.
+    /// Why it is as it is, and what comes next: the part of the sentence after the status.
     fn explanation(&self) -> String {
-        let last = self.last_stop.as_ref().map(|last| match last.cause {
-            StopCause::NotSpawned => {
+        let last = self.last_stop.as_ref().map(|last| match last.cause.kind() {
+            StopKind::NotSpawned => {
                 format!("it got no thread: {}", OneLine(last.exit.message().unwrap_or_default()))
             }
-            StopCause::Exited if last.exit.is_completed() && !last.failed => {
+            StopKind::ByItself if last.exit.is_completed() && !last.failed => {
                 format!("it ran for {}", Span(last.uptime))
             }
-            StopCause::Exited => format!("it {}", Ran(&last.exit, last.uptime)),
-            StopCause::Tripped | StopCause::Hung => {
+            StopKind::ByItself => format!("it {}", Ran(&last.exit, last.uptime)),
+            StopKind::Fault => {
                 format!(
                     "it was stopped after {} because {}",
                     Span(last.uptime),
                     self.reason_to_stop(last.cause)
                 )
             }
-            _ if last.exit.is_panicked() => {
+            StopKind::Asked if last.exit.is_panicked() => {
                 format!("it was stopped after {} and {}", Span(last.uptime), last.exit)
             }
-            _ => format!("it was stopped after {}", Span(last.uptime)),
+            StopKind::Asked => format!("it was stopped after {}", Span(last.uptime)),
         });
         let last = last.unwrap_or_else(|| String::from("it has not run yet"));
         match self.status {
@@ -187,12 +194,12 @@ impl fmt::Display for ChildInfo {
     }
 }
 
-/// What is known of a supervisor and all its children at one moment.
+/// State of a supervisor and all its children, as far as it is known.
 ///
-/// Each child is shown as it was at one moment; the children are looked at one after the other. Its
-/// `Display` is a table, one row for each child, which says why a child is not running and when it
-/// is tried again. The column `RUN` holds the number of the present or last run, which says how
-/// often the child was started.
+/// Each child is shown as it was at one moment; the children are read one after the other. The
+/// `Display` of a snapshot is a table, one row for each child, which says why a child is not
+/// running and when it is tried again. The column `RUN` holds the number of the present or last
+/// run, which says how often the child was started.
 ///
 /// ```
 /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
@@ -218,11 +225,11 @@ pub struct Snapshot {
     pub children: Vec<ChildInfo>,
 }
 
-/// How many children there are, by status.
+/// Numbers of children, by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// All that are listed.
+    /// All listed children.
     pub children: usize,
     /// Those whose body is running: the sum of the next three.
     pub running: usize,
@@ -234,11 +241,11 @@ pub struct Counts {
     pub stopping: usize,
     /// Down, until their backoff is over.
     pub backing_off: usize,
-    /// Off, whoever switched them off.
+    /// Off, by their flag, an operator or the shutdown.
     pub off: usize,
     /// About to be started.
     pub due: usize,
-    /// Ended for good.
+    /// Finished.
     pub finished: usize,
     /// Given up.
     pub gave_up: usize,
@@ -267,9 +274,9 @@ impl Snapshot {
     /// Returns whether all is well: the answer for `/healthz`.
     ///
     /// The supervisor runs, and no child has failed since it was last healthy, was given up, is
-    /// overdue, hangs, or was tripped by its callers. A child on its first trial is well; and so is
-    /// one that has finished, or is off by its flag or by an operator, whatever happened before:
-    /// somebody wants it so.
+    /// overdue, hangs, or was tripped by its callers. A child on its first trial is well; so is one
+    /// that has finished, or is off by its flag or by an operator, whatever happened before: it is
+    /// down on purpose.
     pub fn is_healthy(&self) -> bool {
         self.is_running && self.children.iter().all(ChildInfo::is_well)
     }

@@ -1,4 +1,4 @@
-//! The state of a child, and of the circuit breaker in front of it.
+//! Status of a child, with the state of its circuit breaker.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use std::fmt;
 ///
 /// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
 /// | --- | --- | --- | --- | --- | --- |
-/// | running | told to stop | `Stopping` | open | reports it as overdue once at its stop timeout | |
-/// | running | not wanted | | | tells it to stop | `running_disabled` |
+/// | running | asked to stop | `Stopping` | open | reports it as overdue once at its stop timeout | |
+/// | running | not wanted | | | asks it to stop | `running_disabled` |
 /// | running | up for less than `healthy_after` | `OnTrial` | half-open; closed if nothing has failed | waits for `healthy_after` | `running_in_startup` |
 /// | running | up for longer, or said to be healthy | `Healthy` | closed | forgives its failures, reports `Healthy` once | `running_past_startup` |
 /// | none | being removed | `Finished`, and gone | open | forgets it | |
@@ -35,7 +35,7 @@ pub enum ChildStatus {
     BackingOff,
     /// Not wanted.
     Off {
-        /// Whose word it was.
+        /// Who keeps it off.
         by: OffBy,
     },
     /// To be started as soon as the supervisor gets to it.

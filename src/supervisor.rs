@@ -1,4 +1,4 @@
-//! The supervisor as its owner holds it: to wait for its end, or to bring it about.
+//! Supervisor, as its owner holds it: to wait for its end or to shut it down.
 
 use std::{
     fmt,
@@ -23,21 +23,21 @@ use crate::{
 /// before it counts as stuck and its children are stopped without it.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a shutdown looks at what the supervisor thread does.
+/// How often a shutdown checks what the supervisor thread does.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How long a shutdown still waits, once the children have had their time, for a supervisor thread
+/// How long a shutdown still waits, after the children's stop timeouts, for a supervisor thread
 /// that is stuck: it may just have been about to end.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// How long it still waits, once the children have had their time, for a supervisor thread that is
-/// at work.
+/// How long a shutdown still waits, after the children's stop timeouts, for a supervisor thread
+/// that is at work.
 const LATENESS: Duration = Duration::from_secs(5);
 
-/// Keeps its children alive until it is shut down, waited for, or dropped.
+/// Supervisor: keeps its children alive until it is shut down, waited for, or dropped.
 ///
-/// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long; what
-/// did not stop is logged.
+/// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long;
+/// children that did not stop are logged.
 #[must_use = "dropping a supervisor shuts it down: keep it in a variable, or wait for it"]
 pub struct Supervisor {
     handle: Handle,
@@ -51,17 +51,17 @@ impl Supervisor {
         Self { handle: Handle::new(shared.clone()), shared, threads, is_done: false }
     }
 
-    /// Begins the description of a supervisor.
+    /// Returns a builder, with which to configure a supervisor.
     pub fn builder() -> SupervisorBuilder {
         SupervisorBuilder::new()
     }
 
-    /// Returns the handle by which to ask and command this supervisor.
+    /// Returns the handle by which to query and command this supervisor.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Asks all children to stop, waits for them together, and returns who did not.
+    /// Asks all children to stop, waits for them together, and reports those that did not stop.
     ///
     /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by
     /// default: this waits for every thread that is alive until then, and not for the timeouts of
@@ -70,25 +70,25 @@ impl Supervisor {
     /// stays, and ends with the process. A report that is not [clean](ShutdownReport::is_clean) is
     /// logged as well.
     ///
-    /// When all children have stopped or had their time, the supervisor thread may still have
-    /// events to tell, and is waited for as long as it is at work, up to 5 s. It is *stuck* if one
-    /// call of a callback has lasted for 1 s, or if it has not noticed the shutdown for so long.
-    /// Then the children that were not asked before are asked from this thread, in no order, and
+    /// When all children have stopped or their stop timeouts are over, the supervisor thread may
+    /// still have events to record, and is waited for as long as it is at work, up to 5 s. It is
+    /// *stuck* if one call of a callback has lasted for 1 s, or if it has not noticed the shutdown
+    /// for so long. Then this thread asks the children that were not asked before, in no order, and
     /// the report names the callback.
     ///
-    /// On the supervisor's own thread or on a thread of one of its children, where waiting would be
-    /// waiting for oneself, this only asks, and the report names those that run.
+    /// On the supervisor's own thread or on a thread of one of its children, which would wait for
+    /// itself, this only asks, and the report names the children that still run.
     pub fn shutdown(mut self) -> ShutdownReport {
         self.end(Duration::MAX)
     }
 
     /// Shuts down as [`shutdown`](Supervisor::shutdown) does, but within `limit`, which is for all
-    /// of it: when it is over, no child is waited for any longer, and a supervisor thread that has
-    /// not noticed the shutdown in a quarter of a second more is passed over: all children have
+    /// of it. When it is over, no child is waited for any longer, and a supervisor thread that has
+    /// not noticed the shutdown after a quarter of a second more is bypassed: all children have
     /// been asked when this returns.
     ///
-    /// With zero, those that do not stop at once are named. A supervisor thread that is still at
-    /// work or stuck when the limit is over makes this up to 1 s longer.
+    /// With zero, the children that do not stop at once are named. A supervisor thread that is
+    /// still at work or stuck when the limit is over makes this up to 1 s longer.
     ///
     /// # Examples
     ///
@@ -114,8 +114,8 @@ impl Supervisor {
     /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a
     /// significant child that gives up, and returns what [`shutdown`](Supervisor::shutdown) would.
     ///
-    /// A supervisor whose children have all finished goes on, since more may be added: whoever
-    /// knows that nothing is left to do calls [`Handle::request_shutdown`].
+    /// A supervisor whose children have all finished goes on, since more may be added: call
+    /// [`Handle::request_shutdown`] when nothing is left to do.
     ///
     /// On the supervisor's own thread, or one of its children's, this asks for the shutdown and
     /// returns.
@@ -148,19 +148,20 @@ impl Supervisor {
         if lineage::is_within(self.shared.number) {
             return self.report_meanwhile(asked_at);
         }
-        // With a limit, all of this takes no longer than until then.
+        // With a limit, all of this ends at this instant at the latest.
         let last_at =
             deadline::after(asked_at, limit).and_then(|at| deadline::after(at, STUCK_AFTER));
         let report = match self.await_end(asked_at, limit) {
             Some(mut report) => {
-                // Destructors of thread-local variables that callbacks have made may run on it.
+                // Destructors of thread-local variables that callbacks have made may still run on
+                // that thread.
                 let until = deadline::after(system_now(), STUCK_AFTER);
                 report.has_ended =
                     self.threads.wait_for_supervisor(deadline::sooner(until, last_at));
                 report
             }
             None => {
-                // A supervisor thread that comes back finds that its threads were told to leave,
+                // A supervisor thread that comes back finds that its threads were asked to leave,
                 // and nothing left to do.
                 self.threads.dismiss();
                 self.report_meanwhile(asked_at)
@@ -176,9 +177,9 @@ impl Supervisor {
         report
     }
 
-    /// Waits for the supervisor thread to end: until every thread of a child is gone or has had its
-    /// time, and then a little for the supervisor thread itself. One that is stuck is noticed
-    /// before, and the children are stopped without it.
+    /// Waits for the supervisor thread to end: until every thread of a child is gone or its stop
+    /// timeout is over, and then a little for the supervisor thread itself. A supervisor thread
+    /// that is stuck is noticed earlier, and the children are stopped without it.
     fn await_end(&self, asked_at: Instant, limit: Duration) -> Option<ShutdownReport> {
         let limit_at = deadline::after(asked_at, limit);
         let mut watch = StuckWatch::new(&self.shared, asked_at);
@@ -192,8 +193,8 @@ impl Supervisor {
             let now = system_now();
             let is_stuck = watch.is_stuck(now);
             let noticed_at = self.shared.acknowledged_at();
-            // A supervisor thread that has not noticed the shutdown when the limit is over, and a
-            // little, is passed over.
+            // A supervisor thread that has not noticed the shutdown a little after the limit is
+            // bypassed.
             let is_limit_over =
                 deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
             if taken_over_at.is_none() && (is_stuck || is_limit_over && noticed_at.is_none()) {
@@ -227,12 +228,13 @@ impl Supervisor {
     }
 }
 
-/// Looks again and again whether a supervisor thread is stuck: in one call of user code, or without
-/// having noticed a shutdown.
+/// Repeated check whether a supervisor thread is stuck: in one call of user code, or without having
+/// noticed a shutdown.
 struct StuckWatch<'a> {
     shared: &'a Shared,
     asked_at: Instant,
-    /// The call that was in progress at the last look, and the look at which it was seen first.
+    /// The call that was in progress at the last check, and the time of the check that first saw
+    /// it.
     call: Option<(u64, Instant)>,
 }
 
@@ -252,8 +254,8 @@ impl<'a> StuckWatch<'a> {
     }
 }
 
-/// Asks for a shutdown and sees to it that the children are told, by the supervisor thread or
-/// without it.
+/// Requests a shutdown and makes sure that the children are asked to stop, by the supervisor thread
+/// or without it.
 pub(crate) fn stop_children(shared: &Shared, threads: &Arc<ThreadRegistry>) {
     shared.request_shutdown(Duration::MAX);
     let until = deadline::after(system_now(), STUCK_AFTER);
@@ -265,7 +267,8 @@ pub(crate) fn stop_children(shared: &Shared, threads: &Arc<ThreadRegistry>) {
     }
 }
 
-/// Stops the children without the supervisor thread, which is stuck and cannot show that they stop.
+/// Stops the children without the supervisor thread, which is stuck and cannot report that they
+/// stop.
 fn take_over(shared: &Shared, threads: &Arc<ThreadRegistry>) {
     shared.show_take_over();
     threads.force_stop_all(system_now());

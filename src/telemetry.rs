@@ -1,27 +1,27 @@
-//! Where events go.
+//! Sinks for events.
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use log::{Level, Record, kv::Value};
 
-use crate::event::{Event, EventKind, StopCause};
+use crate::event::{Event, EventKind, StopKind};
 
-/// Receives every event of a supervisor, in order, on the supervisor's own thread.
+/// Sink that receives every event of a supervisor, in order, on the supervisor's own thread.
 ///
 /// [Nested](crate::SupervisorBuilder::run) supervisors have threads of their own: a sink that they
 /// inherit is called from each of these, possibly at the same time. The events of each supervisor
 /// are in order.
 ///
 /// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision (though
-/// never a shutdown or a wait). It may ask and command the supervisor through a
+/// never a shutdown or a wait). It may query and command the supervisor through a
 /// [`Handle`](crate::Handle). A panic in it is contained, and logged once until the sink succeeds
-/// again; the other sinks get the event all the same.
+/// again; the other sinks still get the event.
 ///
 /// | sink | what it does |
 /// | --- | --- |
 /// | [`LogSink`] | logs through the `log` crate; used when no sink is given |
-/// | a closure, by [`on_event`](crate::SupervisorBuilder::on_event) | what you like |
+/// | a closure, by [`on_event`](crate::SupervisorBuilder::on_event) | what the closure does |
 /// | [`Sender<Event>`](crossbeam_channel::Sender) | hands a copy to another thread and never blocks |
 /// | `()` | nothing: for silence |
 /// | `Arc<T>`, `Box<T>` | what `T` does |
@@ -68,9 +68,9 @@ impl<T: TelemetrySink + ?Sized> TelemetrySink for Box<T> {
     }
 }
 
-/// Sends a copy of each event without ever blocking: what finds the channel full, or nobody at its
-/// other end, is dropped, and shows as a gap in [`Event::seq`], which is counted for each
-/// supervisor where there are nested ones.
+/// Sends a copy of each event without ever blocking. An event is dropped if the channel is full or
+/// has no receiver; it then shows as a gap in [`Event::seq`], which is counted for each supervisor
+/// where supervisors are nested.
 impl TelemetrySink for Sender<Event> {
     fn record(&self, event: &Event) {
         let _ = self.try_send(event.clone());
@@ -86,21 +86,21 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
     }
 }
 
-/// Logs each event as one line through the [`log`] crate, under the target
+/// Sink that logs each event as one line through the [`log`] crate, under the target
 /// `circuit_breaker_supervisor`.
 ///
-/// The line is the event's `Display`; the same facts go along as key-values: `event`, `id`, `run`,
-/// `attempt_count`, and with a stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed`
-/// (whether it counts as a failure, which `attempt_count` does not count yet), `uptime_ms` and, if
-/// it is tried again, `retry_in_ms`, with an overdue child `stopping_for_ms`, with a trip
-/// `failures` and `last`, with a hang `doing` and `silent_ms`, with an order `order`, and with a
+/// The line is the event's `Display`. The same facts are added as key-values: `event`, `id`, `run`,
+/// `attempt_count`; with a stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed`
+/// (whether it counts as a failure, which `attempt_count` does not include yet), `uptime_ms` and,
+/// if the child is tried again, `retry_in_ms`; with an overdue child `stopping_for_ms`; with a trip
+/// `failures` and `last`; with a hang `doing` and `silent_ms`; with an order `order`; and with a
 /// callback's panic `callback`.
 ///
 /// | event | level |
 /// | --- | --- |
 /// | started, healthy, ordered; stopped because it was asked to, or finished | info |
 /// | stopped by an error or a return, or after a trip or a hang; overdue | warn |
-/// | stopped by a panic or for want of a thread, tripped, hung, given up, a callback panicked | error |
+/// | stopped by a panic or because no thread could be spawned, tripped, hung, given up, a callback panicked | error |
 ///
 /// # Examples
 ///
@@ -116,7 +116,7 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogSink;
 
-/// What all log records of this crate are filed under.
+/// Target of all log records of this crate.
 pub(crate) const TARGET: &str = "circuit_breaker_supervisor";
 
 impl TelemetrySink for LogSink {
@@ -179,13 +179,13 @@ impl TelemetrySink for LogSink {
 fn level(event: &Event) -> Level {
     match &event.kind {
         EventKind::Started | EventKind::Healthy | EventKind::Ordered { .. } => Level::Info,
-        EventKind::Stopped { cause, exit, failed, .. } => match cause {
-            StopCause::NotSpawned => Level::Error,
-            _ if exit.is_panicked() => Level::Error,
-            // A transient or one-shot child that did what it was for.
-            StopCause::Exited if exit.is_completed() && !failed => Level::Info,
-            StopCause::Exited | StopCause::Tripped | StopCause::Hung => Level::Warn,
-            _asked => Level::Info,
+        EventKind::Stopped { exit, .. } if exit.is_panicked() => Level::Error,
+        EventKind::Stopped { cause, exit, failed, .. } => match cause.kind() {
+            StopKind::NotSpawned => Level::Error,
+            // A transient or one-shot child that has done its job.
+            StopKind::ByItself if exit.is_completed() && !failed => Level::Info,
+            StopKind::ByItself | StopKind::Fault => Level::Warn,
+            StopKind::Asked => Level::Info,
         },
         EventKind::Overdue { .. } => Level::Warn,
         EventKind::Tripped { .. }

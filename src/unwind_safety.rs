@@ -1,11 +1,11 @@
-//! The promise that a panic leaves nothing of this crate half-done.
+//! Unwind safety: a panic leaves no state of this crate half-changed.
 //!
-//! A body, a callback or a caller may catch a panic of its own, with one of these types at hand.
-//! That is safe, since no code of the user runs in the midst of a change of this crate's state: not
-//! while a lock is held, nor between two writes that belong together. The locks are parking_lot's,
-//! which a panic does not poison; what waits registers by guards, whose drop a panic runs too; and
-//! a call through a breaker that unwinds is counted as it leaves. The compiler cannot see that
-//! through locks, atomics and boxed closures, and would make the user say `AssertUnwindSafe`.
+//! A body, a callback or a caller may catch a panic of its own while it uses one of these types.
+//! That is safe, since no user code runs in the midst of a change of this crate's state: not while
+//! a lock is held, nor between two writes that belong together. The locks are parking_lot's, which
+//! a panic does not poison; waiters register by guards, whose drop a panic runs too; and a call
+//! through a breaker that unwinds is counted as it leaves. The compiler cannot see that through
+//! locks, atomics and boxed closures, and would make the user write `AssertUnwindSafe`.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -39,6 +39,7 @@ impl UnwindSafe for Rejected {}
 impl RefUnwindSafe for Rejected {}
 
 // This crate uses the error that it holds by a shared reference only, and keeps nothing that
-// depends on what it does. With it, events, snapshots and reports are unwind-safe, too.
+// depends on what the error does. With this impl, events, snapshots and reports are unwind-safe,
+// too.
 impl UnwindSafe for Failure {}
 impl RefUnwindSafe for Failure {}

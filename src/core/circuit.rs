@@ -1,19 +1,19 @@
-//! One child's circuit: what is known of it, what follows from that, what is to be done.
+//! The circuit breaker of one child: facts, the status that follows, and the next decision.
 
 use std::time::{Duration, Instant};
 
 use crate::{
-    event::{Order, StopCause},
+    event::{Order, StopCause, StopKind},
     status::{ChildStatus, CircuitState, OffBy},
     sync::deadline,
 };
 
-/// The least delay after a start that got no thread: retrying at once would only keep the machine
-/// short of threads.
+/// The least delay after a failed spawn: an immediate retry would only keep the machine short of
+/// threads.
 const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 
-/// When a child that has ended by itself is started again; with OTP's *temporary*, which users
-/// spell `ChildSpec::once`.
+/// The restart policies of OTP: whether a child that has ended by itself starts again. Users choose
+/// `Temporary` by `ChildSpec::once`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     Permanent,
@@ -21,7 +21,7 @@ pub(crate) enum Policy {
     Temporary,
 }
 
-/// The settings of one child, with the supervisor's filled in.
+/// The settings of one child, completed with the defaults of its supervisor.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
@@ -33,9 +33,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// How long after one look for heartbeats the next one is: four to a limit.
+    /// The interval between two looks for heartbeats: a quarter of the watchdog's limit, and at
+    /// least 1 ms.
     fn time_to_look(&self) -> Duration {
-        // The nanosecond makes four of them no less than the limit where that cannot be divided.
+        // The nanosecond makes up for the rounding: four intervals are never shorter than the
+        // limit.
         let quarter = self
             .watchdog
             .map_or(Duration::MAX, |limit| (limit / 4).saturating_add(Duration::from_nanos(1)));
@@ -43,52 +45,52 @@ impl Rules {
     }
 }
 
-/// What is to be done next with a child. At most one thing at a time: doing it changes the facts,
-/// and so the next decision.
+/// The next thing to do for a child. Only one at a time: doing it changes the facts, and so the
+/// next decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Start,
     RequestStop(StopCause),
-    /// Its time to stop is over.
+    /// Its stop timeout is over.
     StopTimedOut,
-    /// It has been up long enough.
+    /// It has been up for `healthy_after`.
     Trust,
-    /// It is time to see whether it has given a sign of life.
+    /// It is time to check for a new heartbeat.
     LookForHeartbeat,
-    /// It has no use for its thread, nor for its body unless that may run again by hand.
+    /// It needs no thread any more. It keeps its body if an operator may start it again.
     Retire {
         keep_body: bool,
     },
     Forget,
-    /// Nothing, before this instant.
+    /// Do nothing before this instant; `None` is never.
     Sleep(Option<Instant>),
 }
 
-/// What other threads are shown of a child.
+/// What other threads see of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) status: ChildStatus,
     pub(crate) circuit: CircuitState,
     pub(crate) attempt_count: u32,
-    /// The present or last run, counted from 1 over the starts of this child; 0 before the first.
+    /// The number of the present or last run, counted from 1; 0 before the first.
     pub(crate) run: u64,
-    /// Since when it runs.
+    /// When the present run started.
     pub(crate) since: Option<Instant>,
-    /// Why it was told to stop, and when.
+    /// The cause and the time of the stop request.
     pub(crate) stop: Option<(StopCause, Instant)>,
     pub(crate) is_overdue: bool,
-    /// While it backs off: when that is over, `None` being never.
+    /// While it backs off: the end of the backoff, where an inner `None` is never.
     pub(crate) retry_at: Option<Option<Instant>>,
 }
 
-/// What the end of a run came to.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// It had been up long enough and nobody had noticed yet.
+    /// It had been up for `healthy_after`, and no timer had noticed that yet.
     pub(crate) newly_healthy: bool,
     pub(crate) cause: StopCause,
     pub(crate) uptime: Duration,
-    /// The count at the run's end, before this failure.
+    /// The failure count at the end of the run, without this failure.
     pub(crate) attempt_count: u32,
     /// It counts as a failure.
     pub(crate) failed: bool,
@@ -97,30 +99,31 @@ pub(crate) struct Ended {
     pub(crate) was_timed_out: bool,
 }
 
-/// The facts about one child. [`ChildStatus`] has the table of what follows from them.
+/// The facts about one child. The table of [`ChildStatus`] shows what follows from them.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Circuit {
     pub(crate) rules: Rules,
     attempt_count: u32,
-    /// The delay after its last failure, unless an operator has cleared that.
+    /// The delay after its last failure; `None` once an operator has cleared the history.
     last_retry_in: Option<Duration>,
-    /// The end of its last backoff; `None` is never.
+    /// The earliest instant of the next start; `None` is never.
     not_before: Option<Instant>,
     flag: bool,
     held: bool,
     removing: bool,
-    /// Restarted by hand: it is started again, with its history cleared, as its present run ends.
+    /// An operator restarts it: it starts again, with its history cleared, when its present run
+    /// ends.
     restarting: bool,
     closing: bool,
     rest: Rest,
-    /// Its thread has been let go, and its body too if it can have no further run.
+    /// Its thread was asked to leave, and to drop the body if no further run is possible.
     retired: bool,
     run: Option<Run>,
     last_run: u64,
 }
 
-/// What a child that does not run is waiting for.
+/// What comes next for a child that does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     NextRun,
@@ -133,18 +136,18 @@ enum Rest {
 struct Run {
     since: Instant,
     healthy: bool,
-    /// The failures that were forgiven as it became healthy.
+    /// The failure count that was reset when it became healthy.
     forgiven: u32,
     stop: Option<StopRequest>,
     overdue: bool,
     watch: Option<Watch>,
 }
 
-/// A watch over the heartbeats of a run.
+/// The watchdog's record of a run. It begins with the first heartbeat.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Watch {
-    /// How many there were when it was last looked at, and when that was.
+    /// The number of heartbeats at the last look, and the time of that look.
     heartbeats: u64,
     looked: Instant,
     silent_for: Duration,
@@ -179,7 +182,7 @@ impl Circuit {
         }
     }
 
-    /// The one place where the status and what to do follow from the facts.
+    /// Derives the status and the next decision from the facts. No other place does.
     pub(crate) fn judge(&self, now: Instant) -> (ChildStatus, Decision) {
         let off = |by| ChildStatus::Off { by };
         let retire = |keep_body| {
@@ -228,7 +231,8 @@ impl Circuit {
         }
     }
 
-    /// Why a running child is not wanted, if so. A shutdown has told it already.
+    /// Why a running child has to stop, if it has to. A shutdown is no case here, since
+    /// `Roster::close` requests those stops itself.
     fn stop_cause(&self) -> Option<StopCause> {
         match () {
             () if self.removing => Some(StopCause::Removed),
@@ -245,7 +249,12 @@ impl Circuit {
             ChildStatus::Healthy => CircuitState::Closed,
             ChildStatus::OnTrial if self.attempt_count == 0 => CircuitState::Closed,
             ChildStatus::OnTrial => CircuitState::HalfOpen,
-            _ => CircuitState::Open,
+            ChildStatus::Stopping
+            | ChildStatus::BackingOff
+            | ChildStatus::Off { .. }
+            | ChildStatus::Due
+            | ChildStatus::Finished
+            | ChildStatus::GaveUp => CircuitState::Open,
         };
         let stop = self.run.as_ref().and_then(|run| run.stop.as_ref());
         View {
@@ -264,7 +273,7 @@ impl Circuit {
         self.attempt_count
     }
 
-    /// The present or last run; 0 before the first.
+    /// The number of the present or last run; 0 before the first.
     pub(crate) fn last_run(&self) -> u64 {
         self.last_run
     }
@@ -273,7 +282,7 @@ impl Circuit {
         self.run.is_some()
     }
 
-    /// What its flag was when it was asked last.
+    /// The last answer of its flag.
     pub(crate) fn flag(&self) -> bool {
         self.flag
     }
@@ -289,12 +298,12 @@ impl Circuit {
 
     // ── What happens to it ──
 
-    /// The flag was asked.
+    /// Notes the answer of the flag.
     pub(crate) fn flag_is(&mut self, on: bool) {
         self.flag = on;
     }
 
-    /// There is a thread that waits for the start signal.
+    /// Notes that a thread waits for the start signal.
     pub(crate) fn got_thread(&mut self) {
         self.retired = false;
     }
@@ -312,21 +321,22 @@ impl Circuit {
         self.last_run += 1;
     }
 
-    /// Takes back a `begin` that nobody was told of.
+    /// Undoes a `begin` that was neither published nor reported.
     pub(crate) fn unbegin(&mut self) {
         self.run = None;
         self.last_run -= 1;
     }
 
-    /// The word to go is being given, later than `begin` by the time that a thread and the sinks
-    /// took.
+    /// Dates the run from its start signal. That comes later than `begin`, by the time that the
+    /// thread and the event sinks took.
     pub(crate) fn started(&mut self, now: Instant) {
         if let Some(run) = &mut self.run {
             run.since = now;
         }
     }
 
-    /// Notes that it is told to stop. Returns whether that is news; if not, the first cause stays.
+    /// Notes a stop request. Returns whether it is the first one of a run; a later one changes
+    /// nothing.
     pub(crate) fn request_stop(&mut self, cause: StopCause, now: Instant) -> bool {
         let deadline = deadline::after(now, self.rules.stop_timeout);
         match &mut self.run {
@@ -338,8 +348,8 @@ impl Circuit {
         }
     }
 
-    /// Its time to stop is over. Returns for how long it has been stopping, if that is yet to be
-    /// reported.
+    /// Notes that its stop timeout is over. Returns how long it has been stopping, unless this run
+    /// was reported as overdue before.
     pub(crate) fn stop_timed_out(&mut self, now: Instant) -> Option<Duration> {
         let run = self.run.as_mut()?;
         let stop = run.stop.as_mut()?;
@@ -348,17 +358,18 @@ impl Circuit {
         first.then(|| now.saturating_duration_since(stop.at))
     }
 
-    /// It has given its first sign of life: from now on it is watched, if it is to be.
+    /// Starts the watchdog, if the child has one, on the first heartbeat of the run.
     pub(crate) fn watch(&mut self, heartbeats: u64, now: Instant) {
         if let (Some(run), Some(_)) = (&mut self.run, self.rules.watchdog) {
             run.watch.get_or_insert(Watch { heartbeats, looked: now, silent_for: Duration::ZERO });
         }
     }
 
-    /// It was looked at. Returns for how long it has been silent, if that is too long.
+    /// Notes the present number of heartbeats. Returns how long the run has been silent, if that
+    /// reaches the limit.
     ///
-    /// A look that comes late counts as one in time: if the supervisor could not run, the child may
-    /// not have been able to.
+    /// A late look counts for one interval only: while the supervisor thread could not run, perhaps
+    /// the child could not run either.
     pub(crate) fn look(&mut self, heartbeats: u64, now: Instant) -> Option<Duration> {
         let (time_to_look, limit) = (self.rules.time_to_look(), self.rules.watchdog?);
         let watch = self.run.as_mut()?.watch.as_mut()?;
@@ -372,8 +383,8 @@ impl Circuit {
         (watch.silent_for >= limit).then_some(watch.silent_for)
     }
 
-    /// It is trusted now, by its uptime or its own word. Returns whether that is news: a run that
-    /// was told to stop cannot become healthy any more.
+    /// Marks the run as healthy, by its uptime or because the child said so. Returns whether this
+    /// is new. After a stop request a run cannot become healthy any more.
     pub(crate) fn trust(&mut self) -> bool {
         match &mut self.run {
             Some(run) if run.stop.is_none() && !run.healthy => {
@@ -385,7 +396,8 @@ impl Circuit {
         }
     }
 
-    /// The run ended at `at`; `backoff` is asked if that is a failure which is to be tried again.
+    /// Ends the run at `at`. Calls `backoff` if this is a failure after which the child starts
+    /// again.
     pub(crate) fn end(
         &mut self,
         at: Instant,
@@ -400,10 +412,10 @@ impl Circuit {
             self.attempt_count = 0;
         }
         let cause = run.stop.as_ref().map_or(StopCause::Exited, |stop| stop.cause);
-        let failed = match cause {
-            StopCause::Exited => !(completed && self.rules.policy == Policy::Transient),
-            StopCause::Tripped | StopCause::Hung => true,
-            _ => false,
+        let failed = match cause.kind() {
+            StopKind::ByItself => !(completed && self.rules.policy == Policy::Transient),
+            StopKind::Fault | StopKind::NotSpawned => true,
+            StopKind::Asked => false,
         };
         if self.rules.policy == Policy::Temporary {
             self.removing = true;
@@ -420,13 +432,14 @@ impl Circuit {
             gave_up: false,
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         };
-        // A child that goes away, or whose history an operator has cleared, has no failure to wait
-        // for.
+        // A child that leaves, or whose history an operator has cleared, has no restart that a
+        // failure could delay.
         let restarting = std::mem::take(&mut self.restarting);
         if failed && !self.removing && !self.closing && !restarting {
-            // One that said too soon that it is healthy: its failures go on where they were, or it
-            // would be tried again at the shortest delay for ever. By its uptime alone no run
-            // becomes healthy so soon.
+            // The child said that it is healthy and failed before its last delay had passed once
+            // more. Its earlier failures count again, or it would be retried at the shortest delay
+            // for ever. A run that is healthy by its uptime has lasted for `healthy_after`, which
+            // is no less than `least`.
             let lasted = told_at.saturating_duration_since(run.since);
             let least = self
                 .last_retry_in
@@ -440,8 +453,8 @@ impl Circuit {
         ended
     }
 
-    /// There was no thread for the next run: a failure, whatever the restart policy, of a run that
-    /// nobody saw begin.
+    /// Counts a failed spawn as a failure, whatever the restart policy. It takes a run number,
+    /// although nobody saw that run begin.
     pub(crate) fn end_without_thread(
         &mut self,
         now: Instant,
@@ -471,8 +484,8 @@ impl Circuit {
     ) {
         ended.failed = true;
         self.attempt_count = self.attempt_count.saturating_add(1);
-        // One that is never restarted cannot be restarted too often: until there is a thread for
-        // it, it waits.
+        // A temporary child has no restarts to use up. It comes here only for want of a thread, and
+        // is retried until there is one.
         let is_restarted = self.rules.policy != Policy::Temporary;
         if is_restarted && self.rules.max_restarts.is_some_and(|most| self.attempt_count > most) {
             self.rest = Rest::GaveUp;
@@ -485,7 +498,7 @@ impl Circuit {
         }
     }
 
-    // ── What it is told by hand ──
+    // ── Orders and the shutdown ──
 
     pub(crate) fn order(&mut self, order: Order, now: Instant) {
         match order {
@@ -493,14 +506,14 @@ impl Circuit {
             Order::Hold => self.held = true,
             Order::Release => self.held = false,
             Order::Remove => self.removing = true,
-            // A running child is to be stopped and started again; one that is down has its history
-            // cleared.
+            // `stop_cause` stops a running child. One that is down needs no more than a cleared
+            // history to start again.
             Order::Restart => {
                 self.clear_history(now);
                 self.restarting = self.is_running();
             }
-            // The failures are forgiven, a backoff ends, a given-up child is to be tried again; a
-            // finished one stays finished.
+            // Failures are forgiven, a backoff ends, a given-up child starts again. A finished
+            // child stays finished.
             Order::Reset => {
                 let rest = self.rest;
                 self.clear_history(now);
@@ -518,21 +531,21 @@ impl Circuit {
         self.rest = Rest::NextRun;
     }
 
-    /// Its thread was let go.
+    /// Notes that its thread was asked to leave.
     pub(crate) fn retired(&mut self) {
         self.retired = true;
     }
 
-    /// The supervisor shuts down: every run gets its stop timeout, anew if it had been told before,
-    /// but at most `limit`. Returns whether a run that had timed_out was given time again. Said once
-    /// more, it can only shorten that time.
+    /// Notes that the supervisor shuts down. A run has its stop timeout to stop, but at most
+    /// `limit`; for one that was stopping before, the time starts anew. Returns whether a run whose
+    /// stop had timed out got time again. A repeated call can only shorten the time.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) -> bool {
         let again = std::mem::replace(&mut self.closing, true);
         self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
         let deadline = deadline::after(now, self.rules.stop_timeout);
         if !again {
-            // A finished or given-up child keeps its body for a run by hand; now there will be
-            // none.
+            // A finished or given-up child has kept its body, in case an operator starts it again.
+            // That cannot happen any more, so it has to retire once more and drop the body.
             self.retired = false;
         }
         let Some(stop) = self.run.as_mut().and_then(|run| run.stop.as_mut()) else { return false };
@@ -547,9 +560,8 @@ impl Circuit {
 
 #[cfg(test)]
 impl Circuit {
-    /// Whatever decides what becomes of it, for telling apart moments of which something else may
-    /// follow. Instants are shown as how far away they are, and not how long ago where that is
-    /// over.
+    /// All that decides its future behaviour: two states of equal essence behave alike. Deadlines
+    /// appear as the time left, which is zero once they have passed.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self {
             rules,

@@ -1,9 +1,9 @@
-//! Whom a round over the flags asks, and what the answers would mean.
+//! Cached answers of the flags, for rounds over all children.
 
 use crate::{core::key::Key, id::ChildId};
 
-/// What a round needs to know of each child, side by side in list order: over thousands of
-/// children, a round is as slow as the memory that it touches.
+/// What a round needs to know about each child, in one vector in list order: over thousands of
+/// children, the time of a round is the time of its memory accesses.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct FlagCache {
@@ -11,15 +11,16 @@ pub(crate) struct FlagCache {
     gone: usize,
 }
 
-/// What the answer of a child's flag would mean.
+/// What the next answer of a child's flag would mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answers {
-    /// It has to be looked at more closely.
+    /// The core has to decide about the child, whatever the answer.
     Unknown,
-    /// Nothing, if it is this one or none.
+    /// There is nothing to do if the flag gives this answer, or none.
     NothingIf(bool),
-    /// It is not asked: the child is going, or gone.
+    /// The flag is not asked: the child is being removed.
     Unasked,
+    /// The child is forgotten, and its place is not reclaimed yet.
     Gone,
 }
 
@@ -34,13 +35,13 @@ impl FlagCache {
         }
     }
 
-    /// All from this place on: those that are to be asked, and others.
+    /// All entries from this place on, including those whose flags are not asked.
     pub(crate) fn from(&self, place: usize) -> &[(Key, ChildId, Answers)] {
         &self.children[place..]
     }
 
-    /// Takes out a child. Those that are gone leave their places when they are more than the
-    /// others; then the place at which a round is moves with what it has passed.
+    /// Marks a child as gone. When these entries outnumber the others, they are removed, and
+    /// `round`, the next place of a round under way, moves along with the entries before it.
     pub(crate) fn forget(&mut self, key: Key, round: Option<&mut usize>) {
         self.set(key, Answers::Gone);
         self.gone += 1;

@@ -1,17 +1,17 @@
-//! What a child is known by within its supervisor.
+//! Key of a child within its supervisor.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// One generation of one child. Keys rise in list order and are never used twice, so that what was
-/// meant for a removed child cannot reach a later one of the same id.
+/// Identifies one generation of one child. Keys rise in list order and are never reused, so that a
+/// message for a removed child cannot reach a later child of the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key(pub(crate) u64);
 
-/// What belongs to keys. They are counted here and nobody can choose them, so that the simplest of
-/// hashes spreads them well.
+/// A map over keys. The crate counts keys itself and no user can choose them, so that a simple hash
+/// without protection against collisions is enough.
 pub(crate) type KeyMap<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
 
 #[derive(Debug, Default)]
@@ -23,14 +23,14 @@ impl Hasher for KeyHasher {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // By 2⁶⁴ over the golden ratio: keys that follow one another come to lie far apart in
-        // the high bits.
+        // 2⁶⁴ divided by the golden ratio: the products of successive keys lie far apart in their
+        // high bits.
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     fn finish(&self) -> u64 {
-        // A product's low bits know only the low bits of the key, which keys of one stride have in
-        // common. A table takes its places from the low bits.
+        // A hash table uses the low bits. Those of a product depend only on the low bits of the
+        // key, which keys of one stride may have in common: so the high bits are mixed in.
         self.0 ^ self.0 >> 32
     }
 }
@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    // A table of 10 000 looks for its places by the low 14 bits.
+    // A hash table of 10 000 entries uses the low 14 bits.
     #[test]
     fn low_bits_spread_keys_of_any_stride() {
         for stride in [1, 4096, 1 << 20] {

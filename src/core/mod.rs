@@ -1,4 +1,4 @@
-//! The decisions of a supervisor: no clock, thread, channel, lock or log.
+//! Decision logic of a supervisor, without clocks, threads, channels, locks or logs.
 
 pub(crate) mod circuit;
 pub(crate) mod flag_cache;

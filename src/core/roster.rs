@@ -1,4 +1,4 @@
-//! All children of one supervisor: their timers, and the order in which things are done and told.
+//! All children of one supervisor: decisions, timers and the order of actions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,60 +18,60 @@ use crate::{
     sync::panic::Panic,
 };
 
-/// How many children a round looks at before the engine is given a chance to serve its inbox.
+/// The number of children a round visits before the engine serves its inbox again.
 const ROUND_CHUNK: u32 = 256;
 
-/// An answer of user code; a panic comes with the answer that takes its place.
+/// An answer of user code. After a panic, `value` is the answer that replaces it.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
     pub(crate) value: T,
     pub(crate) panic: Option<Panic>,
 }
 
-/// The signs of life of a run.
+/// The heartbeats of a run, and the text that came with the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heartbeats {
     pub(crate) count: u64,
     pub(crate) doing: &'static str,
 }
 
-/// A start was forbidden after all, by an order or a shutdown that was asked for while it was being
-/// prepared. The message that says so is on its way, and what follows from it is done when it
-/// comes.
+/// An order or a shutdown, requested while a start was being prepared, forbids the start. Its
+/// message is on the way to the core, which acts on it when it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StartDenied;
 
-/// There is no thread for a start.
+/// Why there is no thread for a start.
 #[derive(Debug)]
 pub(crate) enum NotProvided {
-    /// None is needed: the start is forbidden.
+    /// No thread is needed: the start is forbidden.
     Denied(StartDenied),
-    /// None could be had.
+    /// No thread could be spawned.
     Failed(Failure),
 }
 
-/// What the core asks of the environment. All of it is total: whatever user code does, there is an
-/// answer.
+/// What the core asks of its environment. Every method is total: it answers whatever user code
+/// does.
 pub(crate) trait Environment {
     fn now(&self) -> Instant;
     /// Asks the child's flag; `None` keeps the last answer.
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
-    /// Asks how long the child stays down after the failure that made the count `attempt`.
+    /// Asks how long the child stays down after a failure that raised the failure count to
+    /// `attempt`.
     fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration>;
-    /// Looks how many heartbeats the present run has given, and what it said with the last.
+    /// Reads the number of heartbeats of the present run, and the text of the last.
     fn heartbeats(&mut self, key: Key) -> Heartbeats;
-    /// Sees to it that there is a thread for the child, unless an order forbids its start.
+    /// Makes sure that the child has a thread, unless an order forbids its start.
     fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided>;
-    /// Makes the new run known to all, unless an order forbids it. Both at once: after an order has
-    /// been given, no run begins.
+    /// Publishes the new run, unless an order forbids it. Check and publication are one atomic
+    /// step, so that no run begins after an order was given.
     fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied>;
 }
 
-/// What the core tells the environment to do, in this order.
+/// What the environment has to do. It performs actions in the order in which it receives them.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) enum Action {
-    /// Let other threads see this; `stopped` is there if a run has just ended.
+    /// Show this to other threads. `stopped` is set if a run has just ended.
     Publish {
         key: Key,
         view: View,
@@ -81,30 +81,31 @@ pub(crate) enum Action {
         key: Key,
         report: Report,
     },
-    /// Give the word to go to a run that was reported as started.
+    /// Send the start signal of a run, after the report that it has started.
     SendStart {
         key: Key,
         run: u64,
         attempt_count: u32,
     },
-    /// Tell a run to stop.
+    /// Request the present run to stop.
     Stop {
         key: Key,
     },
-    /// The present run is the last: its body may be dropped as it ends.
+    /// Mark the present run as the final one: the body may be dropped when it ends.
     MakeFinal {
         key: Key,
     },
-    /// End the thread that waits for a next run; drop the body too unless it may run again by hand.
+    /// End the thread that waits for the next run. Drop the body too, unless an operator may start
+    /// the child again.
     Retire {
         key: Key,
         keep_body: bool,
     },
-    /// The child is gone: free its id.
+    /// Free the id of a child that is gone.
     Forget {
         key: Key,
     },
-    /// A significant child was given up: the supervisor is to shut down.
+    /// Shut the supervisor down, because a significant child has used up its restarts.
     GiveUp {
         id: ChildId,
         cause: StopCause,
@@ -112,16 +113,16 @@ pub(crate) enum Action {
     },
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Debug)]
 pub(crate) enum Progress {
     Perform(Action),
     Again,
-    /// There is nothing to do before something happens.
+    /// There is nothing to do before the next message or deadline.
     Settled,
 }
 
-/// An event but for its place in the order of all, which the environment gives it as it records it.
+/// An event without its sequence number, which the environment assigns when it records the event.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Report {
@@ -134,20 +135,21 @@ pub(crate) struct Report {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Roster {
-    /// In boxes, for a tree that has grown at its end is half empty.
+    /// Boxed, because a B-tree that grows at its end leaves half of its slots empty.
     children: BTreeMap<Key, Box<Child>>,
     flags: FlagCache,
-    /// One deadline at most for each child, replaced and never left behind.
+    /// At most one deadline per child. A new one replaces it, so that no stale timer remains.
     deadlines: BTreeSet<(Instant, Key)>,
-    /// What is to be done now.
+    /// What the environment has to do now.
     actions: VecDeque<Step>,
-    /// Whose facts have changed, or whose time has come; with whether its flag was asked just now.
+    /// Children whose facts have changed or whose deadline has come, each with whether its flag was
+    /// asked just now.
     unsettled: VecDeque<(Key, bool)>,
     round: Option<Round>,
-    /// A first round has come to its end.
+    /// The first round is complete.
     has_had_round: bool,
     closing: bool,
-    /// Runs that have not timed_out: what a shutdown still waits for.
+    /// The number of runs whose stop has not timed out. A shutdown waits for them.
     awaited: usize,
 }
 
@@ -156,22 +158,22 @@ pub(crate) struct Roster {
 struct Child {
     id: ChildId,
     circuit: Circuit,
-    /// What others were last shown.
+    /// What was last published.
     shown: Option<View>,
-    /// As `asked` has it.
+    /// The same as in `Roster::flags`.
     answers: Answers,
     /// Its entry in `deadlines`.
     wake: Option<Instant>,
-    /// The callbacks whose last call panicked: they are told of once.
+    /// The callbacks whose last call panicked. Of panics in a row, only the first is reported.
     faults: Vec<Callback>,
 }
 
 impl Child {
-    /// What the answer of its flag would mean, while there is nothing to do for it.
+    /// What the next answer of its flag would mean, while there is nothing to do for the child.
     fn answers(&self) -> Answers {
         match () {
             () if self.circuit.is_removing() => Answers::Unasked,
-            // That the flag no longer panics is news.
+            // The next success has to reach `note_call`, which ends the row of panics.
             () if self.faults.contains(&Callback::Enabled) => Answers::Unknown,
             () => Answers::NothingIf(self.circuit.flag()),
         }
@@ -182,18 +184,18 @@ impl Child {
 #[cfg_attr(test, derive(Clone))]
 enum Step {
     Act(Action),
-    /// The run is up from the instant at which this is taken up, after the sinks were told of its
-    /// start.
+    /// Send the start signal. The uptime counts from this step on, which the environment takes
+    /// after the sinks have received `Started`.
     Start(Key),
 }
 
-/// A pass over all children in list order that asks each flag.
+/// A pass over the flags of all children, in list order.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Round {
-    /// The place of the next one.
+    /// The place of the next child in `FlagCache`.
     next: usize,
-    /// Another one was asked for meanwhile.
+    /// Another round was requested meanwhile.
     again: bool,
 }
 
@@ -214,8 +216,8 @@ impl Roster {
 
     // ── What happens ──
 
-    /// Lists a new child; keys have to rise. Nothing is done about it before a round comes to it,
-    /// or something happens to it, such as the order by which it was added.
+    /// Lists a new child; keys have to rise. The core decides nothing about it before a round
+    /// reaches it or something happens to it, such as [`Order::Add`].
     pub(crate) fn insert(&mut self, key: Key, id: ChildId, rules: Rules, now: Instant) {
         let mut circuit = Circuit::new(rules, now);
         if self.closing {
@@ -234,8 +236,8 @@ impl Roster {
         debug_assert!(before.is_none(), "keys are never used twice");
     }
 
-    /// Starts a round over all flags; one that is under way is followed by another, since it may
-    /// have passed what changed.
+    /// Starts a round over all flags. If one is under way, another one follows, since the present
+    /// one may already have passed the flag that changed.
     pub(crate) fn begin_round(&mut self) {
         match &mut self.round {
             _ if self.closing => {}
@@ -248,13 +250,15 @@ impl Roster {
         self.round.is_some()
     }
 
-    /// Whether all children that were there at first have been looked at, or nobody looks any more.
-    /// Rounds may follow one another without end, where flags are slow and fail.
+    /// Whether the first round is complete, or a shutdown has ended all rounds. [`is_in_round`]
+    /// does not tell: where flags are slow, rounds may follow one another without end.
+    ///
+    /// [`is_in_round`]: Self::is_in_round
     pub(crate) fn has_had_round(&self) -> bool {
         self.has_had_round || self.closing
     }
 
-    /// Marks those whose time has come.
+    /// Marks the children whose deadlines have come.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, key)) = self.deadlines.first() {
             if deadline > now {
@@ -268,7 +272,7 @@ impl Roster {
         }
     }
 
-    /// A run ended. Gives the exit back if that run is not the present one.
+    /// Notes that a run ended. Gives the exit back if that run is not the present one.
     pub(crate) fn run_ended(
         &mut self,
         key: Key,
@@ -291,7 +295,7 @@ impl Roster {
         Ok(())
     }
 
-    /// The child said that it is healthy.
+    /// Notes that the child said that it is healthy.
     pub(crate) fn marked_healthy(&mut self, key: Key, run: u64, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) && child.circuit.trust() {
@@ -300,7 +304,7 @@ impl Roster {
         }
     }
 
-    /// Callers have tripped the child.
+    /// Notes that callers have tripped the child.
     pub(crate) fn tripped(
         &mut self,
         key: Key,
@@ -316,7 +320,7 @@ impl Roster {
         }
     }
 
-    /// The child gave its first heartbeat.
+    /// Notes the first heartbeat of a run.
     pub(crate) fn gave_heartbeat(
         &mut self,
         key: Key,
@@ -331,8 +335,8 @@ impl Roster {
         }
     }
 
-    /// Shuts down: every child is told to stop, in reverse list order, each with its own stop
-    /// timeout or `limit`.
+    /// Shuts down: requests every child to stop, in reverse list order. Each has its own stop
+    /// timeout, but at most `limit`.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
         self.closing = true;
         self.round = None;
@@ -340,8 +344,8 @@ impl Roster {
             self.awaited += usize::from(child.circuit.close(now, limit));
             if child.circuit.is_running() {
                 self.actions.push_back(Step::Act(Action::MakeFinal { key }));
-                // All are told before any of them is looked at more closely: what is reported of
-                // one delays no other.
+                // All stop requests come before any report: the report on one child must not delay
+                // the stop of another.
                 if child.circuit.request_stop(StopCause::Shutdown, now) {
                     self.actions.push_back(Step::Act(Action::Stop { key }));
                 }
@@ -354,12 +358,13 @@ impl Roster {
         self.closing
     }
 
-    /// Whether a shutdown has nothing to wait for: every child is down, or had its time.
+    /// Whether a shutdown has nothing left to wait for: every child is down or its stop has timed
+    /// out.
     pub(crate) fn is_over(&self) -> bool {
         self.closing && self.awaited == 0 && self.actions.is_empty() && self.unsettled.is_empty()
     }
 
-    // ── What is told by hand ──
+    // ── Orders ──
 
     /// Carries out an order.
     pub(crate) fn order(&mut self, key: Key, order: Order, now: Instant) {
@@ -379,8 +384,8 @@ impl Roster {
 
     // ── What follows ──
 
-    /// Takes one step. To be called until all is settled; each step that needs the time asks for it
-    /// anew, for a step before may have asked user code, which takes time.
+    /// Takes one step. The caller repeats this until all is settled. Each step reads the time anew,
+    /// since the step before may have called user code, which takes time.
     pub(crate) fn settle(&mut self, environment: &mut impl Environment) -> Progress {
         match self.actions.pop_front() {
             Some(Step::Act(action)) => Progress::Perform(action),
@@ -395,8 +400,8 @@ impl Roster {
         }
     }
 
-    /// Goes on with a round, up to the first child for which there is something to do. Only when
-    /// all actions are done.
+    /// Continues a round, up to the first child for which there is something to do, or to the end
+    /// of a chunk. To be called only when all is settled.
     pub(crate) fn continue_round(&mut self, now: Instant, environment: &mut impl Environment) {
         debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
@@ -427,7 +432,7 @@ impl Roster {
                     child.circuit.flag_is(on);
                 }
                 self.note_call(key, Callback::Enabled, panic, now);
-                // What is to be done is done with a `now` from after the callbacks.
+                // `decide` follows in a later step, so that its `now` is from after the callbacks.
                 self.unsettled.push_back((key, true));
             }
             None => {
@@ -437,7 +442,7 @@ impl Roster {
         }
     }
 
-    /// When there is something to do next, by the clock.
+    /// The next deadline of any child.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
@@ -447,8 +452,8 @@ impl Roster {
         self.deadlines.len()
     }
 
-    /// Does what the facts about one child demand, until they demand nothing any more. `asked` says
-    /// that its flag was asked just now.
+    /// Does what the facts about one child demand, until they demand nothing more. `asked` says
+    /// whether its flag was asked just now.
     fn decide(
         &mut self,
         key: Key,
@@ -469,7 +474,8 @@ impl Roster {
                     self.note_call(key, Callback::Enabled, answer.panic, now);
                 }
                 Decision::Start if !self.actions.is_empty() => {
-                    // A start is made known at once; what is still to be said comes before it.
+                    // `start` publishes the run at once, so that all queued actions have to come
+                    // first.
                     self.unsettled.push_front((key, true));
                     return;
                 }
@@ -513,7 +519,7 @@ impl Roster {
         }
     }
 
-    /// There is nothing to do for the child before this instant, or before something happens to it.
+    /// Leaves the child alone until this instant, or until something happens to it.
     fn rest(&mut self, key: Key, deadline: Option<Instant>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let answers = child.answers();
@@ -524,18 +530,17 @@ impl Roster {
         self.wake_at(key, deadline);
     }
 
-    /// The child itself comes first: what is reported of it may take time.
+    /// The stop request comes before the report, since event sinks may take time.
     fn stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
         self.publish(key, None, now);
         self.act(Action::Stop { key });
         self.report(key, kind, now);
     }
 
-    /// Starts a run, or finds that there is no thread for it: the child is looked at again in
-    /// either case. One whose start is denied stays due, and is looked at when the message comes
-    /// that says why.
+    /// Starts a run, or counts a failed spawn; a further decision about the child follows in either
+    /// case. A child whose start is denied stays due until the message arrives that says why.
     fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment) {
-        // Before anybody sees the run: callers are let through to whoever is seen running.
+        // The thread comes before the publication: callers are permitted as soon as they see a run.
         match environment.provide_thread(key) {
             Ok(()) => {}
             Err(NotProvided::Denied(StartDenied)) => return self.rest(key, None, now),
@@ -621,7 +626,7 @@ impl Roster {
         self.unsettled.push_back((key, false));
     }
 
-    /// A callback of the child was called, for its present or last run.
+    /// Notes a call of one of the child's callbacks, for its present or last run.
     pub(crate) fn note_call(
         &mut self,
         key: Key,
@@ -635,8 +640,8 @@ impl Roster {
         self.note_call_of(key, run, callback, panic, now);
     }
 
-    /// A callback of the child was called, for this run. A panic is reported, unless the last call
-    /// of that callback panicked as well.
+    /// Notes a call of one of the child's callbacks, for this run. Reports a panic, unless the last
+    /// call of that callback panicked as well.
     pub(crate) fn note_call_of(
         &mut self,
         key: Key,
@@ -659,7 +664,7 @@ impl Roster {
         }
     }
 
-    /// Reports what is true of the child as it is now, after others can see it.
+    /// Reports an event of the child, after publishing its present state.
     fn report(&mut self, key: Key, kind: EventKind, now: Instant) {
         let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
             return;
@@ -674,7 +679,7 @@ impl Roster {
         self.act(Action::Report { key, report: Report { id, run, attempt_count, kind } });
     }
 
-    /// Publishes what has changed since it was last published.
+    /// Publishes the child's state if it has changed since the last time, or if a run has ended.
     fn publish(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let view = child.circuit.view(now);
@@ -703,7 +708,8 @@ impl Roster {
     }
 }
 
-/// Asks for a backoff, and remembers that it was asked and how that went.
+/// Asks for a backoff. Sets `asked`, which tells the caller that the callback was called, and
+/// whether it panicked.
 fn ask_backoff(
     environment: &mut impl Environment,
     key: Key,
@@ -717,8 +723,8 @@ fn ask_backoff(
 
 #[cfg(test)]
 impl Roster {
-    /// Whatever decides what it does next, once all is settled. Run numbers are left out: that they
-    /// rise is all they do.
+    /// All that decides its future behaviour, once all is settled. Run numbers are left out, since
+    /// nothing depends on them except that they rise.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self {
             children,

@@ -1,4 +1,4 @@
-//! Texts that users' values make of themselves, of bounded length.
+//! Texts of users' errors and their sources, of bounded length.
 
 use std::{
     error::Error,
@@ -7,10 +7,10 @@ use std::{
 
 use crate::sync::{panic::Panic, unwind};
 
-/// How many errors of a chain are asked for their texts. A chain may be a circle.
+/// The maximal number of errors in one text. A chain of sources may be circular.
 const MOST_ERRORS: usize = 16;
 
-/// How many bytes the whole text has at most. A `Display` may be endless.
+/// The maximal number of bytes of a text. A `Display` may write without end.
 const LONGEST: usize = 64 * 1024;
 
 const SEPARATOR: &str = ": ";
@@ -19,15 +19,15 @@ const ELLIPSIS: &str = "…";
 
 /// Joins the texts of an error and of its sources by `: `.
 ///
-/// A source whose text the error before it ends with is left out: that error has said it already.
-/// What is left out because a bound is reached is an `…` in the end. A panic in a `Display` or a
-/// `source` ends the text, which says so, and is returned.
+/// Leaves out a source if the text of the error before it already ends with the text of that
+/// source. A text that reaches a bound ends with `…`. A panic in a `Display` or a `source` ends the
+/// text with a note, and is returned.
 pub(crate) fn text_of(error: &(dyn Error + 'static)) -> (String, Option<Panic>) {
     made_by(|text| text.follow(error))
 }
 
-/// The text of one value, without any source. It is bounded as [`text_of`] is, and a panic ends it
-/// in the same way.
+/// The text of one value, without sources. It has the same bounds as that of [`text_of`], and a
+/// panic ends it in the same way.
 pub(crate) fn text_of_one(value: &dyn fmt::Display) -> String {
     made_by(|text| text.show(value)).0
 }
@@ -51,9 +51,9 @@ struct ChainText {
     text: String,
     /// Where the text of the present error begins.
     start: usize,
-    /// The present error had more to say than there is room for.
+    /// The text of the present error was cut, for want of room.
     is_full: bool,
-    /// The present error has shown itself, and is being asked for its source.
+    /// The `Display` of the present error has returned. A panic now comes from its `source`.
     is_shown: bool,
 }
 
@@ -81,11 +81,11 @@ impl ChainText {
         }
         self.start = self.text.len();
         self.is_shown = false;
-        // An error that this sink has told to end returns an error, and so may one that fails for a
-        // reason of its own: what it has written stays.
+        // A `Display` fails when `write_str` has refused more text, or for a reason of its own. In
+        // either case, what it has written stays.
         let _ = write!(self, "{error}");
         self.is_shown = true;
-        // What was cut is not known to its end.
+        // A text that was cut cannot be compared: its end is unknown.
         if !self.is_full && self.text[before..end].ends_with(&self.text[self.start..]) {
             let length = self.text.len() - self.start;
             self.text.truncate(end);
@@ -93,7 +93,8 @@ impl ChainText {
         }
     }
 
-    /// Says what panicked: the present error, which may have written a part of its text.
+    /// Notes which method of the present error panicked, after the part of its text that was
+    /// written.
     fn note_panic(&mut self) {
         let culprit = if self.is_shown { "source" } else { "Display" };
         let is_silent = self.text.len() == self.start && (!self.is_shown || self.text.is_empty());
@@ -117,15 +118,15 @@ impl ChainText {
         }
     }
 
-    /// The text may be kept for long, and room that it does not need is given back.
+    /// Frees unused capacity, since the text may be kept for a long time.
     fn finish(mut self) -> String {
         self.text.shrink_to_fit();
         self.text
     }
 }
 
-/// Takes the text of the present error, up to the bound of the whole: so a source that is as long
-/// can still be compared with the text before it.
+/// Accepts up to `LONGEST` bytes from the present error, whatever the length of the text before it,
+/// so that even a long source can be compared with that text.
 impl fmt::Write for ChainText {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         let room = self.start + LONGEST - self.text.len();
@@ -153,7 +154,7 @@ mod tests {
 
     type Show = Box<dyn Fn(&mut fmt::Formatter<'_>) -> fmt::Result>;
 
-    /// An error that shows itself as a test wants it to.
+    /// An error whose text and source a test determines.
     struct Link {
         show: Show,
         source: Source,
@@ -201,7 +202,8 @@ mod tests {
         showing(move |f| f.write_str(&text), source)
     }
 
-    /// A chain of errors with these texts, the outermost first, and this at its end.
+    /// A chain of errors with these texts, the outermost first. `end` is the source of the
+    /// innermost.
     fn chain<'a>(
         texts: impl IntoIterator<Item = &'a str, IntoIter: DoubleEndedIterator>,
         end: Source,
@@ -242,7 +244,7 @@ mod tests {
             (&["same", "same", "same"], "same"),
             (&["a: b", "b", "c"], "a: b: c"),
             (&["refused by peer", "refused"], "refused by peer: refused"),
-            // Compared is the text before, and not all that was told.
+            // Only the text of the error before is compared, not the whole text so far.
             (&["a", "b", "a: b"], "a: b: a: b"),
             (&["a", "b", "a", "b"], "a: b: a: b"),
             (&["transparent", "", "cause"], "transparent: cause"),
@@ -276,8 +278,7 @@ mod tests {
             told(&link(&format!("{longest}x"), Source::None)),
             longest[3..].to_owned() + "…"
         );
-        // At each place of a character of four bytes, in one error and in the source of a short
-        // one.
+        // Cut at each byte of a four-byte character, in one error and in the source of a short one.
         for shift in 0..4 {
             let text = "x".repeat(shift) + &"🦀".repeat(LONGEST / 4);
             for cut in
@@ -399,7 +400,7 @@ mod tests {
     fn panic_of_a_long_text_is_noted_within_the_bound() {
         let note = "… (its `Display` panicked)";
         for count in [LONGEST - 1, LONGEST, LONGEST + 1] {
-            // Such a `Display` takes it for granted that it can be written.
+            // This `Display` panics when it cannot write.
             let error = showing(
                 move |f| {
                     f.write_str(&"x".repeat(count)).map(|()| panic!("no")).map_err(|_| panic!("no"))

@@ -1,23 +1,26 @@
-//! All schedules of the small parts where threads meet under locks and atomics, explored with
-//! `loom`: `RUSTFLAGS="--cfg loom" cargo test --lib interleavings`.
+//! Loom models of the small parts in which threads share locks and atomics.
 //!
-//! What is explored is the code itself, over the locks and atomics of `sync/primitives.rs`: the
-//! stop with its callbacks and guards, the word of a breaker with those who report to it, the wait
-//! for news, the heartbeats, and what a child's thread shares with its supervisor. Loom follows
-//! every order in which two or three threads can take their steps, and for loads and stores without
-//! a lock also what weak memory allows beyond that; a thread that waits for ever is a fault that it
-//! reports.
+//! `RUSTFLAGS="--cfg loom" cargo test --lib interleavings` explores them. The code is the crate's
+//! own, over the locks and atomics of `sync/primitives.rs`: the stop signal with its callbacks and
+//! guards, the breaker state with the callers that report to it, the wait for news, the heartbeats,
+//! and what a child's thread shares with its supervisor. Loom follows every order in which two or
+//! three threads can take their steps. For loads and stores without a lock, it also follows what
+//! weak memory allows beyond that. It reports a thread that waits for ever.
 //!
-//! | it does not show | since | it is looked at by |
-//! | --- | --- | --- |
-//! | the order that crossbeam's channels give | a message is one step here; what it publishes is not followed. The channel by which a thread hears the word to go is a stand-in of a lock and a condition variable | the stress test, ThreadSanitizer |
-//! | waits that are over by time | time is not modelled: a wait with a deadline is one without | tests on real threads |
-//! | `Arc`'s last drop | those of the standard library are used | AddressSanitizer |
-//! | spawning, the roll of threads | threads are loom's, and are there from the beginning | tests on real threads |
-//! | panics | loom tells its findings by them | tests on real threads |
+//! Loom does not show the following, which other checks cover:
 //!
-//! A name that ends with `bounded` says that its schedules are those of at most `PREEMPTIONS`
-//! switches away from a thread that could go on; the others are all there are.
+//! - The memory order of crossbeam's channels. A message is one step here, and loom does not follow
+//!   what it publishes; the channel of the start signal is a stand-in made of a lock and a
+//!   condition variable. Covered by the stress test and ThreadSanitizer.
+//! - Waits that time out. Loom does not model time: a wait with a deadline is one without. Covered
+//!   by tests on real threads.
+//! - The last drop of an `Arc`. The models use the standard library's. Covered by AddressSanitizer.
+//! - Spawning, and the registry of threads. Threads are loom's, and the tests spawn them. Covered
+//!   by tests on real threads.
+//! - Panics, by which loom reports its findings. Covered by tests on real threads.
+//!
+//! A test whose name ends with `bounded` explores only schedules of at most `PREEMPTIONS` switches
+//! away from a thread that could continue. The others explore all schedules.
 
 use std::{
     sync::{
@@ -57,17 +60,18 @@ use crate::{
     },
 };
 
-/// Switches away from a thread that could go on, in the schedules that are not all followed.
+/// The bound of preemptions, that is of switches away from a thread that could continue, in the
+/// tests that do not explore all schedules.
 const PREEMPTIONS: usize = 3;
 
-/// Counts what is only looked at in the order of the schedule, and is no part of what is explored.
+/// A counter of the test itself. It is a real atomic, so that loom does not explore its accesses.
 type Count = Arc<AtomicU32>;
 
 fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let schedules = Count::default();
     let counted = schedules.clone();
     let mut builder = loom::model::Builder::new();
-    // Which `LOOM_MAX_PREEMPTIONS` may have set.
+    // `LOOM_MAX_PREEMPTIONS` has precedence: `Builder::new` has read it.
     builder.preemption_bound = builder.preemption_bound.or(bound);
     builder.max_branches = 20_000;
     builder.check(move || {
@@ -90,7 +94,8 @@ fn counting(count: &Count) -> StopCallback {
     })
 }
 
-/// What the supervisor does to stop a run, and the thread that it spawns for its callbacks.
+/// Stops a run, as the supervisor does, and calls the callbacks, as the thread spawned for them
+/// does.
 fn stop(signal: &StopSignal) {
     signal.request();
     let panic = if signal.needs_caller() { signal.call_all().ok().flatten() } else { None };
@@ -145,7 +150,7 @@ fn callbacks_are_called_once_and_one_after_the_other() {
             }));
             assert!(set.is_ok());
         }
-        // The supervisor, and whoever has found it stuck.
+        // The supervisor thread, and the thread that has found it stuck.
         let other = spawn({
             let signal = signal.clone();
             move || stop(&signal)
@@ -209,8 +214,8 @@ fn end_of_a_run_leaves_no_callback_that_is_called_or_kept() {
     });
 }
 
-// A helper of the body sets a callback and takes it back while the body ends and the run is told to
-// stop.
+// A helper of the body sets a callback and takes it back, while the body ends and the run is
+// requested to stop.
 #[test]
 fn helpers_guard_the_end_and_the_stop_agree() {
     explore("helper", None, || {
@@ -275,9 +280,10 @@ fn whoever_sees_the_stop_sees_what_was_done_before() {
     });
 }
 
-// ── The breaker's word ──
+// ── The breaker state ──
 
-/// A child as its callers and the supervisor thread know it; the test plays the part of the latter.
+/// A child as its callers and the supervisor thread know it. The test acts as the supervisor
+/// thread.
 struct Listed {
     shared: Arc<Shared>,
     inbox: Receiver<Message>,
@@ -298,7 +304,7 @@ impl Listed {
         assert!(self.shared.publish(&self.row, view(run, circuit), None).is_none());
     }
 
-    /// The trips that the supervisor is told of: their runs, and the failures that led to them.
+    /// The trips that were sent to the supervisor: their runs, and the failures that led to them.
     fn trips(&self) -> Vec<(u64, u32)> {
         let trip = |message| match message {
             Message::Trip { run, failures, .. } => Some((run, failures)),
@@ -329,8 +335,8 @@ fn view(run: u64, circuit: CircuitState) -> View {
     }
 }
 
-// Two callers fail a child on trial, of whom the first trips it, while it becomes healthy: then
-// both are needed.
+// Two callers report failures while the child becomes healthy. On trial, the first failure trips
+// it; once it is healthy, it takes both.
 #[test]
 fn trip_is_told_once_for_each_run() {
     explore("trip", None, || {
@@ -414,7 +420,7 @@ fn success_is_counted_before_a_failure_or_after_it_and_none_is_lost() {
         for caller in callers {
             caller.join().unwrap();
         }
-        // Between none and three failures are in a row now, and only all three trip it.
+        // Now there are between zero and three failures in a row, and only three trip the child.
         let is_tripped = child.trips() == [(1, 3)];
         assert_eq!(child.breaker.is_call_permitted(), !is_tripped);
         let mut more = 0;
@@ -451,7 +457,7 @@ fn open_for_good_is_final() {
     });
 }
 
-// ── What is shared about a supervisor ──
+// ── The state that a supervisor shares with its handles ──
 
 #[test]
 fn whoever_waits_for_a_permit_hears_that_the_child_runs() {
@@ -482,8 +488,8 @@ fn whoever_waits_for_a_permit_hears_that_the_child_is_gone() {
     });
 }
 
-// What an operator has forbidden is not begun, if the order came first; and if it did not, the
-// supervisor hears of it.
+// An order that comes before the start prevents the run. In any case, the supervisor receives the
+// order.
 #[test]
 fn run_that_begins_after_an_order_knows_of_it() {
     for order in [Some(Order::Hold), Some(Order::Remove), None] {
@@ -551,14 +557,14 @@ fn no_news_are_missed_by_two_who_wait_bounded() {
 
 // ── What a child's thread shares with its supervisor ──
 
-/// A child as the supervisor thread has it, without that thread: the test plays its part.
+/// A child as the supervisor thread knows it. The test acts as the supervisor thread.
 struct Child {
     worker: Arc<WorkerShared>,
     shared: Arc<Shared>,
     inbox: Receiver<Message>,
-    /// How often the body was begun.
+    /// The number of times that the body was called.
     begun: Count,
-    /// Held by the body.
+    /// Upgradable as long as the body is not dropped.
     body: Weak<()>,
 }
 
@@ -588,7 +594,7 @@ impl Child {
         Self { worker: WorkerShared::new(link, job), shared, inbox, begun, body: weak }
     }
 
-    /// What the crew does where no thread waits for the word to go.
+    /// What `ThreadRegistry::provide` does if no thread waits for the start signal.
     fn provide(&self, number: u64) -> JoinHandle<()> {
         let (commands, inbox) = bounded(1);
         let worker = self.worker.clone();
@@ -597,7 +603,7 @@ impl Child {
         thread
     }
 
-    /// Waits for the end of this run, and says whether its body has returned.
+    /// Waits for the end of this run, and checks that its body has returned.
     fn await_exit(&self, run: u64) {
         loop {
             match self.inbox.try_recv() {
@@ -613,8 +619,7 @@ impl Child {
     }
 }
 
-/// What the crew does when the supervisor thread does not come back:
-/// [`ThreadRegistry::force_stop_all`](crate::runtime::thread_registry::ThreadRegistry) for one child.
+/// What `ThreadRegistry::force_stop_all` does for one child when the supervisor thread is stuck.
 fn force_stop_all(worker: &Arc<WorkerShared>) {
     worker.seal();
     request_stop(worker);
@@ -634,12 +639,11 @@ fn retire(worker: &Arc<WorkerShared>) {
     }
 }
 
-// The supervisor thread, which was stuck, lets a run go while another thread takes everything out
-// of its hands.
+// The supervisor thread was stuck, and starts a run just while another thread force-stops all.
 #[test]
 fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
     explore("taking over", None, || {
-        // A body that leaves only when it is told to: a stop that it does not hear is a deadlock.
+        // This body returns only after a stop request: one that does not reach it is a deadlock.
         let child = Child::new(false, |ctx| {
             while !ctx.is_stopping() {
                 thread::yield_now();
@@ -684,8 +688,8 @@ fn thread_that_stays_runs_the_body_again() {
     });
 }
 
-// Each run has a thread of its own; the first leaves as the second is let go, and somebody takes
-// over meanwhile.
+// Each run has a thread of its own. The first thread leaves while the second run starts, and
+// another thread force-stops all meanwhile.
 #[test]
 fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
     explore("fresh threads", Some(PREEMPTIONS), || {
@@ -712,7 +716,7 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
     });
 }
 
-// A child is removed, or the supervisor shuts down, just as its run ends by itself.
+// A child is removed just when its run ends by itself.
 #[test]
 fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
     explore("last run", None, || {
@@ -730,7 +734,7 @@ fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
 
 #[test]
 fn first_heartbeat_is_told_once_and_no_text_hides_another() {
-    // Texts are known by where they are, and of a literal there may be two.
+    // Texts are told apart by their addresses, and one literal may have two of them.
     static READING: &str = "reading";
     static WRITING: &str = "writing";
     explore("heartbeats", None, || {

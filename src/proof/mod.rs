@@ -1,5 +1,4 @@
-//! The proofs of the core: the same laws on drawn timelines, on random schedules, and on all
-//! schedules of a small world.
+//! Proofs of the core: single timelines, random schedules, and all schedules of a small world.
 
 #[cfg(loom)]
 mod interleavings;

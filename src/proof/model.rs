@@ -1,5 +1,4 @@
-//! What a child is known to be by somebody who only sees what is told and asked, and the laws that
-//! hold for it by that alone.
+//! Reference model of one child: state derived from what the core asks and does, and its laws.
 
 use std::{
     collections::VecDeque,
@@ -19,70 +18,71 @@ use crate::{
     sync::deadline,
 };
 
-/// A child, seen from outside.
+/// One child, as an observer of the core knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) id: ChildId,
     pub(crate) rules: Rules,
-    /// What the flag says, or that it panics.
+    /// What the flag answers; `None` if it has no answer.
     pub(crate) flag: Option<bool>,
-    /// What it said last.
+    /// The last answer of the flag.
     asked_flag: bool,
-    /// The settling in which it was asked last.
+    /// The settling in which the core last asked the flag.
     asked_in: u64,
-    /// It panicked when it was asked last.
+    /// The last call of the flag panicked.
     is_flag_faulty: bool,
+    /// Panics of the flag that the core still has to report.
     flag_panics_untold: usize,
     pub(crate) fails_to_spawn: bool,
-    /// The core knows of the child.
+    /// The core knows the child.
     pub(crate) is_inserted: bool,
     /// The core has not yet forgotten it.
     pub(crate) listed: bool,
-    /// Orders that hold from the moment at which they were given.
+    /// Whether the child is held or being removed, by the orders that were given.
     pub(crate) held: bool,
     pub(crate) removing: bool,
-    /// The orders that are yet to arrive. One that repeats another, or takes it back, has taken its
-    /// place, at the end.
+    /// Orders on their way to the core. An order that repeats or revokes a pending one replaces it,
+    /// and stands at the end.
     pub(crate) pending: Vec<Order>,
-    /// The orders that have arrived.
+    /// The same, by the orders that have reached the core.
     arrived_held: bool,
     pub(crate) arrived_removing: bool,
-    /// The word of these has arrived.
+    /// A message that the run is healthy, or tripped, has arrived: the core has to act on it.
     is_owed_health: bool,
     is_owed_trip: bool,
-    /// These have arrived, and are yet to be told.
+    /// Orders that have arrived, and that the core still has to report.
     owed_orders: VecDeque<Order>,
-    /// The settling in which a thread was found for it last.
+    /// The settling in which the core last asked for a thread.
     thread_in: u64,
-    /// A thread waits for it, or did until it left by itself.
+    /// A thread was provided, and the core has not retired it since.
     has_thread: bool,
     began: Option<u64>,
     started: Option<u64>,
     pub(crate) body: Option<Body>,
-    /// When its run was told to stop, and until when it has time to.
+    /// The time of the stop request of the present run, and the deadline of that stop.
     pub(crate) told: Option<(Instant, Option<Instant>)>,
-    /// Told to stop because it hung or its callers tripped it, which is a failure.
+    /// The stop request came because it hung or its callers tripped it, which counts as a failure.
     told_as_failure: bool,
     overdue: bool,
-    /// Who sees only the outside may know of a restart by hand by this.
+    /// An operator has ordered a restart of the present run.
     restarting: bool,
     pub(crate) heartbeats: u64,
     pub(crate) last_heartbeat: Option<Instant>,
     healthy: bool,
-    /// It was up long enough; that has to be told before its end is.
+    /// It was up for `healthy_after`. The core has to report this before the end of the run.
     was_healthy: bool,
     failures: u32,
-    /// Those that were forgiven as its present run became healthy.
+    /// The failure count that was reset when the present run became healthy.
     forgiven: u32,
     /// The delay after its last failure.
     last_retry_in: Option<Duration>,
-    /// The failures as its last run ended, before that one counted.
+    /// The failure count at the end of the last run, without that failure.
     failures_at_end: u32,
     backoffs_asked: u32,
-    /// The end of the backoff, if there is one; `Some(None)` never comes.
+    /// The end of the backoff, if there is one; `Some(None)` is never.
     pub(crate) not_before: Option<Option<Instant>>,
     done: bool,
-    /// Its closure has been given up, or will be as the run ends.
+    /// Its body was dropped, or will be when the run ends.
     let_go: bool,
     view: Option<View>,
     pub(crate) runs: u32,
@@ -93,11 +93,11 @@ pub(crate) struct Model {
 pub(crate) struct Body {
     pub(crate) run: u64,
     pub(crate) since: Instant,
-    /// It has ended, and the message is on the way.
+    /// It has ended, and the message about that is on its way.
     pub(crate) ended: bool,
 }
 
-/// What follows from the end of a run, by the rules alone.
+/// The expected consequences of the end of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Foreseen {
     failed: bool,
@@ -153,9 +153,9 @@ impl Model {
         }
     }
 
-    // ── What it is asked ──
+    // ── What the core asks ──
 
-    /// What the flag answers; `None` if it panics.
+    /// The answer of the flag; `None` if it panics or has no answer.
     pub(crate) fn ask_flag(&mut self, settling: u64, panics: bool) -> Option<bool> {
         assert!(self.listed, "{} is gone and its flag was asked", self.id);
         assert!(!self.arrived_removing, "{} is being removed and its flag was asked", self.id);
@@ -173,7 +173,7 @@ impl Model {
         self.backoffs_asked += 1;
     }
 
-    /// Whether it gets a thread, for a run that is about to begin.
+    /// Provides a thread for a run that is about to begin, unless an order forbids it.
     pub(crate) fn provide_thread(
         &mut self,
         settling: u64,
@@ -207,7 +207,7 @@ impl Model {
         }
     }
 
-    /// Whether a run may be seen to begin.
+    /// Publishes a new run, unless an order forbids it.
     pub(crate) fn begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
         if self.removing || self.held {
             return Err(StartDenied);
@@ -228,7 +228,7 @@ impl Model {
 
     // ── What arrives at the core ──
 
-    /// Whether this run is there and was not told to stop.
+    /// Whether this run is present and has no stop request.
     fn is_told_nothing(&self, run: u64) -> bool {
         self.told.is_none() && self.body.is_some_and(|body| body.run == run)
     }
@@ -241,7 +241,7 @@ impl Model {
         self.is_owed_trip |= self.is_told_nothing(run);
     }
 
-    /// A shutdown leaves it less time to stop.
+    /// Notes a shutdown, which limits the time to stop.
     pub(crate) fn closed(&mut self, limit: Duration, again: bool, now: Instant) {
         self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
         let until = deadline::after(now, self.rules.stop_timeout);
@@ -271,7 +271,7 @@ impl Model {
         }
     }
 
-    /// The run ended, which the core is not yet told.
+    /// Notes the end of a run, before the core learns of it.
     pub(crate) fn end(
         &mut self,
         body: Body,
@@ -291,7 +291,7 @@ impl Model {
         let finished = completed && self.rules.policy == Policy::Transient && !self.told_as_failure;
         let leaves = self.arrived_removing || is_closed || self.restarting;
         let failed = !asked && !temporary && !finished && !leaves;
-        // Promise 4: it said too soon that it is healthy.
+        // Promise 4: a child that said too soon that it is healthy gets its failures back.
         let least =
             self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
         if failed && self.healthy && until.saturating_duration_since(body.since) < least {
@@ -305,7 +305,7 @@ impl Model {
         }
     }
 
-    /// The core was told of the end.
+    /// Checks what the core did at the end of a run.
     pub(crate) fn ended(
         &mut self,
         foreseen: Foreseen,
@@ -398,7 +398,7 @@ impl Model {
         self.listed = false;
     }
 
-    // ── What it tells ──
+    // ── What the core reports ──
 
     pub(crate) fn report(&mut self, run: u64, attempt_count: u32, kind: EventKind, now: Instant) {
         let view = self.view.expect("promise 2: what is told can be seen");
@@ -523,7 +523,7 @@ impl Model {
         }
     }
 
-    /// There was no thread to be had, for which no backoff is asked.
+    /// Counts a failed spawn. Its delay comes from the report, not from a call of `ask_backoff`.
     fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
         self.failures += 1;
         let gives_up = self.rules.policy != Policy::Temporary
@@ -541,7 +541,7 @@ impl Model {
 
     // ── What holds ──
 
-    /// What holds whenever the core has nothing left to do.
+    /// Checks what has to hold whenever the core has nothing left to do.
     pub(crate) fn check(&mut self, is_closed: bool, now: Instant) {
         let id = &self.id;
         assert!(
@@ -597,7 +597,7 @@ impl Model {
         assert_eq!(view.circuit, circuit, "what callers see of {id}: {view:?}");
     }
 
-    /// What holds once nothing is on its way to the core either.
+    /// Checks what has to hold when, in addition, no message is on its way to the core.
     pub(crate) fn check_at_rest(&self, now: Instant) {
         if self.view.is_none() || self.body.is_some() || !self.listed {
             return;
@@ -622,7 +622,7 @@ impl Model {
         );
     }
 
-    /// What holds after a shutdown that nobody outlives.
+    /// Checks what has to hold after a shutdown in which every run has ended.
     pub(crate) fn check_end(&self) {
         assert!(!self.listed || self.let_go, "promise 11: the body of {} was not let go", self.id);
         assert!(
@@ -632,7 +632,7 @@ impl Model {
         );
     }
 
-    /// Whatever decides what can happen next, and what is then expected.
+    /// All that decides what can happen next and what the model then expects.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
         let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);

@@ -1,7 +1,7 @@
 //! Random schedules against the core, on virtual time, with every promise checked after every step.
 //!
-//! `SCHEDULES=50000000 cargo test schedules` runs as many as given; a failure prints the seed of
-//! its schedule, and `SEED=n` runs that one alone and prints what happened in it.
+//! `SCHEDULES=50000000 cargo test schedules` sets the number of schedules. A failure prints the
+//! seed of its schedule; `SEED=n` runs that one alone and prints its trace.
 
 use std::{
     env, thread,
@@ -74,7 +74,7 @@ impl Schedule {
             0..28 => self.trial.deliver(),
             28..45 => self.advance(),
             45..50 => {
-                // The engine was held up: it finds a message and a timer at the same time.
+                // The engine was delayed: it finds a message and a due timer at the same time.
                 self.advance();
                 self.trial.deliver();
             }
@@ -102,7 +102,7 @@ impl Schedule {
         }
     }
 
-    /// Something that happens to one child.
+    /// Takes a step that concerns one child.
     fn step_of(&mut self, key: Key, choice: u32) {
         let random = &mut self.random;
         let now = self.trial.world.now;
@@ -120,7 +120,7 @@ impl Schedule {
                 let Some(body) = model.body.filter(|body| !body.ended || choice > 97) else {
                     return;
                 };
-                // Now and then it is about an earlier run.
+                // Now and then the message is about an earlier run.
                 let run = if random.u8(..) < 60 { body.run.wrapping_sub(1) } else { body.run };
                 match choice {
                     96..98 => {
@@ -160,7 +160,7 @@ impl Schedule {
         self.trial.exit(key, one_of(&mut self.random, &exits)());
     }
 
-    /// The end of a run that is not the present one, or of a child that nobody knows.
+    /// Delivers the end of a run that is not the present one, or of an unknown child.
     fn stale_exit(&mut self) {
         let key = Key(self.random.u64(..self.trial.world.models.len() as u64 + 2));
         let last_run = self.trial.world.models.get(&key).map_or(0, |model| model.last_run);
@@ -173,7 +173,7 @@ impl Schedule {
         }
     }
 
-    /// Goes to just before, at, or just after something that is due, or a little on.
+    /// Moves the clock to just before, at, or just after a deadline, or by a few milliseconds.
     fn advance(&mut self) {
         let now = self.trial.world.now;
         let mut moments: Vec<Instant> = Vec::new();
@@ -198,7 +198,7 @@ impl Schedule {
         self.trial.world.now = now.max(target);
     }
 
-    /// Shuts down: whatever happened before, that comes to an end.
+    /// Shuts down and ends all runs. Whatever happened before, the shutdown has to finish.
     fn end(&mut self) {
         self.trial.close(Duration::MAX);
         self.deliver_all();

@@ -1,6 +1,8 @@
-//! All schedules of a small world: from every state, everything that can happen in it. One child is
-//! followed through 3 runs, or as many as `SEARCH_RUNS` says; two are followed for 5 steps, or as
-//! many as `SEARCH_DEPTH` says, and on demand through one run each without end.
+//! Exhaustive search of a small world: from every state, every step that is possible there.
+//!
+//! The search follows one child through 3 runs, or `SEARCH_RUNS`, and two children for 5 steps, or
+//! `SEARCH_DEPTH`. An ignored test follows two children through one run each, with any number of
+//! steps.
 
 use std::{
     collections::HashSet,
@@ -64,15 +66,15 @@ const HAPPENINGS: [Happening; 11] = [
 /// The bounds of the world that is searched.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// Messages that are on their way at once; with none, each arrives as it is sent.
+    /// The number of messages on their way at once; with 0, each arrives as soon as it is sent.
     in_flight: usize,
-    /// Runs of each child.
+    /// The number of runs of each child.
     runs: u32,
-    /// Steps from the start.
+    /// The number of steps from the start.
     depth: u32,
 }
 
-/// Takes the step, and has the core do all that follows. `false` if it cannot be taken here.
+/// Takes a step and settles the core. Returns `false` if the step is not possible in this state.
 fn take(trial: &mut Trial, step: Step, bounds: Bounds) -> bool {
     let happened = match step {
         Step::Deliver if !trial.inbox.is_empty() => {
@@ -83,7 +85,7 @@ fn take(trial: &mut Trial, step: Step, bounds: Bounds) -> bool {
             trial.world.now = deadline;
             true
         }),
-        // The others send a message.
+        // All other steps may send a message, for which there has to be room.
         _ if trial.inbox.len() >= bounds.in_flight.max(1) => false,
         Step::Close if !trial.world.closing => {
             trial.close(Duration::MAX);
@@ -125,7 +127,7 @@ fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
     true
 }
 
-/// What must change nothing: the ends of runs that were, and of a child that never was.
+/// Checks that the ends of runs that are not present, and of an unknown child, change nothing.
 fn check_stale_exits(trial: &Trial) {
     let now = trial.world.now;
     let Trial { mut roster, mut world, .. } = trial.clone();
@@ -139,7 +141,7 @@ fn check_stale_exits(trial: &Trial) {
     }
 }
 
-/// Two hashes: among some millions of states, that two share both is out of the question.
+/// Two 64-bit hashes: among some millions of states, no two will have both in common by chance.
 fn hash(essence: &impl Hash) -> (u64, u64) {
     let with = |salt: u64| {
         let mut hasher = DefaultHasher::new();
@@ -149,7 +151,7 @@ fn hash(essence: &impl Hash) -> (u64, u64) {
     (with(1), with(2))
 }
 
-/// A state that has not been seen when it was come to, and how.
+/// A newly found state, with the state and the step that led to it.
 struct Found {
     place: usize,
     step: Step,
@@ -157,18 +159,17 @@ struct Found {
     trial: Trial,
 }
 
-/// What is known of a world that is searched.
+/// The progress of a search.
 struct Search {
     bounds: Bounds,
     alphabet: Vec<Step>,
     seen: HashSet<(u64, u64)>,
-    /// How each state was come to.
+    /// For each state, the state and the step that led to it.
     paths: Vec<Option<(usize, Step)>>,
 }
 
 impl Search {
-    /// Takes every step from each of these states. Returns what was found, and how many steps were
-    /// tried.
+    /// Takes every step from each of these states. Returns the new states and the number of steps.
     fn expand(&self, states: &[(usize, Trial)]) -> (Vec<Found>, usize) {
         let (mut found, mut tried) = (Vec::new(), 0);
         for (place, state) in states {
@@ -194,11 +195,11 @@ impl Search {
     }
 }
 
-/// Visits every state that can be reached. Returns how many there are, and how many steps were
-/// tried.
+/// Visits every state that can be reached within the bounds. Returns the number of states and of
+/// steps.
 fn search(start: Trial, bounds: Bounds) -> (usize, usize) {
-    /// So many states at a time, of which each thread takes half; what both find, or find twice, is
-    /// small beside what is known.
+    /// The number of states expanded at a time, half of them on each thread. It bounds the
+    /// duplicates within a block, which only the merge afterwards removes.
     const BLOCK: usize = 4096;
     let keys: Vec<Key> = start.world.models.keys().copied().collect();
     let of_children =
@@ -248,7 +249,7 @@ fn path(paths: &[Option<(usize, Step)>], place: usize, last: Step) -> Vec<Step> 
     steps
 }
 
-/// A world of children with small settings, so that its deadlines often fall together.
+/// A world of children with short delays, so that deadlines often coincide.
 fn world(policies: &[Policy]) -> Trial {
     let mut trial = Trial::new(Whims::None { backoff: MS }, system_now());
     for &policy in policies {
@@ -270,13 +271,13 @@ fn world(policies: &[Policy]) -> Trial {
     trial
 }
 
-/// What a search is told by the environment.
+/// The number in an environment variable, if there is one.
 fn number(name: &str) -> Option<u32> {
     env::var(name).ok()?.parse().ok()
 }
 
-/// One child, and a message under way, which anything may overtake: without end, but for the number
-/// of runs.
+/// One child and at most one message on its way, which any other step may overtake. Only the number
+/// of runs is bounded.
 #[test]
 fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
     let runs = number("SEARCH_RUNS").unwrap_or(3);
@@ -287,15 +288,15 @@ fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
     }
 }
 
-/// Two children, each message arriving at once: all schedules of so many steps.
+/// Two children, whose messages arrive at once: all schedules of `SEARCH_DEPTH` steps.
 #[test]
 fn every_promise_of_the_core_holds_in_all_short_schedules_of_two_children() {
     let depth = number("SEARCH_DEPTH").unwrap_or(5);
     search_pairs(Bounds { in_flight: 0, runs: 3, depth });
 }
 
-/// Two children, each message arriving at once: without end, but for one run of each. With three
-/// runs of each these would be the states of one child squared, some hundreds of millions.
+/// Two children, whose messages arrive at once: only the number of runs is bounded, to one each.
+/// Three runs each would be the square of the states of one child, some hundreds of millions.
 #[test]
 #[ignore = "takes minutes and 8 GB"]
 fn every_promise_of_the_core_holds_in_every_state_of_two_children() {

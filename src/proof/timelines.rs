@@ -1,4 +1,4 @@
-//! Single timelines of the core on virtual instants, each drawn above what it comes to.
+//! Single timelines of the core on virtual time, each drawn above its test.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,7 @@ const A: Key = Key(0);
 const B: Key = Key(1);
 const C: Key = Key(2);
 
-/// A supervisor on virtual time: what the core asks is answered from a script, what it tells is
-/// written down.
+/// The core on virtual time: a script answers what it asks, and `told` records what it reports.
 struct Scene {
     roster: Roster,
     script: Script,
@@ -150,7 +149,7 @@ impl Scene {
         self.settle();
     }
 
-    /// Goes to a moment by way of all timers before it, as the engine does.
+    /// Moves the clock to a moment, and stops at every deadline on the way, as the engine does.
     fn at(&mut self, millis: u32) -> &mut Self {
         let target = self.origin + millis * MS;
         while let Some(deadline) =
@@ -181,8 +180,6 @@ impl Scene {
     }
 }
 
-// BO-01, BO-15, TE-01
-//
 //   0        100     120         200         240
 //   run 1 ───✗ 20 ms run 2 ──────✗ 40 ms     run 3
 #[test]
@@ -200,8 +197,6 @@ fn restarts_come_exactly_after_their_backoff() {
     assert_eq!(scene.script.backoffs_asked, [1, 2]);
 }
 
-// BO-05, BO-06, BO-10
-//
 //   0        20      1019          1059    2059         2100
 //   run 1 ✗  run 2 ──✗ 999 ms up   run 3 ──healthy ─────✗ forgiven
 #[test]
@@ -222,7 +217,6 @@ fn failures_are_forgiven_at_healthy_after_and_not_a_millisecond_sooner() {
     assert_eq!(scene.script.backoffs_asked, [1, 2, 1]);
 }
 
-// BO-09
 #[test]
 fn with_healthy_after_zero_every_run_is_healthy() {
     let mut scene = Scene::new(&[Rules { healthy_after: Duration::ZERO, ..rules() }]);
@@ -239,7 +233,7 @@ fn with_healthy_after_zero_every_run_is_healthy() {
     assert_eq!(scene.script.backoffs_asked, [1, 1]);
 }
 
-// BO-02, BO-14, BO-24: three children come back in the order of their deadlines.
+// Three children come back in the order of their deadlines.
 //
 //   a ✗────────────80──▶
 //   b ✗──────40──▶
@@ -258,8 +252,8 @@ fn each_child_has_its_own_deadline() {
     scene.at(100).tells(&["20 c started 1", "40 b started 1", "80 a started 1"]);
 }
 
-//   run 1 ✗─100─▶ run 2: well after 1 ms, ✗ after 2 ─200─▶ run 3: well, ✗ after 200, which is
-//                                                            as long as its last delay
+//   run 1 ✗─100─▶ run 2: healthy at 1 ms, ✗ at 2 ms ─200─▶ run 3: healthy, ✗ at 200 ms, which
+//                                                            is as long as its last delay
 //   1 failure       2 failures: the first counts again        1 failure
 #[test]
 fn child_that_says_too_soon_that_it_is_healthy_has_its_failures_back() {
@@ -286,8 +280,6 @@ fn child_that_says_too_soon_that_it_is_healthy_has_its_failures_back() {
     assert_eq!(scene.script.backoffs_asked, [1, 2, 1]);
 }
 
-// EN-05, EN-06
-//
 //   0        100      110      125      140
 //   run 1 ───✗ off    (poll)   (due)    on at the poll: at once, for the backoff is over
 #[test]
@@ -302,7 +294,6 @@ fn backoff_that_ends_while_the_flag_is_off_starts_nothing() {
     scene.tells(&["140 a started 1"]);
 }
 
-// EN-08, TE-05
 #[test]
 fn levels_of_a_flag_count_and_not_its_edges() {
     let mut scene = Scene::new(&[rules()]);
@@ -320,7 +311,6 @@ fn levels_of_a_flag_count_and_not_its_edges() {
     assert!(scene.script.backoffs_asked.is_empty(), "being switched off is no failure");
 }
 
-// EN-10
 #[test]
 fn one_round_asks_every_flag_once() {
     let mut scene = Scene::new(&[rules(), rules(), rules()]);
@@ -345,7 +335,7 @@ fn one_round_asks_every_flag_once() {
     assert_eq!(scene.script.flags_asked, [A, C], "a child that is being removed is not asked for");
 }
 
-// EX-21: an Ok at once, again and again, meets the backoff like any failure.
+// A permanent child that keeps returning `Ok` at once has a backoff, as after any failure.
 #[test]
 fn returning_at_once_does_not_spin() {
     let mut scene = Scene::new(&[Rules { healthy_after: Duration::MAX, ..rules() }]);
@@ -361,9 +351,7 @@ fn returning_at_once_does_not_spin() {
     assert!(runs < 75, "{runs} runs in an hour");
 }
 
-// EX-25
-//
-//   run 1 ✗ run 2 ✗ run 3 ✗ given up          run 4, tried again by hand
+//   run 1 ✗ run 2 ✗ run 3 ✗ given up          run 4, after a reset by an operator
 #[test]
 fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
     let mut scene = Scene::new(&[Rules { max_restarts: Some(2), ..rules() }]);
@@ -389,7 +377,7 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
     scene.tells(&["10000 a ordered 0", "10000 a started 0"]);
 }
 
-// BO-11, TE-02: a start that finds no thread waits at least 100 ms, and has no `started`.
+// A start that finds no thread waits for at least 100 ms, and has no `started`.
 #[test]
 fn starts_without_a_thread_are_failures_with_a_backoff() {
     let mut scene = Scene::new(&[]);
@@ -401,8 +389,6 @@ fn starts_without_a_thread_are_failures_with_a_backoff() {
     scene.at(300).tells(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
 }
 
-// SH-10, NS-02
-//
 //   0      100              100        300                   1300
 //   a, b, c run; shutdown   a: limit 0 b: limit 200 ms       c: limit 1200 ms, stops in time
 #[test]
@@ -427,7 +413,6 @@ fn every_stop_timeout_counts_by_itself() {
     assert!(scene.roster.is_over(), "nobody else has");
 }
 
-// CK-07
 #[test]
 fn clock_that_goes_backwards_starts_nothing_twice() {
     let mut scene = Scene::new(&[rules()]);
@@ -441,7 +426,6 @@ fn clock_that_goes_backwards_starts_nothing_twice() {
     scene.tells(&["0 a stopped 1"]);
 }
 
-// CK-02
 #[test]
 fn backoff_without_end_waits_for_a_reset() {
     let mut scene = Scene::new(&[rules()]);
@@ -454,10 +438,10 @@ fn backoff_without_end_waits_for_a_reset() {
     scene.tells(&["1000000 a ordered 0", "1000000 a started 0"]);
 }
 
-//   limit 100 ms, looked at four times in that
+//   limit 100 ms, with a look every 25 ms
 //
 //   0       50        90          140         ≤ 225
-//   run 1   first ♥   last ♥      (silent)    hung: told to stop, and its end is a failure
+//   run 1   first ♥   last ♥      (silent)    hung: stop request, and its end is a failure
 #[test]
 fn silence_for_longer_than_the_limit_is_a_hang() {
     let mut scene =
@@ -481,7 +465,7 @@ fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     scene.script.heartbeats = 1;
     scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
-    // For an hour nothing could run; the child has had no more time than the supervisor.
+    // For an hour nothing could run: the child had no more time than the supervisor.
     scene.script.now += Duration::from_secs(3600);
     scene.settle();
     scene.tells(&[]);

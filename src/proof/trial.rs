@@ -1,5 +1,4 @@
-//! The core on trial: messages go in, actions come out, and a model of each child checks every
-//! promise after every step.
+//! Test bench of the core: messages go in, actions come out, models check both after every step.
 
 use std::{
     collections::VecDeque,
@@ -21,10 +20,10 @@ use crate::{
     id::ChildId,
 };
 
-/// Many more steps than it takes a few children to come to rest.
+/// Many more steps than a few children need to come to rest.
 pub(crate) const WITHIN: u32 = 10_000;
 
-/// What is on its way to the core.
+/// A message on its way to the core.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Exit {
@@ -58,14 +57,14 @@ pub(crate) enum Message {
     },
 }
 
-/// The core, the outside as the model has it, and what is on its way between them.
+/// The core, its simulated environment, and the messages on their way to the core.
 #[derive(Clone)]
 pub(crate) struct Trial {
     pub(crate) roster: Roster,
     pub(crate) world: World,
     pub(crate) inbox: VecDeque<Message>,
     next_key: u64,
-    /// Who was told to stop since the core was told to shut down, until that is settled.
+    /// The children requested to stop since the shutdown reached the core, until that is settled.
     stops_in_close: Option<Vec<Key>>,
     pub(crate) trace: Option<Vec<String>>,
 }
@@ -82,9 +81,9 @@ impl Trial {
         }
     }
 
-    // ── The outside ──
+    // ── What happens in the environment ──
 
-    /// Makes a child known to the outside.
+    /// Lists a child in the environment; the core does not know it yet.
     pub(crate) fn list(&mut self, rules: Rules, flag: bool, fails_to_spawn: bool) -> Key {
         let key = Key(self.next_key);
         self.next_key += 1;
@@ -116,7 +115,7 @@ impl Trial {
         self.inbox.push_back(Message::Close { limit });
     }
 
-    /// Ends the present run of a child; the word of it is on its way.
+    /// Ends the present run of a child, and sends the message about it.
     pub(crate) fn exit(&mut self, key: Key, exit: Exit) {
         let at = self.world.now;
         let body = self.world.model(key).body.as_mut().expect("it runs");
@@ -182,7 +181,8 @@ impl Trial {
         }
     }
 
-    /// Has the core do something that changes nothing at all unless it is meant for what is there.
+    /// Runs `act` on the core, and checks that it changes nothing if its run or child is not
+    /// present.
     fn act(&mut self, is_present: bool, what: &str, act: impl FnOnce(&mut Roster)) {
         let before = (!is_present).then(|| format!("{:?}", self.roster));
         act(&mut self.roster);
@@ -222,7 +222,7 @@ impl Trial {
 
     // ── What the core does ──
 
-    /// What the engine does after each message.
+    /// Settles the core, as the engine does after each message.
     pub(crate) fn settle(&mut self) {
         self.world.settlings += 1;
         for _ in 0..WITHIN {
@@ -274,7 +274,7 @@ impl Trial {
 
     // ── What holds ──
 
-    /// What holds whenever the core has nothing left to do.
+    /// Checks what has to hold whenever the core has nothing left to do.
     fn check(&mut self) {
         let World { now, closing, is_closed, .. } = self.world;
         assert_eq!(self.roster.is_closing(), is_closed, "promise 11: whether it shuts down");
@@ -298,13 +298,13 @@ impl Trial {
         }
     }
 
-    /// What holds after a shutdown that nobody outlives.
+    /// Checks what has to hold after a shutdown in which every run has ended.
     pub(crate) fn check_end(&self) {
         assert!(self.roster.is_over(), "promise 11: a shutdown with nobody running is over");
         self.world.models.values().for_each(Model::check_end);
     }
 
-    /// Whatever decides what can happen next, and what is then expected.
+    /// All that decides what can happen next and what the models then expect.
     pub(crate) fn essence(&self) -> impl std::hash::Hash + use<> {
         let Self { roster, world, inbox, next_key: _, stops_in_close: _, trace: _ } = self;
         let models: Vec<_> = world.models.values().map(|model| model.essence(world.now)).collect();

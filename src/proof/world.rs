@@ -1,5 +1,4 @@
-//! The outside of the core as the reference model has it: a clock by hand, and callbacks and
-//! threads that do as they please.
+//! Simulated environment of the core, with a manual clock and unpredictable callbacks and threads.
 
 use std::{
     collections::BTreeMap,
@@ -19,18 +18,18 @@ use crate::{
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
-/// How the outside answers where it has a choice.
+/// How the environment answers where it has a choice.
 #[derive(Clone, Debug)]
 pub(crate) enum Whims {
     Random(fastrand::Rng),
-    /// Callbacks take no time and never panic, and each backoff is so long.
+    /// Callbacks take no time and never panic, and each backoff has this length.
     None {
         backoff: Duration,
     },
 }
 
 impl Whims {
-    /// Something that happens `n` times in 256, if anything is left to chance.
+    /// True `n` times in 256 if the whims are random, and else never.
     fn happens(&mut self, n: u8) -> bool {
         match self {
             Self::Random(random) => random.u8(..) < n,
@@ -66,11 +65,11 @@ pub(crate) struct World {
     whims: Whims,
     pub(crate) now: Instant,
     pub(crate) models: BTreeMap<Key, Model>,
-    /// Counts how often all was settled.
+    /// The number of the present call of `Trial::settle`.
     pub(crate) settlings: u64,
-    /// Somebody has asked for a shutdown.
+    /// A shutdown was requested.
     pub(crate) closing: bool,
-    /// The core knows of the shutdown.
+    /// The shutdown has reached the core.
     pub(crate) is_closed: bool,
     pub(crate) last_backoff: Option<(u32, Duration)>,
 }
@@ -88,12 +87,12 @@ impl World {
         }
     }
 
-    /// The model of a child that the core was told of.
+    /// The model of a child that the core knows.
     pub(crate) fn model(&mut self, key: Key) -> &mut Model {
         self.models.get_mut(&key).expect("the core knows only children that it was told of")
     }
 
-    /// Callbacks and threads take time, which a step that follows has to see.
+    /// Moves the clock as callbacks and spawning do: the core has to read the time anew afterwards.
     fn take_time(&mut self) {
         self.now += self.whims.time_taken();
     }

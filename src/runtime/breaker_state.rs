@@ -1,4 +1,4 @@
-//! The word that says whether a child may be called.
+//! The atomic state of a breaker, which callers read and report to.
 
 use std::sync::{Arc, Weak};
 
@@ -21,52 +21,54 @@ use crate::{
     },
 };
 
-/// What a child's breaker is made of: one word, and the way to the child.
+/// The state behind a child's breaker: the packed state that callers read, and the child's row.
 ///
-/// | bits | what |
+/// | bits of `packed` | meaning |
 /// | --- | --- |
-/// | 0–1 | [`PackedState`]'s state |
-/// | 2–23 | failures reported of the present run, without a success since |
+/// | 0–1 | the state, one of the constants of [`PackedState`] |
+/// | 2–23 | failures that callers reported of this run, with no success since |
 /// | 24–63 | the run |
 ///
-/// The word orders nothing but itself: callers act on what it says and not on what others wrote
-/// before, so that relaxed loads do; the exchanges that count reports are atomic whatever their
-/// ordering.
+/// All accesses to `packed` are relaxed. A caller acts on the packed state alone, and not on
+/// anything that another thread wrote before it; and the exchanges that count reports are atomic in
+/// any ordering.
 pub(crate) struct BreakerState {
     pub(crate) id: ChildId,
     packed: AtomicU64,
     threshold: AtomicU32,
-    /// Where the child is listed. Weak, since the child's row has this cell.
+    /// Where the child is listed. Weak, since the child's row holds this state.
     pub(crate) place: OnceLock<(Weak<Shared>, Weak<Row>)>,
-    /// Tells of all news of the child: those who wait for another one are left asleep.
+    /// Notified of each change of the child. Each child has its own, so that a change wakes no
+    /// thread that waits for another child.
     pub(crate) news: Watch,
-    /// Set before the word opens for good, except where a shutdown goes past a stuck supervisor
-    /// thread: that one still has to end. Kept here, since the child's row is dropped with its
-    /// supervisor's last handle.
+    /// Set before the breaker opens for good. It is still `None` after a shutdown that went past a
+    /// stuck supervisor thread, until that thread ends. Kept here because the child's row is
+    /// dropped with the last handle of its supervisor.
     last: Mutex<Option<Last>>,
 }
 
-/// Why a child is called no more, and how it was last: without the error of its last run, which a
-/// breaker does not keep alive.
+/// Why a breaker is open for good, and the last state of its child: without the error of the last
+/// run, which a breaker does not keep alive.
 #[derive(Clone)]
 pub(crate) enum Last {
-    /// It is gone from the list.
+    /// The child has left the list.
     Gone(Box<ChildInfo>),
-    /// Its supervisor has ended.
+    /// The child's supervisor has ended.
     Ended(Box<ChildInfo>),
 }
 
-/// Whether there is a child behind a breaker. It does not depend on who still has a handle.
+/// Whether there is a child behind a breaker, whatever handles of its supervisor are still alive.
 pub(crate) enum Presence {
-    /// Its supervisor has not been started, or it has not been added to one.
+    /// The child has not been added to a supervisor, or that has not been started.
     NotListed,
     Listed(ChildInfo),
-    /// A shutdown stopped it past its supervisor thread, which is stuck.
+    /// A shutdown stopped the child without its supervisor thread, which is stuck.
     ShuttingDown(ChildId),
     Gone(ChildId),
     Ended(ChildId),
 }
 
+/// One reading of [`BreakerState`]'s `packed`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackedState(u64);
 
@@ -74,11 +76,11 @@ impl PackedState {
     const OPEN: u64 = 0;
     const HALF_OPEN: u64 = 1;
     const CLOSED: u64 = 2;
-    /// Open by the callers' reports, of which the supervisor has yet to learn.
+    /// Opened by the callers' reports, which the supervisor thread has yet to receive.
     const TRIPPED: u64 = 3;
     const STATE: u64 = 3;
     const MOST_FAILURES: u64 = (1 << 22) - 1;
-    /// Open, and never anything else again; no run has that number.
+    /// Open for ever: no later change is possible. No run has this number.
     const FOR_GOOD: Self = Self(u64::MAX << 24 | Self::OPEN);
 
     fn new(run: u64, state: u64) -> Self {
@@ -118,7 +120,7 @@ impl PackedState {
 }
 
 impl BreakerState {
-    /// How many failures in a row trip a child, unless its spec says otherwise.
+    /// The number of failures in a row that trip a breaker, unless the child's spec sets another.
     const DEFAULT_THRESHOLD: u32 = 10;
 
     pub(crate) fn new(id: ChildId) -> Arc<Self> {
@@ -142,13 +144,14 @@ impl BreakerState {
         self.threshold.load(Ordering::Relaxed)
     }
 
-    /// The child is listed here.
+    /// Stores where the child is listed.
     pub(crate) fn place(&self, shared: Weak<Shared>, row: Weak<Row>) {
         let _ = self.place.set((shared, row));
     }
 
-    /// Shows what the supervisor knows; whoever calls this tells the news to those who wait. A
-    /// breaker that callers have tripped stays so until the supervisor has heard of it.
+    /// Sets the state to what the supervisor thread publishes; the caller then notifies `news`. A
+    /// breaker that callers have tripped stays open until the supervisor thread publishes the run
+    /// as open, or a later run: before it receives the message, it may publish the run as closed.
     pub(crate) fn show(&self, view: &View) {
         let state = match view.circuit {
             CircuitState::Open => PackedState::OPEN,
@@ -163,23 +166,22 @@ impl BreakerState {
                 _ if word == PackedState::FOR_GOOD => None,
                 PackedState::OPEN => Some(shown.0),
                 _ if is_same_run && word.is_tripped() => None,
-                // A child on trial that becomes healthy keeps the count, which is 0; and so does
-                // one that was healthy before.
+                // The count stays when a run is published again, or becomes healthy. It is 0 in the
+                // latter case, since one failure trips a run that is half-open.
                 _ if is_same_run => Some(shown.with_failures(word.failures()).0),
                 _ => Some(shown.0),
             }
         });
     }
 
-    /// The child is gone, or was stopped by others than the supervisor thread: open for ever,
-    /// whatever that thread may still show. `last` is `None` for the latter. What was said first of
-    /// why it is gone stays.
+    /// Opens the breaker for ever, whatever the supervisor thread still publishes. `last` is `None`
+    /// if the child was stopped without that thread. The first `last` stays.
     pub(crate) fn open_for_good(&self, last: Option<Last>) {
         if let Some(last) = last {
             self.last.lock().get_or_insert(last);
         }
-        // A swap, so that all that changes the word are exchanges: loom lets a mere store slip into
-        // the midst of one.
+        // A swap and not a store, so that only exchanges change the state: loom lets a plain store
+        // slip into the middle of an exchange.
         self.packed.swap(PackedState::FOR_GOOD.0, Ordering::Relaxed);
         self.news.notify();
     }
@@ -189,8 +191,7 @@ impl BreakerState {
         PackedState(self.packed.load(Ordering::Relaxed))
     }
 
-    /// Counts a failure of this run. Returns how many there were if it is the one that trips the
-    /// child.
+    /// Counts a failure of this run. Returns the number of failures if this one trips the breaker.
     pub(crate) fn fail(&self, run: u64) -> Option<u32> {
         let mut tripping = None;
         let _ = self.packed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
@@ -212,10 +213,11 @@ impl BreakerState {
         tripping
     }
 
+    /// Sets the failures of this run back to 0.
     #[inline]
     pub(crate) fn succeed(&self, run: u64) {
-        // Most successes follow a success: then there is nothing to write, and callers on several
-        // cores do not disturb each other.
+        // Most successes follow a success: then nothing is written, and callers on several cores
+        // do not contend for the cache line.
         if self.packed().failures() == 0 {
             return;
         }
@@ -225,6 +227,7 @@ impl BreakerState {
         });
     }
 
+    /// Reports to the supervisor thread that callers have tripped this run.
     pub(crate) fn tell_of_trip(&self, run: u64, failures: u32, last: &str) {
         let Some((shared, row)) = self.place.get() else { return };
         if let (Some(shared), Some(row)) = (shared.upgrade(), row.upgrade()) {
@@ -238,16 +241,17 @@ impl BreakerState {
         Some(row.upgrade()?.info(now))
     }
 
-    /// Returns why the child is called no more, once it is.
+    /// Returns why the breaker is open for good, once it is.
     ///
-    /// The lock orders it against [`open_for_good`](Self::open_for_good): whoever has seen the word
-    /// open for good, however relaxed the load, finds what was set before.
+    /// The lock orders this against [`open_for_good`](Self::open_for_good): a thread that has seen
+    /// the breaker open for good finds what was set before, although its load was relaxed.
     pub(crate) fn last(&self) -> Option<Last> {
         self.last.lock().clone()
     }
 
     pub(crate) fn presence(&self) -> Presence {
-        // Before the row, which may be dropped at any moment from then on.
+        // Read before the row: once the breaker is open for good, the row may be dropped at any
+        // moment, and `last` answers instead.
         let is_for_good = self.packed() == PackedState::FOR_GOOD;
         if !is_for_good {
             if self.place.get().is_none() {
@@ -273,7 +277,7 @@ mod tests {
     use super::*;
     use crate::status::ChildStatus;
 
-    /// What a breaker is, said without bits.
+    /// The state of a breaker without bits.
     #[derive(Debug)]
     struct Model {
         run: u64,
@@ -296,8 +300,8 @@ mod tests {
         }
     }
 
-    // BR-03, BR-04: what the supervisor shows and what callers report, of present and of earlier
-    // runs, in any order.
+    // The supervisor thread publishes, and callers report, of present and of earlier runs, in any
+    // order.
     #[test]
     fn word_agrees_with_a_model_of_it() {
         let mut random = fastrand::Rng::with_seed(4);
@@ -325,7 +329,7 @@ mod tests {
                         model.is_tripped = false;
                     }
                     2 if model.state == CircuitState::HalfOpen || model.is_tripped => {
-                        // It has become healthy, unless its callers were faster.
+                        // The run becomes healthy, unless callers have tripped it before.
                         cell.show(&view(model.run, CircuitState::Closed));
                         if !model.is_tripped {
                             model.state = CircuitState::Closed;

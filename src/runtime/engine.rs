@@ -1,4 +1,4 @@
-//! A supervisor but for its waiting: asks the core what follows from what happens, and does that.
+//! The supervisor without its waiting: messages in, actions of the core carried out.
 
 use std::{
     collections::BTreeSet,
@@ -34,50 +34,51 @@ use crate::{
     telemetry::{TARGET, TelemetrySink},
 };
 
-/// Answers whether a child is enabled.
+/// Answers whether a child is enabled; `None` keeps the last answer.
 pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
 
-/// What a supervisor is made of, before it runs.
+/// The parts of a supervisor before it runs.
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) poll_interval: Duration,
     pub(crate) flag: Option<FlagFn>,
     pub(crate) backoff: Backoff,
-    /// For when a backoff closure panics.
+    /// Takes the place of a backoff closure that panics.
     pub(crate) fallback: Backoff,
     pub(crate) sinks: Vec<Arc<dyn TelemetrySink>>,
     pub(crate) children: Vec<(Arc<Row>, ChildSpec)>,
 }
 
-/// Those who run the bodies: threads, or the script of a simulation.
+/// What runs the bodies: threads, or the script of a simulation.
 pub(crate) trait Workers {
-    /// What is shared with them about one child.
+    /// The state of one child that the engine shares with what runs it.
     type WorkerShared;
 
-    /// Takes charge of a child.
+    /// Makes the worker of a new child.
     fn engage(&mut self, link: Link, job: Job) -> Self::WorkerShared;
-    /// Sees to it that somebody waits for the word to go.
+    /// Provides what waits for the start signal: with threads, spawns one if there is none.
     fn provide(&mut self, worker: &Self::WorkerShared) -> Result<(), Failure>;
-    /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
+    /// Sends the start signal. Returns `false` if it is refused by now: the body will not run.
     fn send_start(&mut self, worker: &Self::WorkerShared, run: u64, attempt_count: u32) -> bool;
-    /// Tells the present run to stop.
+    /// Requests the present run to stop.
     fn stop(&mut self, worker: &Self::WorkerShared);
-    /// No further run will be: the body may be dropped as the present one ends, and in a shutdown
-    /// whoever ran it leaves then.
+    /// Makes the present run the last: the body may be dropped as it ends, and in a shutdown its
+    /// thread then leaves.
     fn make_final(&mut self, worker: &Self::WorkerShared, is_closing: bool);
-    /// The run's end has been seen.
+    /// Notes that the engine has received the end of the present run.
     fn run_is_over(&mut self, worker: &Self::WorkerShared);
-    /// Leaves a value of the user's to be dropped where the body is.
+    /// Keeps a user's value, to be dropped where the body is dropped.
     fn entrust(&mut self, worker: &Self::WorkerShared, remain: Remain);
-    /// Lets go of whoever waits for a next run; drops the body too unless it may run again by hand.
+    /// Ends the thread that waits for a next run, and drops the body unless it is kept.
     fn retire(&mut self, worker: &Self::WorkerShared, keep_body: bool);
     fn heartbeats(&self, worker: &Self::WorkerShared) -> Heartbeats;
-    /// A shutdown begins: all are to end.
+    /// Notes that a shutdown begins.
     fn close(&mut self);
-    /// The children that are not gone, in list order. All were told to stop `since`, if not before.
+    /// The children that have not stopped, in list order. Each was requested to stop at `since` at
+    /// the latest.
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped>;
-    /// Lets go of all.
+    /// Asks all worker threads to leave, as the engine ends.
     fn dismiss(&mut self);
 }
 
@@ -93,12 +94,12 @@ pub(crate) struct Engine<W: Workers> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     pub(crate) since: Instant,
-    /// Nobody is waited for longer than until then.
+    /// The shutdown waits for no child any longer than until then.
     pub(crate) cap: Option<Instant>,
 }
 
 impl<W: Workers> Engine<W> {
-    /// Lists the children. They are looked at in the first round.
+    /// Lists the children. The first round looks at them, and starts those that are enabled.
     pub(crate) fn new(parts: Parts, workers: W) -> Self {
         let Parts { shared, inbox, poll_interval: _, flag, backoff, fallback, sinks, children } =
             parts;
@@ -139,7 +140,7 @@ impl<W: Workers> Engine<W> {
         &mut self.environment.workers
     }
 
-    /// Asks all flags anew.
+    /// Begins a round, which asks all flags.
     pub(crate) fn begin_round(&mut self) {
         self.roster.begin_round();
     }
@@ -153,27 +154,27 @@ impl<W: Workers> Engine<W> {
         self.roster.has_had_round()
     }
 
-    /// When there is something to do next, by the clock.
+    /// The next instant at which there is something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.roster.next_deadline()
     }
 
-    /// Whether a run was let go since this was asked last.
+    /// Whether a start signal was sent since the last call.
     pub(crate) fn take_has_started_run(&mut self) -> bool {
         std::mem::take(&mut self.has_started_run)
     }
 
-    /// The shutdown that is under way.
+    /// The shutdown that is under way, if any.
     pub(crate) fn closing(&self) -> Option<Closing> {
         self.closing
     }
 
-    /// Whether a shutdown has no child to wait for: all are down, or have had their time.
+    /// Whether a shutdown has no child to wait for: all are down, or timed out.
     pub(crate) fn is_over(&self) -> bool {
         self.roster.is_over()
     }
 
-    /// Does all that is to be done now; of a round over many children, only a part.
+    /// Does all that is due now, but only a part of a round over many children.
     pub(crate) fn proceed(&mut self) {
         self.settle();
         if self.roster.is_in_round() {
@@ -194,7 +195,7 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    /// Notes what has happened. What follows from it is done by [`proceed`](Engine::proceed).
+    /// Passes a message to the core. [`proceed`](Engine::proceed) carries out what follows.
     pub(crate) fn handle(&mut self, message: Message) {
         let now = self.now();
         match message {
@@ -225,7 +226,7 @@ impl<W: Workers> Engine<W> {
                 self.roster.order(key, Order::Add, now);
             }
             Message::Order { key } => {
-                // Those of a child that is gone are gone with it.
+                // A child that is gone has taken its pending orders with it.
                 if let Some(order) =
                     self.environment.entries.get(&key).and_then(|entry| entry.row.take_order())
                 {
@@ -242,8 +243,8 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    /// A callback panicked on another thread. Of a child that has left the list nothing is told any
-    /// more, but no panic is passed over in silence.
+    /// Reports the panic of a callback on another thread. The sinks get no events of a child that
+    /// has left the list; then the panic is logged, so that none is lost.
     fn note_panic(&mut self, key: Key, run: u64, callback: Callback, panic: Panic) {
         if self.environment.entries.contains_key(&key) {
             let now = self.now();
@@ -306,8 +307,8 @@ impl<W: Workers> Engine<W> {
                     .get(&key)
                     .is_some_and(|entry| !workers.send_start(&entry.worker, run, attempt_count))
                 {
-                    // Somebody who found this thread stuck has taken over and ended the threads;
-                    // the body never ran.
+                    // Another thread found this one stuck and has sealed the worker, so the body
+                    // never ran. Its start was reported already, so the run needs an end.
                     let _ = shared.tell(Message::Exit(RunEnd::of_no_run(key, run, shared.now())));
                 }
             }
@@ -318,7 +319,7 @@ impl<W: Workers> Engine<W> {
             }
             Action::MakeFinal { key } => {
                 if let Some(entry) = entries.get_mut(&key) {
-                    // It is not asked any more.
+                    // No run follows, so the backoff closure is not called any more.
                     if let Some(backoff) = entry.backoff.take_if(|backoff| backoff.holds_closure())
                     {
                         workers.entrust(&entry.worker, Remain::Backoff(backoff));
@@ -370,8 +371,8 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    /// Takes what is in the inbox by now, though not what is sent meanwhile. Returns whether a
-    /// run's end was among it.
+    /// Receives the messages that are in the inbox now, but none that arrive meanwhile. Returns
+    /// whether the end of a run was among them.
     fn clear_inbox(&mut self) -> bool {
         let mut has_run_ended = false;
         for _ in 0..self.inbox.len() {
@@ -398,12 +399,13 @@ impl<W: Workers> Engine<W> {
         has_run_ended
     }
 
-    /// Lets go of everything, and says who did not stop.
+    /// Ends the supervisor, and reports the children that did not stop.
     pub(crate) fn finish(mut self) -> ShutdownReport {
         self.environment.shared.close_directory();
-        // Each run is told of or named: whoever is not named has gone before, and left an exit in
-        // the inbox; and after an exit that comes at the last moment it is looked anew who is still
-        // there.
+        // Each run is either reported as ended or named as unstopped. The threads are looked at
+        // before the inbox: a child whose thread is gone by then has left its exit in the inbox.
+        // If there was an exit, the look is repeated, since the list may name a child that has
+        // just ended.
         let since = self.closing.map_or_else(|| self.now(), |closing| closing.since);
         let unstopped = loop {
             let unstopped = self.environment.workers.unstopped(self.now(), since);
@@ -420,8 +422,8 @@ impl<W: Workers> Engine<W> {
             }
         }
         workers.dismiss();
-        // User closures end here at the latest. The rows stay in the directory, for those who ask
-        // what was known last.
+        // The user's closures are dropped here at the latest. The rows stay in the directory, for
+        // handles that ask for the last state.
         shared.doing.call(Callback::Drop, None, || {
             for entry in entries.into_values() {
                 let _ = unwind::discard(entry);
@@ -430,8 +432,8 @@ impl<W: Workers> Engine<W> {
             let _ = unwind::discard(inbox);
             let _ = unwind::discard(flag);
             let _ = unwind::discard(backoff);
-            // One by one, if nobody else has them: a panic in the drop of one is not to take the
-            // others along.
+            // One by one, if there is no other reference: so each drop that panics is caught on
+            // its own.
             match Arc::try_unwrap(sinks) {
                 Ok(sinks) => sinks.into_iter().for_each(|sink| drop(unwind::discard(sink))),
                 Err(shared) => drop(unwind::discard(shared)),
@@ -441,32 +443,33 @@ impl<W: Workers> Engine<W> {
     }
 }
 
-/// What the core's questions are answered with, and its words carried out.
+/// What the engine answers the core's questions and carries out its actions with.
 struct EngineEnvironment<W: Workers> {
     shared: Arc<Shared>,
     workers: W,
     entries: KeyMap<ChildEntry<W::WorkerShared>>,
     flag: Option<FlagFn>,
     backoff: Backoff,
-    /// For when a backoff closure panics.
+    /// Takes the place of a backoff closure that panics.
     fallback: Backoff,
-    /// Nested supervisors that have none of their own borrow these.
+    /// Nested supervisors without sinks of their own use these.
     sinks: Arc<Vec<Arc<dyn TelemetrySink>>>,
-    /// For each sink, the children for which it panicked the last time: that is logged once.
+    /// For each sink, the children for whose last event it panicked: this is logged only once.
     faults: Vec<BTreeSet<Key>>,
+    /// The number of events so far.
     events: u64,
 }
 
-/// What belongs to one child.
+/// What the engine knows of one child.
 struct ChildEntry<P> {
     row: Arc<Row>,
     worker: P,
-    /// Its own; in a box, for few have one.
+    /// The child's own backoff. In a box, because few children have one.
     backoff: Option<Box<Backoff>>,
 }
 
 impl<W: Workers> EngineEnvironment<W> {
-    /// Gives a report its place in the order of events, and tells all sinks.
+    /// Numbers a report, and passes it to all sinks as an event.
     fn record(&mut self, key: Key, report: Report) {
         let Report { id, run, attempt_count, kind } = report;
         let event = Event { seq: self.events, id, run, attempt_count, at: self.shared.now(), kind };
@@ -484,7 +487,8 @@ impl<W: Workers> EngineEnvironment<W> {
                 }
                 Err(panic) => {
                     if faults.insert(key) {
-                        // The log may be what panicked, and it may block.
+                        // Under a guard, and marked as a call to a sink: the logger may be what
+                        // panicked, and it may block.
                         let log = || {
                             let (name, id) = (event.name(), &event.id);
                             let text =
@@ -499,7 +503,7 @@ impl<W: Workers> EngineEnvironment<W> {
         let _ = self.discard(key, event);
     }
 
-    /// Drops what may hold a user's value.
+    /// Drops a value that may hold a user's value.
     fn discard<T>(&self, key: Key, value: T) -> Result<(), Panic> {
         self.shared.doing.call(Callback::Drop, key, || unwind::discard(value))
     }
@@ -551,7 +555,7 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         };
         self.shared.check_start(&entry.row).map_err(NotProvided::Denied)?;
         self.workers.provide(&entry.worker).map_err(|failure| {
-            // What failed may have been forbidden meanwhile, and then is no failed start.
+            // An order may have forbidden the start meanwhile: then it is no failed start.
             self.shared
                 .check_start(&entry.row)
                 .map_or_else(NotProvided::Denied, |()| NotProvided::Failed(failure))

@@ -1,9 +1,10 @@
-//! Messages to the supervisor thread.
+//! The messages to the supervisor thread.
 //!
-//! All of them go through one channel, so that what one thread did in an order is seen in that
-//! order. The channel has no bound, and a sender never waits; so nothing may be sent without bound.
-//! Each kind of message is sent at most once for each run, child or thread, or is not sent again
-//! while one is under way, whatever bodies, callers and operators do in a loop.
+//! All of them go through one channel, so that the supervisor thread sees what another thread did
+//! in the order in which it was done. The channel is unbounded, and a sender never waits; so the
+//! number of messages needs a bound of its own. Each kind is sent at most once for each run, child
+//! or thread, or is not sent again before the supervisor thread has received the last one, whatever
+//! bodies, callers and operators do in a loop.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,26 +16,28 @@ use crate::{
     sync::{panic::Panic, unwind::Drops},
 };
 
-/// Tells one thread of a supervisor from all others that it ever had.
+/// The number of a thread, which its supervisor uses only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ThreadNumber(pub(crate) u64);
 
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A run is over: its body has returned and its state is put away.
+    /// A run has ended: the body has returned, and is back in its slot or dropped.
     Exit(RunEnd),
+    /// The body called [`mark_healthy`](crate::ChildContext::mark_healthy), for the first time in
+    /// this run.
     MarkedHealthy {
         key: Key,
         run: u64,
     },
-    /// Callers have tripped a run.
+    /// The failures that callers reported have tripped the breaker of a run.
     Trip {
         key: Key,
         run: u64,
         failures: u32,
         last: Arc<str>,
     },
-    /// The first heartbeat of a run that is to be watched.
+    /// The first heartbeat of a run with a watchdog, which watches from now on.
     FirstHeartbeat {
         key: Key,
         run: u64,
@@ -43,25 +46,25 @@ pub(crate) enum Message {
     /// thread once for what it drops as it leaves.
     CallbackPanicked {
         key: Key,
-        /// The run that it was called for, which may have ended since.
+        /// The run for which the callback was called. It may have ended since.
         run: u64,
         callback: Callback,
         panic: Panic,
     },
-    /// In a shutdown: the threads are gone that might have taken the longest.
+    /// In a shutdown, the last thread with the longest stop timeout has exited. This only wakes
+    /// the supervisor thread, which then looks again how long it has to wait.
     ThreadGone,
-    /// All flags are to be asked. It is not sent again before it is taken up.
+    /// A caller wants all flags to be asked. Not sent again before it is received.
     CheckNow,
     Add {
         key: Key,
         spec: Box<ChildSpec>,
     },
-    /// The child's next pending order is to be carried out: there is one such message for each.
+    /// The child has a pending order: there is one such message for each.
     Order {
         key: Key,
     },
-    /// A shutdown was asked for, with a limit that is shorter than the one before. It is not sent
-    /// again before it is taken up.
+    /// A shutdown was requested, or its limit made shorter. Not sent again before it is received.
     Shutdown,
 }
 
@@ -71,19 +74,19 @@ pub(crate) struct RunEnd {
     pub(crate) key: Key,
     pub(crate) run: u64,
     pub(crate) exit: Exit,
-    /// When the body had ended.
+    /// When the body returned or panicked.
     pub(crate) at: Instant,
-    /// The error's `Display` panicked.
+    /// The panic of the error's `Display`.
     pub(crate) display_panic: Option<Panic>,
-    /// How the drops of the user's values went on the child's thread, if there were any: of the
-    /// error before the last, a payload, callbacks that were left behind, the body.
+    /// The result of the drops of user values on the child's thread, if there were any: an earlier
+    /// error, a panic's payload, stop callbacks that were not called, the body.
     pub(crate) drops: Drops,
-    /// Stop callbacks were called, and none of them panicked.
+    /// At least one stop callback was called, and none of them panicked.
     pub(crate) callbacks_succeeded: bool,
 }
 
 impl RunEnd {
-    /// The end of a run whose body was not called, for no run may be without an end.
+    /// The end of a run whose body was not called: each run that was started needs an end.
     pub(crate) fn of_no_run(key: Key, run: u64, at: Instant) -> Self {
         Self {
             key,

@@ -1,4 +1,4 @@
-//! Whose thread this is: which supervisors it works for, and whether it is one itself.
+//! The place of the current thread in the tree of supervisors.
 
 use std::{
     cell::{Cell, RefCell},
@@ -6,31 +6,31 @@ use std::{
 };
 
 thread_local! {
-    /// The supervisors that this thread works for.
+    /// The supervisors that this thread works for, directly or through nested ones.
     static LINEAGE: RefCell<Lineage> = RefCell::new(Lineage::default());
-    /// The supervisor that this thread is.
+    /// The number of the supervisor whose loop runs on this thread.
     static SUPERVISOR: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// A supervisor and those above it, by their numbers, the outermost first.
+/// The numbers of a supervisor and of those in which it is nested, the outermost first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lineage(Arc<[u64]>);
 
 impl Lineage {
-    /// That of a new supervisor, which works for those that this thread works for.
+    /// The lineage of a new supervisor, nested in those that the current thread works for.
     pub(crate) fn of(number: u64) -> Self {
         Self(present().0.iter().copied().chain([number]).collect())
     }
 
-    /// From now on this thread works for these.
+    /// Makes the current thread one of this supervisor's.
     pub(crate) fn adopt(&self) {
         LINEAGE.set(self.clone());
     }
 
-    /// Supervises on this thread: for as long as `f` takes, it is the last one's.
+    /// Runs `f` with the current thread as the supervisor thread of the innermost supervisor.
     pub(crate) fn supervise<R>(&self, f: impl FnOnce() -> R) -> R {
-        // A simulation may be dropped where a thread is ending, and the thread-local variable be
-        // gone.
+        // A simulation may be dropped while its thread runs the destructors of thread-local
+        // variables, and `LINEAGE` may be gone by then.
         let outer = LINEAGE.try_with(|lineage| lineage.replace(self.clone()));
         let before = SUPERVISOR.replace(self.0.last().copied());
         let result = f();
@@ -42,19 +42,21 @@ impl Lineage {
     }
 }
 
-/// Whether this is the thread of that supervisor, on which its callbacks run.
+/// Whether the current thread is the supervisor thread of that supervisor, which calls its
+/// callbacks.
 pub(crate) fn is_supervisor(number: u64) -> bool {
     SUPERVISOR.get() == Some(number)
 }
 
-/// Whether that supervisor cannot end before this thread does: it is its own, or one of its
-/// children's, however deep.
+/// Whether the current thread belongs to that supervisor or to one nested in it. Waiting here for
+/// the end of that supervisor would never return, since the supervisor waits for this thread.
 pub(crate) fn is_within(number: u64) -> bool {
     present().0.contains(&number)
 }
 
-/// On a supervised thread this outlives all thread-local variables of the user's; on any other it
-/// may be gone when one of those drops a supervisor, and such a thread works for none.
+/// The lineage of the current thread. On a thread of a supervisor, `LINEAGE` outlives all
+/// thread-local variables of the user. On any other thread it may be gone when one of those drops a
+/// supervisor; such a thread works for no supervisor.
 fn present() -> Lineage {
     LINEAGE.try_with(|lineage| lineage.borrow().clone()).unwrap_or_default()
 }

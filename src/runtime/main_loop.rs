@@ -1,4 +1,4 @@
-//! The supervisor thread: waits for what happens, and has the engine see to it.
+//! The supervisor thread's select loop.
 
 use std::{
     sync::Arc,
@@ -18,23 +18,24 @@ use crate::{
     sync::deadline,
 };
 
-/// How long the supervisor thread stays awake after it has started a run.
+/// How long the supervisor thread polls its inbox, before it parks, after it has started a run.
 const AWAKE_AFTER_START: Duration = Duration::from_micros(100);
 
 pub(crate) struct MainLoop {
     engine: Engine<Threads>,
     threads: Arc<ThreadRegistry>,
     inbox: Receiver<Message>,
-    /// Without flags there is nothing to poll.
+    /// Ticks once per poll interval; `None` without flags, since there is nothing to poll.
     ticker: Option<Receiver<Instant>>,
-    /// Told when every enabled child has had its first start.
+    /// Gets one message when every enabled child has had its first start.
     started: Option<Sender<()>>,
-    /// It runs on a child's thread, and must not end while a thread of its own children lives.
+    /// The loop runs on a worker thread of an outer supervisor. It then ends only after all threads
+    /// of its own children have exited, without a timeout.
     is_nested: bool,
-    /// How long a shutdown waits for the threads that are alive; `None` is without end.
+    /// Until when a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
-    /// The last thing was a tick, which does not come twice in a row while there is a message:
-    /// flags that are slower than the poll would leave no turn for anything else.
+    /// The last wake was a tick. No second one is taken while there is a message: otherwise flags
+    /// that answer more slowly than they are polled would leave the messages no turn.
     was_tick: bool,
 }
 
@@ -45,14 +46,14 @@ enum Wake {
 }
 
 impl MainLoop {
-    /// `started` is told when every enabled child has had its first start; a nested supervisor has
-    /// nobody to tell.
+    /// `started` gets a message when every enabled child has had its first start; it is `None` for
+    /// a nested supervisor.
     pub(crate) fn new(
         parts: Parts,
         threads: Arc<ThreadRegistry>,
         started: Option<Sender<()>>,
     ) -> Self {
-        // A tick beyond the end of time would panic as it is set again.
+        // The ticker would panic when it sets a tick beyond the end of time.
         let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
         let ticker = polls.then(|| tick(parts.poll_interval));
         let engine = Engine::new(parts, Threads::new(threads.clone()));
@@ -60,7 +61,7 @@ impl MainLoop {
         Self { engine, threads, inbox, ticker, started, is_nested, until: None, was_tick: false }
     }
 
-    /// Supervises until something ends it.
+    /// Runs the loop until a shutdown is over.
     pub(crate) fn run(mut self) -> ShutdownReport {
         loop {
             self.engine.proceed();
@@ -86,10 +87,11 @@ impl MainLoop {
         }
     }
 
-    /// Waits for the next thing to happen. In a round it does not wait: there is more to do.
+    /// Waits for a message, a tick or a deadline. In a round it does not wait, since more children
+    /// are left to look at.
     ///
-    /// Whatever messages come, a tick is taken up after one of them at the latest, and timers are
-    /// looked at after each.
+    /// However many messages come, at most one of them is received before a tick that is due, and
+    /// the deadlines are looked at after each.
     fn next(&mut self) -> Wake {
         let was_tick = std::mem::take(&mut self.was_tick);
         if !was_tick && self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
@@ -110,7 +112,7 @@ impl MainLoop {
             }
         }
         match (&self.ticker, deadline) {
-            // One channel wakes whoever waits for it faster than a selection of one does.
+            // Waiting for one channel wakes faster than a `select!` over one channel does.
             (None, None) => received(self.inbox.recv()),
             (None, Some(deadline)) => match self.inbox.recv_deadline(deadline) {
                 Err(RecvTimeoutError::Timeout) => Wake::Timer,
@@ -128,9 +130,9 @@ impl MainLoop {
         }
     }
 
-    /// Tries the inbox for a while after a run was started, which may crash at once. Being parked
-    /// and woken again costs several times what a restart does, and so it does on the other side,
-    /// which would then have to wait for long, too.
+    /// Polls the inbox for a while after a run was started, since the run may fail at once. To park
+    /// and wake a thread costs several times what a restart does; and if this thread parked, the
+    /// worker thread would wait so long for its next start signal that it would park, too.
     fn try_patiently(&self, deadline: Option<Instant>) -> Option<Message> {
         let until = self.engine.now() + AWAKE_AFTER_START;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
@@ -148,8 +150,8 @@ impl MainLoop {
         }
     }
 
-    /// Whether a shutdown has come to its end: all children are down and their threads gone, or
-    /// have had their time.
+    /// Whether a shutdown is over: all children are down and their threads have exited, or timed
+    /// out.
     fn is_over(&mut self, closing: Closing) -> bool {
         if !self.engine.is_over() {
             return false;

@@ -1,4 +1,4 @@
-//! The supervisor thread, the children's threads, and what they share.
+//! The runtime: the supervisor thread, the children's threads, and the state that they share.
 
 pub(crate) mod breaker_state;
 pub(crate) mod engine;

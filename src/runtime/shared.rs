@@ -1,5 +1,4 @@
-//! What all threads share about one supervisor: its inbox, what is known of its children, and who
-//! waits for news of them.
+//! The shared state of one supervisor: its inbox, its shutdown, the rows of its children.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,45 +40,46 @@ use crate::{
     },
 };
 
-/// The state that handles, workers and the supervisor thread share. No lock is held while user code
-/// runs.
+/// The state that handles, worker threads and the supervisor thread share. No lock is held while
+/// user code runs.
 ///
 /// Locks are taken in this order: `directory`, `closing`, a row.
 pub(crate) struct Shared {
     me: Weak<Self>,
     pub(crate) name: Arc<str>,
-    /// Tells this supervisor from all others of the process.
+    /// Unique among all supervisors of the process.
     pub(crate) number: u64,
-    /// The child of an outer supervisor whose body this one is: the first part of all its
-    /// children's ids.
+    /// The child of an outer supervisor whose body runs this one. Its id is the first part of the
+    /// ids of all children here.
     prefix: Option<ChildId>,
-    /// What the builder set for all children; a child's own settings come first.
+    /// The builder's settings for all children; a child's own settings override them.
     pub(crate) defaults: Defaults,
     clock: Clock,
     inbox: Sender<Message>,
     directory: RwLock<Directory>,
     closing: Mutex<ClosingState>,
-    /// A message that has all flags asked is under way.
+    /// `CheckNow` was sent, and the supervisor thread has not received it yet.
     check_is_sent: AtomicBool,
-    /// Why it shuts down, if nobody asked for it.
+    /// Why the supervisor shuts down, if no caller requested it.
     given_up: Mutex<Option<ShutdownCause>>,
-    /// When the supervisor thread took notice of the shutdown.
+    /// When the supervisor thread noticed the shutdown.
     acknowledged: OnceLock<Instant>,
     /// The children were stopped without the supervisor thread, which may be stuck for ever and
-    /// show nothing any more.
+    /// publish nothing any more.
     is_taken_over: AtomicBool,
     pub(crate) doing: Doing,
-    /// Tells of the shutdown and the end. News of a child are told by the child's own.
+    /// Notified of the shutdown and of the end. Each child has a [`Watch`] of its own.
     watch: Watch,
     end: Mutex<Option<ShutdownReport>>,
 }
 
-/// What is known of a shutdown that was asked for.
+/// The shutdown that was requested, if any.
 #[derive(Default)]
 struct ClosingState {
-    /// The least time that it leaves to the children. `None`: nobody has asked, and runs may begin.
+    /// The shortest of the requested limits for the children to stop. `None` means that no shutdown
+    /// was requested, and runs may begin.
     limit: Option<Duration>,
-    /// A message that says so is under way.
+    /// `Shutdown` was sent, and the supervisor thread has not received it yet.
     is_sent: bool,
 }
 
@@ -111,13 +111,13 @@ struct Directory {
     rows: BTreeMap<Key, Arc<Row>>,
 }
 
-/// What is known of one child, and the orders that hold for it from the moment they are given.
+/// The published state of one child, and the orders for it, which hold as soon as they are given.
 pub(crate) struct Row {
     key: Key,
     id: ChildId,
-    /// What callers see of it.
+    /// The state that callers check and report to.
     breaker: Arc<BreakerState>,
-    /// What it says that it is doing, if it has a watchdog.
+    /// What the child was doing at its last heartbeat, if it has a watchdog.
     activity: Option<Arc<Activity>>,
     state: Mutex<RowState>,
 }
@@ -128,10 +128,10 @@ struct RowState {
     held: bool,
     removing: bool,
     gone: bool,
-    /// The orders that are yet to be carried out: one of each kind at most, the one that was given
-    /// last at the end.
+    /// The orders that the supervisor thread has yet to carry out, the latest at the end. An order
+    /// may replace an earlier one ([`Order::replaces`]).
     pending: Vec<Order>,
-    /// The run that has ended after its supervisor, as it was last, until it is known how it ended.
+    /// The last view of a run that ended after its supervisor, until its [`RunEnd`] is found.
     outlived: Option<View>,
 }
 
@@ -143,8 +143,8 @@ impl Shared {
         clock: Clock,
         inbox: Sender<Message>,
     ) -> Arc<Self> {
-        // Behind a real lock in a model too: loom has none for a static, and nobody waits while
-        // holding it.
+        // A real lock under loom, too: loom's locks cannot be static, and no thread waits while it
+        // holds this one.
         static NEXT: StaticMutex<u64> = StaticMutex::new(0);
         let number = {
             let mut next = NEXT.lock();
@@ -171,7 +171,7 @@ impl Shared {
         })
     }
 
-    /// What its clock says.
+    /// The time of the supervisor's clock.
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -181,7 +181,7 @@ impl Shared {
         self.clock.wait_deadline(timeout)
     }
 
-    // ── Telling the supervisor ──
+    // ── Messages to the supervisor thread ──
 
     pub(crate) fn inbox(&self) -> &Sender<Message> {
         &self.inbox
@@ -191,13 +191,13 @@ impl Shared {
         self.inbox.send(message).map_err(|_| CommandError::Ended)
     }
 
-    /// Lists a child and has it supervised.
+    /// Lists a child, and sends it to the supervisor thread.
     pub(crate) fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
         if let Err(invalid) = check_spec(&spec) {
             return Err(AddError::new(AddErrorReason::Invalid(invalid), spec));
         }
         let mut directory = self.directory.write();
-        // Held until it is sent: behind the word of a shutdown, it might never be looked at.
+        // Held until `Add` is sent: behind `Shutdown` in the inbox, it might never be received.
         let closing = self.closing.lock();
         if directory.closed || closing.limit.is_some() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
@@ -206,25 +206,24 @@ impl Shared {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
         };
-        // Under the lock, so that keys reach the supervisor in their order. A channel without bound
-        // does not block.
+        // Sent under the lock, so that keys reach the supervisor thread in their order. To send to
+        // an unbounded channel does not block.
         let _ = self.tell(Message::Add { key: row.key, spec: Box::new(spec) });
         drop(closing);
         Ok(())
     }
 
-    /// Lists a child that was there from the beginning.
+    /// Lists a child of the builder.
     pub(crate) fn list(&self, spec: &ChildSpec) -> Arc<Row> {
         self.directory.write().list(self, spec).expect("the builder's ids were checked")
     }
 
-    /// Has all flags asked.
+    /// Has the supervisor thread ask all flags.
     pub(crate) fn check_now(&self) -> Result<(), CommandError> {
         if self.has_ended() {
             return Err(CommandError::Ended);
         }
-        // AcqRel: the round that follows from the message under way sees what was done before this
-        // call.
+        // AcqRel: if a message is under way, its round sees what was done before this call.
         if self.check_is_sent.swap(true, Ordering::AcqRel) {
             Ok(())
         } else {
@@ -232,7 +231,8 @@ impl Shared {
         }
     }
 
-    /// The supervisor thread has taken up the message of [`check_now`](Shared::check_now).
+    /// Notes that the supervisor thread has received the message of
+    /// [`check_now`](Shared::check_now).
     pub(crate) fn check_is_taken_up(&self) {
         self.check_is_sent.swap(false, Ordering::AcqRel);
     }
@@ -252,18 +252,18 @@ impl Shared {
             Order::Add | Order::Restart | Order::Reset => {}
         }
         if let Some(place) = state.pending.iter().position(|pending| order.replaces(*pending)) {
-            // There is a message for it already.
+            // The message of the replaced order serves for this one.
             state.pending.remove(place);
             state.pending.push(order);
             return Ok(());
         }
         state.pending.push(order);
-        // Under the lock, so that the messages arrive in the order of the commands.
+        // Sent under the lock, so that messages arrive in the order of the orders.
         self.tell(Message::Order { key: row.key })
     }
 
-    /// Has the supervisor shut down. Once this has returned, nothing starts. FlagCache for again, it is
-    /// news only if it leaves less time.
+    /// Requests a shutdown. Once this has returned, no run starts. A further request counts only if
+    /// its limit is shorter.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
         let mut closing = self.closing.lock();
         if closing.limit.is_some_and(|before| before <= limit) {
@@ -277,8 +277,8 @@ impl Shared {
         self.watch.notify();
     }
 
-    /// Notes why the supervisor shuts down by itself. `false` if there is a reason already, which
-    /// stays.
+    /// Stores why the supervisor shuts down by itself. Returns `false` if there is a reason
+    /// already, which stays.
     pub(crate) fn give_up(&self, cause: ShutdownCause) -> bool {
         let mut given_up = self.given_up.lock();
         if given_up.is_some() {
@@ -299,8 +299,8 @@ impl Shared {
         self.closing.lock().limit.is_some()
     }
 
-    /// The supervisor thread has noticed the shutdown. Returns how much time it leaves to the
-    /// children.
+    /// Notes that the supervisor thread has noticed the shutdown. Returns the limit for the
+    /// children to stop.
     pub(crate) fn acknowledge(&self) -> Duration {
         let mut closing = self.closing.lock();
         closing.is_sent = false;
@@ -316,7 +316,8 @@ impl Shared {
         self.acknowledged.get().copied()
     }
 
-    /// A child's whole id: with those of the children in whose supervisors it is.
+    /// A child's whole id. In a nested supervisor it begins with the id of the child that runs that
+    /// supervisor.
     fn path(&self, id: &str) -> ChildId {
         match &self.prefix {
             Some(prefix) => ChildId::from(format!("{}/{id}", prefix.as_str())),
@@ -324,9 +325,9 @@ impl Shared {
         }
     }
 
-    // ── What is known of children ──
+    // ── The state of children ──
 
-    /// By its whole id; or, in a nested supervisor, by the id that it was given there.
+    /// Looks a child up by its whole id or, in a nested supervisor, by its id without the prefix.
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
         let directory = self.directory.read();
         let within = || self.prefix.as_ref().and_then(|_| directory.keys.get(&*self.path(id)));
@@ -338,13 +339,13 @@ impl Shared {
         self.directory.read().rows.get(&key).cloned()
     }
 
-    /// In list order.
+    /// All rows in list order.
     pub(crate) fn rows(&self) -> Vec<Arc<Row>> {
         self.directory.read().rows.values().cloned().collect()
     }
 
-    /// Shows what is new about a child. Gives back what it took the place of, to be dropped with no
-    /// lock held.
+    /// Publishes a child's view, and how its last run ended if that is new. Returns the end that
+    /// this replaces, which the caller drops with no lock held.
     #[must_use = "it holds a user's error, whose drop may panic"]
     pub(crate) fn publish(
         &self,
@@ -361,7 +362,7 @@ impl Shared {
         before
     }
 
-    /// Whether a run may begin.
+    /// Checks whether a run may begin.
     pub(crate) fn check_start(&self, row: &Row) -> Result<(), StartDenied> {
         let closing = self.closing.lock();
         let state = row.state.lock();
@@ -372,7 +373,8 @@ impl Shared {
         }
     }
 
-    /// Shows that a run begins, unless an order forbids it.
+    /// Publishes that a run begins, unless an order or a shutdown forbids it. Both happen under the
+    /// locks, so that no run begins once an order has been given.
     pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), StartDenied> {
         let closing = self.closing.lock();
         let mut state = row.state.lock();
@@ -387,7 +389,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Frees the id of a child.
+    /// Takes a child off the list, which frees its id. Its breaker stays open for good.
     #[must_use = "it holds a user's error, whose drop may panic"]
     pub(crate) fn forget(&self, row: &Row) -> Option<Arc<Row>> {
         let mut directory = self.directory.write();
@@ -399,14 +401,14 @@ impl Shared {
         Some(row)
     }
 
-    /// Which callback holds the supervisor thread at this moment.
+    /// The user callback that the supervisor thread is in now.
     pub(crate) fn stuck_in(&self) -> Option<StuckIn> {
         let (callback, key) = self.doing.now()?;
         let id = self.directory.read().rows.get(&key).map(|row| row.id.clone());
         Some(StuckIn { callback, id })
     }
 
-    /// The number of the call of user code that the supervisor thread is in at this moment.
+    /// The number of the call of user code that the supervisor thread is in now.
     pub(crate) fn call_in_progress(&self) -> Option<u64> {
         self.doing.now().map(|_| self.doing.calls.load(Ordering::Relaxed))
     }
@@ -418,7 +420,7 @@ impl Shared {
         self.directory.write().closed = true;
     }
 
-    /// The supervisor has ended. The first report stays.
+    /// Publishes that the supervisor has ended. The first report stays.
     pub(crate) fn ended(&self, report: ShutdownReport) {
         self.close_directory();
         self.closing.lock().limit = Some(Duration::ZERO);
@@ -426,7 +428,7 @@ impl Shared {
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
         drop(unused);
-        // Those who wait for a child hear of it by the child's breaker.
+        // This also wakes the threads that wait for a child, by the watch in its breaker.
         for row in self.rows() {
             row.breaker
                 .open_for_good(Some(Last::Ended(Box::new(row.info(self.now()).without_error()))));
@@ -434,8 +436,8 @@ impl Shared {
         self.watch.notify();
     }
 
-    /// Shows that the children are stopped without the supervisor thread. Once it comes back it
-    /// shows what it knows.
+    /// Publishes that the children are stopped without the supervisor thread. If that returns from
+    /// its callback, it publishes its own views again; the breakers stay open.
     pub(crate) fn show_take_over(&self) {
         self.is_taken_over.store(true, Ordering::SeqCst);
         let now = self.now();
@@ -453,13 +455,13 @@ impl Shared {
         }
     }
 
-    /// Whether nobody may be there to show that a run has ended: the supervisor has, or it is
+    /// Whether the supervisor thread may never publish the end of a run: it has ended, or was found
     /// stuck.
     pub(crate) fn shows_no_more(&self) -> bool {
         self.is_taken_over.load(Ordering::SeqCst) || self.has_ended()
     }
 
-    /// A run has ended after its supervisor, which can show it no more: so this does.
+    /// Publishes the end of a run in place of the supervisor thread, which has ended or is stuck.
     pub(crate) fn run_ended_late(&self, key: Key, run: u64, end: Option<RunEnd>) {
         let Some(row) = self.row_of(key) else { return drop(unwind::discard(end)) };
         let now = self.now();
@@ -478,8 +480,8 @@ impl Shared {
             };
             state.outlived = Some(before);
         }
-        // The thread itself may only know that the run is over, and the message that says how be
-        // found a moment later.
+        // There may be two calls for one run: the worker thread, whose message was accepted, passes
+        // no `end`; and the supervisor thread passes it when it drains its inbox.
         let outlived = state.outlived.take_if(|outlived| outlived.run == run && end.is_some());
         let unused = match (outlived, end) {
             (Some(outlived), Some(end)) => Ok(state.last_stop.replace(LastStop {
@@ -503,8 +505,7 @@ impl Shared {
         self.end.lock().is_some()
     }
 
-    /// Waits for news of the supervisor itself: its shutdown, and its end. Else as
-    /// [`Watch::wait_for`].
+    /// Waits for the shutdown or the end of the supervisor, otherwise like [`Watch::wait_for`].
     pub(crate) fn wait_for<T>(
         &self,
         deadline: Option<Instant>,
@@ -583,12 +584,12 @@ impl Row {
         Breaker::new(self.breaker.clone())
     }
 
-    /// Whether it holds a value of the user's.
+    /// Whether the last stop holds a user's error.
     pub(crate) fn holds_error(&self) -> bool {
         self.state.lock().last_stop.as_ref().is_some_and(LastStop::holds_error)
     }
 
-    /// Takes the next order that is to be carried out.
+    /// Takes the oldest pending order.
     pub(crate) fn take_order(&self) -> Option<Order> {
         let pending = &mut self.state.lock().pending;
         if pending.is_empty() { None } else { Some(pending.remove(0)) }
@@ -598,8 +599,8 @@ impl Row {
         self.state.lock().gone
     }
 
-    /// Waits for news of this child: of what it does, of its going, and of the end of its
-    /// supervisor. Else as [`Watch::wait_for`].
+    /// Waits for a change of this child, for its removal, or for the end of its supervisor,
+    /// otherwise like [`Watch::wait_for`].
     pub(crate) fn wait_for<T>(
         &self,
         deadline: Option<Instant>,
@@ -609,16 +610,17 @@ impl Row {
     }
 }
 
-/// A user's error may panic as it is dropped, and whoever lets go last drops it: a caller who wants
-/// the shutdown's report, or a child's thread in the destructors of its thread-local variables,
-/// where a panic would end the process.
+/// Drops the user's error, and catches its panic. The last reference may be dropped by a caller
+/// that waits for the shutdown's report, or by a child's thread that runs the destructors of its
+/// thread-local variables, where a panic would end the process.
 impl Drop for Row {
     fn drop(&mut self) {
         let _ = unwind::discard(self.state.get_mut().last_stop.take());
     }
 }
 
-/// The report may hold a user's error, as a row may.
+/// Drops the cause and the report, and catches their panics: like a row, they may hold a user's
+/// error.
 impl Drop for Shared {
     fn drop(&mut self) {
         let _ = unwind::discard(self.given_up.get_mut().take());
@@ -626,7 +628,7 @@ impl Drop for Shared {
     }
 }
 
-/// Whether a child may be as it is described.
+/// Checks a child's settings, except whether its id is taken.
 pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
     let id = &spec.id;
     if spec.watchdog.is_some_and(|limit| limit.is_zero()) {
@@ -642,27 +644,27 @@ pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
     }
 }
 
-/// Which user callback the supervisor thread is in: written by it around each call, read by those
-/// who find it stuck.
+/// The user callback that the supervisor thread is in. That thread writes it around each call;
+/// threads that wait for it read it, to find out whether it is stuck.
 #[derive(Debug, Default)]
 pub(crate) struct Doing {
     /// 0 for none.
     callback: AtomicU8,
     key: AtomicU64,
-    /// Counts the calls.
+    /// The number of calls so far.
     calls: AtomicU64,
 }
 
 impl Doing {
-    /// In the place of a child's key; no supervisor lists so many.
+    /// The key of a call for no child; no supervisor lists so many children.
     const NOBODY: u64 = u64::MAX;
     const CALLBACKS: [Callback; 4] =
         [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
 
     /// Calls user code on the supervisor thread.
     ///
-    /// Relaxed stores are enough: whoever reads has found the thread stuck for long, and tells
-    /// people, not programs.
+    /// Relaxed stores are enough: a reader acts only after the thread has been stuck for long, and
+    /// the callback's name goes into a report for people.
     pub(crate) fn call<R>(
         &self,
         callback: Callback,

@@ -1,4 +1,4 @@
-//! The threads of one supervisor: nothing else in the crate spawns one.
+//! The threads of one supervisor: the one place that spawns.
 
 use std::{
     cell::RefCell,
@@ -29,41 +29,51 @@ use crate::{
 };
 
 thread_local! {
-    /// Says that its thread is gone, when all destructors of thread-local variables have run: it is
-    /// the first to be made, and the last to be dropped.
+    /// Reports the exit of its thread after all other destructors of thread-local variables: it is
+    /// set first and dropped last.
     static EXIT_NOTIFIER: RefCell<Option<ExitNotifier>> = const { RefCell::new(None) };
 }
 
-/// How many threads of one child may be alive when it is given another. Those of fresh threads, and
-/// of a child that is restarted by hand after it was given up, may take their time to end, and
-/// without a bound they would be all that the machine has.
+/// The number of live threads of one child at which it is given no further one to run on. Its
+/// earlier threads may take long to end, if it has fresh threads or is restarted by hand after it
+/// was given up; without a bound they could use up all threads of the machine.
 const MOST_THREADS: u64 = 8;
 
 /// All threads of one supervisor.
 ///
-/// None of them is ever joined. A join has no limit, and lasts for as long as the destructors of
-/// pthread keys take, which C libraries set and which run after a thread has said that it is gone.
-/// Whoever waits for a thread waits for that word.
+/// None of them is ever joined. A join has no timeout, and lasts as long as the destructors of
+/// pthread keys, which C libraries set and which run after [`ExitNotifier`] has reported the exit.
+/// So the waits here end with that report.
 pub(crate) struct ThreadRegistry {
     lineage: Lineage,
-    /// The supervisor thread's.
+    /// Leads to the supervisor thread.
     inbox: Sender<Message>,
     registered: Mutex<Registered>,
-    /// A thread has gone.
+    /// Notified when a thread has exited.
     left: Condvar,
 }
 
+/// The live threads of a supervisor, and how far it has ended.
+///
+/// | call | sets | a run in progress | a thread that waits for a command | `spawn` |
+/// | --- | --- | --- | --- | --- |
+/// | `close` | `is_closing` | goes on | stays | works |
+/// | `force_stop_all` | `sealed` of each worker | is requested to stop | leaves | works |
+/// | `dismiss` | `sealed`, here and of each worker | goes on | leaves | only to drop values |
+///
+/// *Each worker* is that of each child with a live thread. Once it is sealed, it gets no start
+/// signal, and its thread leaves when the run in progress ends. The flags are independent:
+/// `dismiss` may come without `close`, where the supervisor thread never noticed the shutdown.
 #[derive(Default)]
 struct Registered {
     next: u64,
-    /// Those that are alive.
     threads: BTreeMap<ThreadNumber, Arc<Thread>>,
-    /// How many threads of children are alive, for each stop timeout.
+    /// The number of live threads of children, by their stop timeout.
     alive: BTreeMap<Duration, usize>,
-    /// The supervisor thread waits for all of them, and hears when those have gone that may take
-    /// the longest.
+    /// The supervisor thread waits for all of them, and gets a message whenever an exit changes the
+    /// longest stop timeout, which bounds that wait.
     is_closing: bool,
-    /// Nothing is spawned any more.
+    /// No thread is spawned any more, except to drop values.
     sealed: bool,
 }
 
@@ -75,10 +85,9 @@ impl Registered {
         }
     }
 
-    /// Returns whether the supervisor thread has to know.
+    /// Returns whether the exit is sent to the supervisor thread.
     fn thread_gone(&mut self, thread: &Thread) -> bool {
         let Some(child) = &thread.child else { return false };
-        // No other thread counts it down.
         child.alive.fetch_sub(1, Ordering::Relaxed);
         let longest = self.longest_stop_timeout();
         if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(child.stop_timeout) {
@@ -95,6 +104,7 @@ impl Registered {
     }
 }
 
+/// Reports the exit of a thread to the registry when it is dropped.
 struct ExitNotifier {
     threads: Arc<ThreadRegistry>,
     thread: Arc<Thread>,
@@ -106,8 +116,8 @@ impl Drop for ExitNotifier {
     }
 }
 
-/// Calls user code of which nobody knows how long it takes, such as a logger, on a thread of its
-/// own, and waits for it no longer than this. Without a thread it is not called.
+/// Calls user code that may block, such as a logger, on a thread of its own, and waits no longer
+/// than `limit` for it. If no thread can be spawned, it is not called.
 pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
     let (sender, done) = mpsc::channel::<()>();
     #[expect(clippy::disallowed_methods, reason = "it belongs to no supervisor")]
@@ -121,13 +131,14 @@ pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
 }
 
 impl ThreadRegistry {
-    /// The threads of this supervisor, which itself works for those that this thread works for.
+    /// Makes the registry of a new supervisor, which is nested in those that the current thread
+    /// works for.
     pub(crate) fn new(shared: &Shared) -> Arc<Self> {
         let (lineage, inbox) = (Lineage::of(shared.number), shared.inbox().clone());
         Arc::new(Self { lineage, inbox, registered: Mutex::default(), left: Condvar::new() })
     }
 
-    /// Supervises on this thread, which is that of an outer supervisor's child.
+    /// Runs a nested supervisor's loop on the current thread, a worker thread of the outer one.
     pub(crate) fn supervise_here<R>(&self, f: impl FnOnce() -> R) -> R {
         self.lineage.supervise(f)
     }
@@ -142,8 +153,8 @@ impl ThreadRegistry {
         is_for_drops: bool,
         main: impl FnOnce(&Thread) + Send + 'static,
     ) -> io::Result<()> {
-        // Held while the thread is spawned, so that it is listed before it can be gone. No user
-        // code runs meanwhile.
+        // Held while the thread is spawned: the thread is registered before it can report its
+        // exit. No user code runs under the lock.
         let mut registered = self.registered.lock();
         if registered.sealed && !is_for_drops {
             return Err(io::Error::other("the supervisor has ended"));
@@ -168,7 +179,7 @@ impl ThreadRegistry {
         Ok(())
     }
 
-    /// Spawns the supervisor's own thread.
+    /// Spawns the supervisor thread.
     pub(crate) fn spawn_supervisor(
         self: &Arc<Self>,
         name: String,
@@ -178,7 +189,7 @@ impl ThreadRegistry {
         self.spawn(name, None, None, false, move |_| lineage.supervise(main))
     }
 
-    /// Sees to it that a thread waits for the word to go.
+    /// Spawns a thread that waits for the start signal, unless there is one.
     pub(crate) fn provide(self: &Arc<Self>, worker: &Arc<WorkerShared>) -> Result<(), Failure> {
         if worker.has_thread() {
             return Ok(());
@@ -200,12 +211,13 @@ impl ThreadRegistry {
         Ok(())
     }
 
-    /// Tells the present run of a child to stop. Its callbacks are called on a thread of their own.
+    /// Requests the present run of a child to stop, and calls its stop callbacks on a thread of
+    /// their own.
     ///
     /// # Errors
     ///
-    /// If there is no thread for the callbacks; then [`call_back`](ThreadRegistry::call_back) is to be tried
-    /// again.
+    /// If no thread can be spawned for the callbacks. The request itself is made; the caller tries
+    /// [`call_back`](ThreadRegistry::call_back) again.
     pub(crate) fn stop(
         self: &Arc<Self>,
         worker: &Arc<WorkerShared>,
@@ -215,7 +227,12 @@ impl ThreadRegistry {
         self.call_back(worker)
     }
 
-    /// Has the callbacks of a run that was told to stop called, if that is yet to be done.
+    /// Calls the stop callbacks of a run that was requested to stop, on a thread of their own, if
+    /// there are any and no thread has begun to call them.
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be spawned for them.
     pub(crate) fn call_back(self: &Arc<Self>, worker: &Arc<WorkerShared>) -> io::Result<()> {
         let Some(context) = worker.context().filter(|context| context.signal().needs_caller())
         else {
@@ -235,12 +252,13 @@ impl ThreadRegistry {
         )
     }
 
-    /// Ends the thread that waits for a word. What the child has left is dropped there, and the
-    /// body too unless it is kept; on a thread of their own where there is none.
+    /// Asks the thread that waits for commands to leave. It drops the child's entrusted values, and
+    /// the body unless it is kept. If there is no such thread, and the body is not kept, a new one
+    /// drops them.
     ///
     /// # Errors
     ///
-    /// If there is no thread to drop it on; then this is to be tried again.
+    /// If no thread can be spawned to drop them; the caller tries again.
     pub(crate) fn retire(
         self: &Arc<Self>,
         worker: &Arc<WorkerShared>,
@@ -263,19 +281,20 @@ impl ThreadRegistry {
 
     // ── Ending ──
 
-    /// Takes everything out of the hands of a supervisor thread that does not come back: every run
-    /// is told to stop, every thread to leave, and no run is let go any more.
+    /// Stops all children without the supervisor thread, which is stuck or died: every run is
+    /// requested to stop, every worker thread to leave, and no further start signal is sent.
     pub(crate) fn force_stop_all(self: &Arc<Self>, now: Instant) {
         for worker in self.posts() {
             worker.seal();
-            // Without a thread for them, callbacks are not called and bodies not dropped: whoever
-            // seizes does not retry.
+            // Sealed first: from then on a supervisor thread that returns can start no run behind
+            // the stop request. If no thread can be spawned, the callbacks are not called and the
+            // body is not dropped: nothing tries again here, unlike in `Threads`.
             let _ = self.stop(&worker, now);
             let _ = self.retire(&worker, false);
         }
     }
 
-    /// The children that have a thread, the last first.
+    /// The workers of all children that have a live thread, in reverse list order.
     fn posts(&self) -> Vec<Arc<WorkerShared>> {
         let mut posts: Vec<_> = self
             .registered
@@ -296,25 +315,25 @@ impl ThreadRegistry {
         drop(registered);
         self.left.notify_all();
         if is_told {
-            // A supervisor that has ended does not listen.
+            // Fails if the supervisor thread has ended, which needs no message any more.
             let _ = self.inbox.send(Message::ThreadGone);
         }
     }
 
-    /// From now on the supervisor thread waits for all threads.
+    /// Notes that a shutdown has begun, in which the supervisor thread waits for all threads.
     pub(crate) fn close(&self) {
         self.registered.lock().is_closing = true;
     }
 
-    /// The longest stop timeout of all children of which a thread is alive.
+    /// The longest stop timeout of all children that have a live thread.
     pub(crate) fn longest_stop_timeout(&self) -> Option<Duration> {
         self.registered.lock().longest_stop_timeout()
     }
 
-    /// The children of which a thread is alive, in list order. All were told to stop `since`, if
-    /// not before.
+    /// The children that have a live thread, in list order. Each was requested to stop at `since`
+    /// at the latest.
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
-        // Dropped after the lock: one may be the last, and hold a user's value.
+        // Dropped after the lock is released: one may be the last reference to a user's value.
         let mut kept = Vec::new();
         let registered = self.registered.lock();
         let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
@@ -343,19 +362,20 @@ impl ThreadRegistry {
         children.into_values().collect()
     }
 
-    /// Tells all threads to leave, and spawns no more. Those that are alive stay on the registered until
-    /// they are gone: whoever looks later, such as a supervisor thread that was stuck, names them
-    /// too.
+    /// Asks all worker threads to leave, and spawns no more, except to drop values. Live threads
+    /// stay registered until they exit: a later report, such as that of a supervisor thread that
+    /// was stuck, names them too.
     pub(crate) fn dismiss(&self) {
         self.registered.lock().sealed = true;
-        // A run that ends only now finds nobody to tell its thread what to do next.
+        // Nobody sends a command after the end of a run that still goes on: once its worker is
+        // sealed, the thread leaves by itself.
         for worker in self.posts() {
             worker.seal();
             worker.leave(false);
         }
     }
 
-    /// Waits until the threads of all children are gone, however long that takes.
+    /// Waits until all threads of children have exited, without a timeout.
     pub(crate) fn wait_for_children(&self) {
         let mut registered = self.registered.lock();
         while !registered.alive.is_empty() {
@@ -363,7 +383,7 @@ impl ThreadRegistry {
         }
     }
 
-    /// Waits until the supervisor's own thread is gone too. Returns whether it is.
+    /// Waits until the supervisor thread has exited. Returns `false` if the deadline comes first.
     pub(crate) fn wait_for_supervisor(&self, deadline: Option<Instant>) -> bool {
         let mut registered = self.registered.lock();
         while registered.threads.values().any(|thread| thread.child.is_none()) {
@@ -398,7 +418,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// A child as the supervisor thread has it, without that thread: the test plays its part.
+    /// A child's worker without a supervisor thread, whose part the test plays.
     fn worker(
         body: impl FnMut(&ChildContext) + Send + 'static,
         fresh_thread: bool,
@@ -433,8 +453,8 @@ mod tests {
     #[test]
     fn thread_that_leaves_late_does_not_take_the_body_of_the_next_run() {
         let (_crew, worker, _inbox) = worker(|_| (), false);
-        // Restarted by hand after it had been given up: a new thread is about to hear the word to
-        // go, and then it is shut down.
+        // The child is restarted by hand after it had been given up. A new thread is about to
+        // receive the start signal when a shutdown begins.
         let (commands, _unheard) = bounded(1);
         worker.has_got_thread(commands);
         assert!(worker.send_start(2, 0));
@@ -450,8 +470,7 @@ mod tests {
         let (threads, worker, inbox) = worker(move |_| drop(token.clone()), false);
         threads.provide(&worker).unwrap();
         assert!(worker.send_start(1, 0));
-        // The end that the supervisor thread is too late to see: it has not said that this was the
-        // last run.
+        // The supervisor thread sees this end too late: it has not made the run the last one.
         assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
         threads.dismiss();
         assert!(

@@ -1,4 +1,4 @@
-//! Threads as those who run the bodies.
+//! The engine's workers, implemented with threads.
 
 use std::{
     io,
@@ -20,17 +20,17 @@ use crate::{
     sync::{clock::system_now, deadline},
 };
 
-/// How long what found no thread waits before it is tried again.
+/// How long a deferred spawn waits before it is tried again.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// A threads at the service of its supervisor thread, with what that has yet to see done.
+/// The supervisor thread's access to its threads, with the spawns that failed.
 pub(crate) struct Threads {
     threads: Arc<ThreadRegistry>,
     deferred: Vec<DeferredSpawn>,
     try_again_at: Option<Instant>,
 }
 
-/// What found no thread to be done on.
+/// A task for which no thread could be spawned, and which is tried again.
 enum DeferredSpawn {
     CallBack(Arc<WorkerShared>),
     Drop(Arc<WorkerShared>),
@@ -41,12 +41,12 @@ impl Threads {
         Self { threads, deferred: Vec::new(), try_again_at: None }
     }
 
-    /// When it is time to try again what found no thread.
+    /// When the deferred spawns are tried again; `None` if there are none.
     pub(crate) fn try_again_at(&self) -> Option<Instant> {
         self.try_again_at
     }
 
-    /// Tries again what found no thread, if it is time to.
+    /// Tries the deferred spawns again, if it is time to.
     pub(crate) fn try_again(&mut self) {
         if self.try_again_at.is_some() && deadline::is_reached(self.try_again_at, system_now()) {
             self.try_again_at = None;
@@ -57,7 +57,7 @@ impl Threads {
                     DeferredSpawn::Drop(worker) => self.threads.retire(worker, false),
                 };
                 if done.is_err() {
-                    // Nor will there be one for the others, which have others wait.
+                    // There is no thread for the others either, so they wait as well.
                     self.note(done, spawn);
                     self.deferred.extend(deferred);
                     return;

@@ -1,5 +1,4 @@
-//! The life of a child's thread, and what it shares with its supervisor: the body, and the word to
-//! go.
+//! A child's thread, and the state that it shares with the supervisor.
 
 use std::{
     mem,
@@ -34,30 +33,34 @@ use crate::{
     },
 };
 
-/// One thread of a supervisor, as it is known to others.
+/// The record of one live thread in the registry of its supervisor.
 pub(crate) struct Thread {
     pub(crate) number: ThreadNumber,
-    /// The child whose thread it is; the supervisor's own has none.
+    /// The child that the thread serves; `None` for the supervisor thread.
     pub(crate) child: Option<Served>,
     phase: AtomicU8,
 }
 
-/// The child whom a thread serves.
+/// The child that a thread serves.
 ///
-/// It holds the worker weakly, so that what is known of an ending thread keeps no user's value alive:
-/// a thread that has said that it is gone drops none.
+/// It holds the worker weakly: a thread drops its own record after it has reported its exit, and
+/// must not drop a user's value by then.
 pub(crate) struct Served {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
     pub(crate) stop_timeout: Duration,
     pub(crate) worker: Weak<WorkerShared>,
-    /// The last run, as far as it was known when its work began or was over.
+    /// The number of the child's latest run when this thread was spawned or finished its work. It
+    /// is read once the worker is gone.
     pub(crate) last_run: AtomicU64,
-    /// How many threads of the child are alive.
+    /// The number of live threads of the child.
     pub(crate) alive: Arc<AtomicU64>,
 }
 
-/// How far a thread has come, in the order of a life.
+/// What a thread is doing.
+///
+/// Each run takes a worker thread from `Waiting` through `Running` and `Dropping` back to
+/// `Waiting`. In `Ending` only the destructors of thread-local variables are left.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Phase {
@@ -84,8 +87,8 @@ impl Thread {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// How far it has come, for those who wait for its end. One that waits for a word was told to
-    /// leave and is about to.
+    /// The phase for the report of children that did not stop. A thread that waits for a command
+    /// counts as ending: it was asked to leave and is about to.
     pub(crate) fn phase(&self) -> UnstoppedPhase {
         match self.phase.load(Ordering::Relaxed) {
             phase if phase == Phase::Running as u8 => UnstoppedPhase::Running,
@@ -95,53 +98,85 @@ impl Thread {
     }
 }
 
-/// What a child's thread and its supervisor share: the body in its slot, and the word to go.
+/// The state that a child's thread and the supervisor share.
 ///
-/// The body is in the slot whenever it is not running, and whoever finds the slot empty has no
-/// right to run it. So a thread that could not be spawned takes no body with it, and two runs of
-/// one child cannot be.
+/// The body is in `slot` whenever it is not running, until it is dropped; a thread that finds the
+/// slot empty does not run it. So a thread that could not be spawned takes no body with it, and two
+/// runs of one child cannot overlap.
+///
+/// # The end of a run
+///
+/// The worker thread reads `last_run` once after the body has returned (`run`):
+///
+/// | `last_run` | `fresh_thread` | `leaves_by_itself` | the body | the thread |
+/// | --- | --- | --- | --- | --- |
+/// | no | no | any | goes back into `slot` | waits for a command |
+/// | no | yes | any | goes back into `slot` | leaves |
+/// | yes | no | no | is dropped | waits for a command, which is `Leave` |
+/// | yes | no | yes | is dropped | leaves |
+/// | yes | yes | any | is dropped | leaves |
+///
+/// A leaving thread reads it again, after it has dropped its end of `commands` (`serve`), since
+/// [`make_final`](Self::make_final) may have come just after the first look:
+///
+/// | `last_run` | `context` | what is in `slot` and `remains` |
+/// | --- | --- | --- |
+/// | no | any | stays for the child's next thread |
+/// | yes | none | is dropped by this thread |
+/// | yes | some | is left to the thread to which that run was sent |
+///
+/// # Leaving
+///
+/// [`leave`](Self::leave) takes `commands` out and tries to send `Leave`:
+///
+/// | `commands` | `leave` returns | who drops the body, unless it is kept |
+/// | --- | --- | --- |
+/// | empty channel | `true` | the thread, when it receives `Leave` |
+/// | holds a `Run` not yet received | `true` | the thread, after that run, if it is the last |
+/// | disconnected: the thread has left | `false` | the caller |
+/// | none: no thread waits | `false` | the caller |
 pub(crate) struct WorkerShared {
     pub(crate) link: Arc<Link>,
     pub(crate) stop_timeout: Duration,
     pub(crate) stack_size: Option<usize>,
     fresh_thread: bool,
     slot: Mutex<Option<Body>>,
-    /// There will be no further run: the body is dropped on its thread as soon as it is out of
-    /// work.
+    /// No further run will start: the worker thread drops the body when the present run ends.
     last_run: AtomicBool,
-    /// The thread leaves after its last run by itself. Otherwise it waits until it is told to:
-    /// there may be more of the child to be dropped.
+    /// After the last run the thread leaves without a command. Otherwise it waits for `Leave`: the
+    /// supervisor thread may still entrust it with values to drop.
     leaves_by_itself: AtomicBool,
+    /// The number of the latest run that was sent a start signal.
     run: AtomicU64,
-    /// How many threads of it are alive.
+    /// The number of live threads of the child.
     alive: Arc<AtomicU64>,
     state: Mutex<WorkerState>,
 }
 
 #[derive(Default)]
 struct WorkerState {
-    /// Reaches the thread that waits for a word.
+    /// The channel to the thread that waits for commands. It has room for one.
     commands: Option<Sender<Command>>,
-    /// The present run.
+    /// The context of the present run.
     context: Option<ChildContext>,
-    /// The context of the run before, for the next one: a restart that takes no memory is a faster
-    /// one.
+    /// The context of the run before, which the next run reuses: a restart that allocates nothing
+    /// is faster.
     spare: Option<ChildContext>,
     stop_requested_at: Option<Instant>,
-    /// What is yet to be dropped on the child's thread.
+    /// What the child's thread drops after its next run, or as it leaves.
     remains: Vec<Remain>,
-    /// No run is let go any more.
+    /// No further start signal is sent, not even by a supervisor thread that was stuck and returns.
     sealed: bool,
 }
 
-/// A value of the user's that the supervisor has no more use for. Its `Drop` may block, which is
-/// nobody's business but the child's: so it goes where the body goes.
+/// A user's value that the supervisor no longer needs. Its `Drop` may block, which must delay no
+/// other child: so the child's thread drops it, as it drops the body.
 #[expect(dead_code, reason = "they are kept to be dropped")]
 pub(crate) enum Remain {
     Backoff(Box<Backoff>),
-    /// How a run ended, after the next one has ended, too.
+    /// How a run ended, once the end of a later run has taken its place.
     Stop(LastStop),
-    /// What was known of a child that is gone, with how its last run ended.
+    /// The row of a child that is gone, which holds how its last run ended.
     Row(Arc<Row>),
 }
 
@@ -167,7 +202,8 @@ impl WorkerShared {
         })
     }
 
-    /// Gives the word to go. `false` if this is forbidden by now: the body will not run.
+    /// Sends the start signal. Returns `false` if the worker is sealed or has no thread by now: the
+    /// body will not run.
     pub(crate) fn send_start(&self, run: u64, attempt_count: u32) -> bool {
         let mut state = self.state.lock();
         if state.sealed {
@@ -180,69 +216,72 @@ impl WorkerShared {
         self.run.store(run, Ordering::Relaxed);
         state.context = Some(context.clone());
         state.stop_requested_at = None;
-        // The thread waits for a word or is just about to: there is room for it.
+        // The thread waits for a command or is about to, so the channel has room.
         state
             .commands
             .as_ref()
             .is_some_and(|commands| commands.try_send(Command::Run(context)).is_ok())
     }
 
-    /// No further run will be: the body may be dropped as the present one ends. In a shutdown its
-    /// thread leaves then, without another word.
+    /// Makes the present run the last: the worker thread drops the body when it ends. In a shutdown
+    /// the thread then leaves without a command.
     pub(crate) fn make_final(&self, is_closing: bool) {
+        // Stored first: a thread that sees `last_run` sees this too, by its Acquire load.
         if is_closing {
             self.leaves_by_itself.store(true, Ordering::Relaxed);
         }
         self.last_run.store(true, Ordering::Release);
     }
 
-    /// Leaves a value to be dropped on the child's thread: as its next run ends, or as the thread
+    /// Keeps a value for the child's thread to drop: when its next run ends, or when the thread
     /// leaves.
     pub(crate) fn entrust(&self, remain: Remain) {
         self.state.lock().remains.push(remain);
     }
 
-    /// No run is let go any more.
+    /// Forbids all further start signals, and has the thread leave after the present run.
     pub(crate) fn seal(&self) {
         self.state.lock().sealed = true;
         self.make_final(true);
     }
 
-    /// The run's end has been seen by the supervisor: a thread that serves one run only has left.
+    /// Notes that the supervisor thread has received the end of the present run: a fresh thread
+    /// serves one run only, and takes no more commands.
     pub(crate) fn run_is_over(&self) {
         if self.fresh_thread {
             self.state.lock().commands = None;
         }
     }
 
-    /// Has the thread leave that waits for a word. `false` if there is none.
+    /// Asks the thread that waits for commands to leave. Returns `false` if there is none.
     pub(crate) fn leave(&self, keep_body: bool) -> bool {
         let Some(commands) = self.state.lock().commands.take() else { return false };
-        // One that is yet to hear the word to go has no room for another. It runs the body, which
-        // is not to be taken from under it, and leaves when it hears no more; a body that has its
-        // last run is dropped then.
+        // Full means that the thread has yet to receive its start signal. It still runs the body,
+        // so nobody else may take it, and leaves afterwards, because the sender is dropped here.
+        // If that run is the last, it drops the body at its end.
         !matches!(
             commands.try_send(Command::Leave { keep_body }),
             Err(TrySendError::Disconnected(_))
         )
     }
 
-    /// How many of its threads are alive.
+    /// The number of live threads of the child.
     pub(crate) fn alive(&self) -> u64 {
         self.alive.load(Ordering::Relaxed)
     }
 
-    /// Whether a thread waits for a word.
+    /// Whether a thread takes commands.
     pub(crate) fn has_thread(&self) -> bool {
         self.state.lock().commands.is_some()
     }
 
-    /// A thread waits for a word here.
+    /// Stores the channel to a thread that was just spawned.
     pub(crate) fn has_got_thread(&self, commands: Sender<Command>) {
         self.state.lock().commands = Some(commands);
     }
 
-    /// Tells the present run to stop.
+    /// Requests the present run to stop. Its callbacks are called by
+    /// [`ThreadRegistry::call_back`](crate::runtime::thread_registry::ThreadRegistry::call_back).
     pub(crate) fn request_stop(&self, now: Instant) {
         let context = {
             let mut state = self.state.lock();
@@ -254,11 +293,12 @@ impl WorkerShared {
         }
     }
 
-    /// When the present run was told to stop.
+    /// When the present run was requested to stop, for the first time.
     pub(crate) fn stop_requested_at(&self) -> Option<Instant> {
         self.state.lock().stop_requested_at
     }
 
+    /// The number of the latest run; 0 if there was none.
     pub(crate) fn last_run(&self) -> u64 {
         self.run.load(Ordering::Relaxed)
     }
@@ -267,33 +307,34 @@ impl WorkerShared {
         self.slot.lock().is_some()
     }
 
-    /// Whether there is anything to be dropped when the child is gone.
+    /// Whether a body or an entrusted value is left to drop.
     pub(crate) fn holds_anything(&self) -> bool {
         self.holds_body() || !self.state.lock().remains.is_empty()
     }
 
-    /// Drops what was left to be.
+    /// Drops the entrusted values, with no lock held.
     fn drop_remains(&self, drops: &mut Drops) {
         let mut remains = mem::take(&mut self.state.lock().remains);
         if remains.is_empty() {
             return;
         }
         remains.drain(..).for_each(|remain| drops.discard(remain));
-        // A child that fails again and again needs the room again and again.
+        // The emptied vector goes back: a child that keeps failing fills it after each run.
         let mut state = self.state.lock();
         if state.remains.capacity() == 0 {
             state.remains = remains;
         }
     }
 
-    /// That of the present run.
+    /// The context of the present run, if there is one.
     pub(crate) fn context(&self) -> Option<ChildContext> {
         self.state.lock().context.clone()
     }
 }
 
-/// Whoever lets go last drops a body that found no thread to be dropped on: that may be a thread in
-/// the destructors of its thread-local variables, where a panic would end the process.
+/// Drops a body for which no thread could be had, and catches its panic: the last reference may be
+/// dropped by a thread that runs the destructors of its thread-local variables, where a panic would
+/// end the process.
 impl Drop for WorkerShared {
     fn drop(&mut self) {
         let _ = unwind::discard(self.slot.get_mut().take());
@@ -303,8 +344,8 @@ impl Drop for WorkerShared {
     }
 }
 
-/// The life of a child's thread: it waits for the word, runs the body, puts it back, says how that
-/// went, and waits again.
+/// The main function of a worker thread. It waits for a start signal, runs the body, puts it back,
+/// reports the end of the run to the supervisor thread, and waits again.
 pub(crate) fn work(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command>) {
     serve(thread, worker, commands);
     if let Some(child) = &thread.child {
@@ -326,13 +367,13 @@ fn serve(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command
             }
         }
     }
-    // Whoever has it leave from now on learns that nobody listens, and sees to the body. A word
-    // that came before and is not heard any more was given after the last run was made that, which
-    // is seen here.
+    // Before the look at `last_run`: from here on `leave` finds the channel disconnected, and its
+    // caller sees to the body. A `Leave` that was sent before and never received was sent after
+    // `make_final`, which the load below therefore sees.
     drop(commands);
-    // It may have become the last run when that had just ended. But another thread may have been
-    // let go with the next run, as after a restart by hand, and be about to take the body: then
-    // that thread drops it.
+    // `make_final` may have come just after the run had ended, with the body back in the slot. But
+    // another thread may have been sent the next run, as after a restart by hand, and be about to
+    // take the body: then that thread drops it.
     if worker.last_run.load(Ordering::Acquire) && worker.context().is_none() {
         drop_all(thread, worker, false);
     }
@@ -341,7 +382,7 @@ fn serve(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command
 /// Runs the body once. Returns whether the thread stays for another run.
 fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bool {
     let Some(mut body) = worker.slot.lock().take() else {
-        // No run may be without an end.
+        // Each run that was started needs an end, also one without a body.
         let at = system_now();
         worker.state.lock().context = None;
         let (key, run) = (worker.link.key, context.run_number());
@@ -357,7 +398,8 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
     if let Some(panic) = context.signal().end() {
         drops.note(Err(panic));
     }
-    // Not before the body: by then it was told that this run has started, and its uptime counts.
+    // After the body and not before it: the run is published as started by then, so that a slow
+    // drop would count as uptime.
     thread.enter(Phase::Dropping);
     worker.drop_remains(&mut drops);
     let (number, callbacks_succeeded) = (context.run_number(), context.callbacks_succeeded());
@@ -367,7 +409,8 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
         state.context = None;
         if !is_last {
             state.spare = Some(context);
-            // It has done what it was told; what its thread is told later is another matter.
+            // The request was for this run. After the last run it stays, for the report of a child
+            // whose thread is still alive.
             state.stop_requested_at = None;
         }
     }
@@ -391,8 +434,8 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
     !leaves && !worker.fresh_thread
 }
 
-/// Makes data of what came out of a body. Returns the panic of an error's `Display` or `source`
-/// too.
+/// Turns the outcome of a body into an [`Exit`]. Returns the panic of an error's `Display` or
+/// `source` too.
 fn reduce(
     outcome: Result<ChildResult, (Panic, Option<Panic>)>,
     drops: &mut Drops,
@@ -410,7 +453,7 @@ fn reduce(
     }
 }
 
-/// Drops all that the child has left, and the body too unless it is kept.
+/// Drops the entrusted values of a child, and its body too unless it is kept.
 pub(crate) fn drop_all(thread: &Thread, worker: &Arc<WorkerShared>, keep_body: bool) {
     thread.enter(Phase::Dropping);
     let body = if keep_body { None } else { worker.slot.lock().take() };
@@ -423,22 +466,22 @@ pub(crate) fn drop_all(thread: &Thread, worker: &Arc<WorkerShared>, keep_body: b
     }
 }
 
-/// Tells the supervisor that a run has ended. One that has ended itself shows nothing any more,
-/// which is done here then.
+/// Sends the end of a run to the supervisor thread. If that has ended or is stuck, it may never
+/// publish the end: then the worker thread does.
 fn tell_end(worker: &WorkerShared, end: RunEnd) {
     let (shared, key, run) = (worker.link.handle.shared(), worker.link.key, end.run);
     match shared.inbox().send(Message::Exit(end)) {
         Err(SendError(Message::Exit(end))) => shared.run_ended_late(key, run, Some(end)),
         Err(SendError(message)) => drop(unwind::discard(message)),
-        // Either the supervisor has not ended yet, and finds the message; or it may have looked for
-        // the last time.
+        // Looked at after the send: a supervisor that has not ended by now finds the message. One
+        // that has may have read its inbox for the last time before, and a stuck one may never.
         Ok(()) if shared.shows_no_more() => shared.run_ended_late(key, run, None),
         Ok(()) => {}
     }
 }
 
-/// Tells the supervisor. One that has ended does not listen; what it would have been told is
-/// dropped here, under a guard.
+/// Sends a message to the supervisor thread. If that thread has ended, the message is dropped here,
+/// and a panic in the drop is caught.
 fn tell(worker: &WorkerShared, message: Message) {
     let _ = unwind::catch(|| worker.link.handle.shared().tell(message).is_ok());
 }

@@ -1,4 +1,4 @@
-//! Which clock a supervisor goes by: the system's, or one that is set by hand.
+//! Clock of a supervisor: the system's, or virtual time.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,7 @@ pub(crate) enum Clock {
     ByHand(VirtualTime),
 }
 
-/// Time that passes only when it is told to.
+/// Time that passes only by calls of [`set`](VirtualTime::set).
 #[derive(Clone, Debug)]
 pub(crate) struct VirtualTime {
     origin: Instant,
@@ -36,8 +36,8 @@ impl Clock {
         }
     }
 
-    /// The deadline, on the system's clock, of a wait that begins now. By hand it is over already:
-    /// time would not pass in it.
+    /// The deadline, on the system's clock, of a wait that begins now. On virtual time it has
+    /// passed already, since virtual time does not pass while a thread waits.
     pub(crate) fn wait_deadline(&self, timeout: Duration) -> Option<Instant> {
         match self {
             Self::System => deadline::after(system_now(), timeout),

@@ -1,17 +1,16 @@
-//! Instants that may lie beyond the end of time.
+//! Deadline arithmetic in which an overflow means never.
 
 use std::time::{Duration, Instant};
 
-/// Longer than any program runs: what lies further away than this is never reached, and is not
-/// handed to a timer.
+/// Longer than any program runs. A delay beyond it counts as never, and no timer receives it.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The instant `delay` after `start`, or `None` where that is never.
+/// The instant `delay` after `start`; `None` is never.
 pub(crate) fn after(start: Instant, delay: Duration) -> Option<Instant> {
     if is_never(delay) { None } else { start.checked_add(delay) }
 }
 
-/// Whether a delay is too long to ever be over.
+/// Whether a delay is so long that it counts as never.
 pub(crate) fn is_never(delay: Duration) -> bool {
     delay > CENTURY
 }

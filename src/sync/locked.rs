@@ -1,12 +1,12 @@
-//! 64-bit atomics for machines that have none: a number behind a lock.
+//! Lock-based 64-bit atomic, for machines without native ones.
 
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-/// Has the methods of the real one that this crate uses. Orderings are ignored: among the accesses
-/// of one number, a lock orders all that they could ask for. The closure of `fetch_update` is
-/// called once, under the lock, and so must not use that number by another way.
+/// Offers those methods of the native type that this crate uses. It ignores orderings: the lock
+/// gives the accesses of one number the strongest order that they could ask for. `fetch_update`
+/// calls its closure once, under the lock, so the closure must not access the same number.
 #[derive(Debug, Default)]
 pub(crate) struct AtomicU64(Mutex<u64>);
 
@@ -27,7 +27,7 @@ impl AtomicU64 {
         std::mem::replace(&mut *self.0.lock(), number)
     }
 
-    /// Wraps around, as the real one does.
+    /// Wraps around on overflow, as the native type does.
     pub(crate) fn fetch_add(&self, number: u64, _order: Ordering) -> u64 {
         let mut sum = self.0.lock();
         let before = *sum;

@@ -1,4 +1,4 @@
-//! Waiting, stopping, catching and time: knows nothing of children.
+//! Building blocks that know nothing of children: stop signal, waiting, panics and time.
 
 pub(crate) mod clock;
 pub(crate) mod deadline;

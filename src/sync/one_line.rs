@@ -1,8 +1,8 @@
-//! Any text as one line of bounded length.
+//! Display of any text as one line of bounded length.
 
 use std::fmt::{self, Write as _};
 
-/// Shows any text as one line of bounded length.
+/// Escapes control characters, and cuts the text after [`LONGEST`](OneLine::LONGEST) characters.
 pub(crate) struct OneLine<'a>(pub(crate) &'a str);
 
 impl OneLine<'_> {

@@ -1,4 +1,4 @@
-//! A panic that was caught: its text and its place.
+//! A caught panic: its text and its location.
 
 use std::{
     fmt,
@@ -46,7 +46,7 @@ impl fmt::Display for Panic {
     }
 }
 
-/// The text of a panic. Most are literals, which need no copy.
+/// The text of a panic. Most texts are literals, which need no copy.
 #[derive(Clone)]
 pub(crate) enum Text {
     Literal(&'static str),

@@ -1,8 +1,7 @@
-//! What threads meet by: the real things, or under `--cfg loom` ones whose schedules a model
-//! explores.
+//! Locks, atomics and channels: the real ones, or modelled ones under `--cfg loom`.
 //!
-//! The modelled ones have the faces of the real ones, as far as this crate uses them, so that the
-//! code in between is the same. `proof/interleavings.rs` says what is explored with them.
+//! The modelled ones have the interface of the real ones, as far as this crate uses it, so that
+//! loom explores the schedules of unchanged code. `proof/interleavings.rs` lists what it explores.
 
 #[cfg(not(all(test, loom)))]
 pub(crate) use self::real::*;
@@ -19,8 +18,8 @@ mod real {
 
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 
-    /// The standard library's, of which those of 64 bits are not on every machine.
-    /// `--cfg lock_based_atomics` does without them where they are, for the tests.
+    /// The atomics of the standard library. Not every machine has those of 64 bits; for tests,
+    /// `--cfg lock_based_atomics` replaces them on the machines that do.
     pub(crate) mod atomic {
         pub(crate) use std::sync::atomic::{
             AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence,
@@ -33,7 +32,7 @@ mod real {
         pub(crate) use crate::sync::locked::AtomicU64;
     }
 
-    /// That by which a child's thread hears the word to go.
+    /// The channel that carries commands, such as the start signal, to a child's thread.
     pub(crate) mod channel {
         pub(crate) use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
     }
@@ -51,13 +50,13 @@ mod modelled {
         thread::{ThreadId, current},
     };
 
-    /// A panic in a model is a finding, and ends it.
+    /// A panic ends the exploration as a finding, so that nobody meets a poisoned lock.
     const WHOLE: &str = "no lock is poisoned";
 
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
-    /// Without the inner one while it waits, which takes it away.
+    /// The inner guard is absent during a wait: loom's `wait` takes it by value.
     pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
@@ -91,7 +90,7 @@ mod modelled {
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(loom::sync::Condvar);
 
-    /// Time is not modelled: no wait is ever over by it.
+    /// Loom does not model time, so no wait times out.
     pub(crate) struct NotTimedOut;
 
     impl NotTimedOut {
@@ -136,8 +135,8 @@ mod modelled {
         }
     }
 
-    /// Loom has none. A modelled lock stands before a real one, which is then never waited for: a
-    /// wait that the model does not know of would be for ever.
+    /// Loom has none. A modelled lock guards the real `OnceLock`, so that no thread ever waits
+    /// inside the latter: loom would not know of that wait, and it would never end.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T> {
         gate: Mutex<()>,
@@ -168,7 +167,8 @@ mod modelled {
         }
     }
 
-    /// A channel as crossbeam's bounded one is documented, of one sender and one receiver.
+    /// A stand-in for crossbeam's bounded channel, after its documentation, with one sender and one
+    /// receiver.
     pub(crate) mod channel {
         use std::{collections::VecDeque, sync::Arc};
 

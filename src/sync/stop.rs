@@ -14,30 +14,30 @@ use crate::sync::{
     unwind,
 };
 
-/// What is called when a run is told to stop.
+/// A callback that is called when a run is requested to stop.
 pub(crate) type StopCallback = Box<dyn FnOnce() + Send>;
 
-/// Whether one run is to stop; and what is to be called when it is told so.
+/// The stop request of one run, and the callbacks that wait for it.
 ///
 /// | phase | `is_stopping` | a callback that is set now |
 /// | --- | --- | --- |
 /// | `Running` | no | waits |
-/// | `StopRequested` | yes | is called at once, by whoever sets it |
+/// | `StopRequested` | yes | is called at once, by the thread that sets it |
 /// | `Ended` | yes | is dropped |
 ///
 /// Callbacks are called one at a time and never with the lock held.
 #[derive(Debug)]
 pub(crate) struct StopSignal {
-    /// What the phase says, for a look without the lock.
+    /// False in `Running` only. A copy of what the phase says, to be read without the lock.
     stopping: AtomicBool,
     state: Mutex<State>,
-    /// A callback has returned.
+    /// Notified when a callback has returned.
     returned: Condvar,
-    /// Made for those who ask for it: most runs look at `stopping` alone.
+    /// Created on first use: most runs read `stopping` alone.
     channel: OnceLock<Receiver<Infallible>>,
 }
 
-/// The callbacks of a run are called by one thread only.
+/// Another thread calls the callbacks of this run already, or has called them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CalledElsewhere;
 
@@ -45,12 +45,13 @@ struct State {
     phase: Phase,
     waiting: VecDeque<(u64, StopCallback)>,
     next: u64,
-    /// A thread is calling them one after the other.
+    /// A thread has begun to call the callbacks. It stays set: they have one caller in all.
     has_caller: bool,
+    /// The callback that is being called, and the thread that calls it.
     called: Option<(u64, ThreadId)>,
-    /// How many are being called by those who set them too late.
+    /// How many callbacks are being called by the threads that set them after the stop request.
     called_late: u32,
-    /// Dropped to tell all receivers.
+    /// Dropping it disconnects all receivers.
     sender: Option<Sender<Infallible>>,
 }
 
@@ -80,11 +81,11 @@ impl StopSignal {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        // Acquire, so that whoever sees the stop sees what was done before it was asked for.
+        // Acquire, so that whoever sees the stop request sees what was done before it.
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// A channel that is disconnected by the stop.
+    /// A channel that the stop request disconnects.
     pub(crate) fn stopped(&self) -> &Receiver<Infallible> {
         self.channel.get_or_init(|| {
             let (sender, receiver) = bounded(0);
@@ -96,7 +97,7 @@ impl StopSignal {
         })
     }
 
-    /// Tells the run to stop. The callbacks are left to [`call_all`](StopSignal::call_all).
+    /// Requests the run to stop. Calls no callback; [`call_all`](StopSignal::call_all) does.
     pub(crate) fn request(&self) {
         let mut state = self.state.lock();
         if state.phase == Phase::Running {
@@ -108,14 +109,14 @@ impl StopSignal {
         drop(sender);
     }
 
-    /// Whether the run was told to stop and nobody has begun to call its callbacks.
+    /// Whether the run was requested to stop, has callbacks, and no thread has begun to call them.
     pub(crate) fn needs_caller(&self) -> bool {
         let state = self.state.lock();
         state.phase == Phase::StopRequested && !state.has_caller && !state.waiting.is_empty()
     }
 
-    /// Calls the callbacks in the order in which they were set. Returns the first panic; `Err` if
-    /// somebody else calls them.
+    /// Calls the callbacks in the order in which they were set. Returns the first panic, or an
+    /// error if another thread calls or has called them.
     pub(crate) fn call_all(&self) -> Result<Option<Panic>, CalledElsewhere> {
         let mut state = self.state.lock();
         if mem::replace(&mut state.has_caller, true) {
@@ -135,8 +136,8 @@ impl StopSignal {
         Ok(panic)
     }
 
-    /// Sets a callback. Returns its number, or gives it back if the run was told to stop and it is
-    /// to be called now. At the end of a run it is dropped.
+    /// Sets a callback. Returns its number. After a stop request, gives the callback back for the
+    /// caller to call it now. After the end of the run, drops it and returns no number.
     pub(crate) fn set(&self, callback: StopCallback) -> Result<Option<u64>, StopCallback> {
         let mut state = self.state.lock();
         match state.phase {
@@ -155,7 +156,8 @@ impl StopSignal {
         }
     }
 
-    /// Calls a callback that was set too late, on the thread of whoever set it. Returns its panic.
+    /// Calls a callback that was set after the stop request, on the thread that set it. Returns its
+    /// panic.
     pub(crate) fn call_now(&self, callback: StopCallback) -> Option<Panic> {
         self.state.lock().called_late += 1;
         let panic = unwind::catch(callback).err();
@@ -169,8 +171,7 @@ impl StopSignal {
         state.called.is_some() || state.called_late > 0
     }
 
-    /// Takes a callback back; if it is just being called on another thread, waits until it has
-    /// returned.
+    /// Removes a callback. If another thread is calling it, waits until it has returned.
     pub(crate) fn take_back(&self, number: u64) {
         let mut state = self.state.lock();
         if let Ok(position) = state.waiting.binary_search_by_key(&number, |(number, _)| *number) {
@@ -185,9 +186,9 @@ impl StopSignal {
         }
     }
 
-    /// The run has ended: helpers that still look at the signal are told to stop, callbacks that
-    /// were left behind are dropped uncalled, and one that is just being called is waited for.
-    /// Returns the first panic of a drop.
+    /// Ends the run. From now on the signal reads as stopped, for helpers that outlive the run.
+    /// Waits for a callback that `call_all` is calling, and drops the others uncalled. Returns the
+    /// first panic of a drop.
     pub(crate) fn end(&self) -> Option<Panic> {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;

@@ -1,4 +1,4 @@
-//! Catches the panics of user code: nothing else in the crate does.
+//! The only place that catches panics of user code.
 
 use std::{
     any::Any,
@@ -13,14 +13,14 @@ use std::{
 
 use crate::sync::panic::{Panic, Text};
 
-/// A hook looks where panics happen. Whoever sees it late has the panics of one catch without a
-/// place.
+/// The hook that records locations is set. Relaxed is enough: a thread that sees this late only
+/// misses the location of a panic.
 static IS_CAPTURING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// How many catches this thread is in.
+    /// How many nested catches this thread is in.
     static CATCHES: Cell<u32> = const { Cell::new(0) };
-    /// Where the last panic of this thread happened that is yet to be caught.
+    /// The location of this thread's last panic, until a catch takes it.
     static LOCATION: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
@@ -68,8 +68,8 @@ pub fn capture_panic_locations() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // Where a thread is ending there may be no place to keep it any more, and a panic in a
-            // hook ends the process.
+            // `try_with`, since an ending thread may have no thread-local variables any more, and a
+            // panic in a hook aborts the process.
             if CATCHES.try_with(Cell::get).is_ok_and(|catches| catches > 0) {
                 let location = info.location().map(|at| Arc::from(at.to_string()));
                 let _ = LOCATION.try_with(|last| last.replace(location));
@@ -85,12 +85,11 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_both(f).map_err(|(panic, _)| panic)
 }
 
-/// Calls user code; a panic becomes an `Err`, and so does the panic of that panic's payload as it
-/// is dropped.
+/// Calls user code; a panic becomes an `Err`, together with a second panic from the `Drop` of its
+/// payload.
 ///
-/// `AssertUnwindSafe` holds because what a panic may have left half-done is the user's own state,
-/// whose survival is documented; state of this crate is never borrowed by the closures that come
-/// here.
+/// `AssertUnwindSafe` holds because a panic can leave only the user's own state half-done, whose
+/// survival is documented: the closures that come here never borrow state of this crate.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<Panic>)> {
     let result = count(|| catch_unwind(AssertUnwindSafe(f)));
@@ -99,12 +98,13 @@ pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<P
     })
 }
 
-/// Lets the hook see that this is a catch, if there is one that looks; a panic comes with its
-/// place.
+/// Counts this catch while `f` runs, so that the hook records locations, and adds the location to
+/// a panic.
 ///
-/// The place of a panic that is under way, in the midst of which a drop catches as well, is left as
-/// it was. That of one which the user's code caught itself is not lent to a later one. Thread-local
-/// variables are gone where a thread is ending, and the panics there remain without a place.
+/// A catch may happen in a `Drop` while another panic unwinds: the location of that panic is put
+/// aside and restored afterwards. The location of a panic that user code caught itself is cleared,
+/// so that no later panic gets it. In an ending thread, which may have no thread-local variables
+/// any more, panics have no location.
 fn count<R>(f: impl FnOnce() -> Result<R, Payload>) -> Result<R, (Payload, Option<Arc<str>>)> {
     if !IS_CAPTURING.load(Ordering::Relaxed) {
         return f().map_err(|payload| (payload, None));
@@ -129,17 +129,18 @@ pub(crate) fn discard<T>(value: T) -> Result<(), Panic> {
     catch(move || drop(value))
 }
 
-/// How the drops of some values of the user's went, if there were any: the first panic counts.
+/// The result of dropping some of the user's values, if there were any: the first panic, or
+/// success.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drops(Option<Result<(), Panic>>);
 
 impl Drops {
-    /// Drops one more.
+    /// Drops one more value.
     pub(crate) fn discard<T>(&mut self, value: T) {
         self.note(discard(value));
     }
 
-    /// Notes that one more was dropped.
+    /// Notes the drop of one more value.
     pub(crate) fn note(&mut self, result: Result<(), Panic>) {
         let before = self.0.take().unwrap_or(Ok(()));
         self.0 = Some(before.and(result));
@@ -160,9 +161,9 @@ fn message(payload: &(dyn Any + Send)) -> Text {
     }
 }
 
-/// A payload may panic in its own `Drop`, with a payload that does so too. The second one is
-/// leaked: there is no end to it otherwise, and an escaping panic would end the thread before it
-/// has said what became of it.
+/// Drops the payload of a panic, whose `Drop` may panic with a payload that does the same. The
+/// second payload is leaked: otherwise this might never end, and a panic that escapes would end the
+/// thread before it has reported its exit.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 fn discard_payload(payload: Box<dyn Any + Send>) -> Option<Panic> {
     let (second, location) =

@@ -1,4 +1,4 @@
-//! Waiting for news.
+//! Condition variable for those who wait for news.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::sync::{
     },
 };
 
-/// Wakes those who wait for news. It costs next to nothing while nobody does.
+/// Wakes the threads that wait for news. While none waits, `notify` costs a fence and a load.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     waiters: AtomicUsize,
@@ -19,10 +19,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// To be called after the news can be seen.
+    /// Wakes all waiters. The caller has to make the news visible first.
     pub(crate) fn notify(&self) {
-        // Either this load sees the waiter, or the waiter's look, which follows its own fence, sees
-        // the news.
+        // One of the two fences comes first: either this load sees the waiter, or the waiter's
+        // check, which follows its own fence, sees the news.
         fence(Ordering::SeqCst);
         if self.waiters.load(Ordering::Relaxed) > 0 {
             let mut epoch = self.epoch.lock();
@@ -32,8 +32,8 @@ impl Watch {
         }
     }
 
-    /// Waits until `check` has an answer, and asks it again after each piece of news. Once the
-    /// deadline is over it is asked a last time. It is called with no lock held.
+    /// Waits until `check` has an answer. Calls it first, after each notification, and a last time
+    /// once the deadline has passed, always without a lock held.
     pub(crate) fn wait_for<T>(
         &self,
         deadline: Option<Instant>,
@@ -50,8 +50,8 @@ impl Watch {
         fence(Ordering::SeqCst);
         loop {
             let seen = *self.epoch.lock();
-            // Read before the check, and in every turn: where news come faster than the check
-            // returns, nothing below ever waits.
+            // Read in every turn, and before the check. If news comes faster than the check
+            // returns, no turn ever waits below, and nothing else would notice the deadline.
             let is_over = deadline.is_some_and(|deadline| deadline <= system_now());
             if let Some(answer) = check() {
                 return Some(answer);

@@ -17,7 +17,6 @@ fn told(delay: impl Fn(u32) -> Duration + Send + 'static) -> (Backoff, Receiver<
     (backoff, asked)
 }
 
-// BO-01, TE-09
 #[test]
 fn crashed_child_waits_out_its_backoff() {
     let recorder = Recorder::default();
@@ -47,7 +46,6 @@ fn crashed_child_waits_out_its_backoff() {
     check_trace(&recorder.events(), None, false);
 }
 
-// BO-02, QU-02
 #[test]
 fn child_in_backoff_is_down_and_says_for_how_long() {
     let mut simulation = simulate(
@@ -72,7 +70,6 @@ fn child_in_backoff_is_down_and_says_for_how_long() {
     );
 }
 
-// BO-05, BO-10
 #[test]
 fn being_healthy_forgives_the_failures_while_the_child_runs() {
     let (backoff, asked) = told(|_| Duration::ZERO);
@@ -108,7 +105,6 @@ fn being_healthy_forgives_the_failures_while_the_child_runs() {
     check_trace(simulation.events(), None, false);
 }
 
-// BO-05
 #[test]
 fn child_that_lasts_on_its_thread_is_healthy_and_never_early() {
     let (child, strings) = puppet("child");
@@ -119,7 +115,6 @@ fn child_that_lasts_on_its_thread_is_healthy_and_never_early() {
     assert!(child.uptime.unwrap() >= 5 * MS, "never early: {child}");
 }
 
-// BO-06
 #[test]
 fn child_that_does_not_last_is_not_forgiven() {
     let (backoff, asked) = told(|_| Duration::ZERO);
@@ -173,7 +168,6 @@ fn child_may_say_itself_that_it_is_healthy() {
     check_trace(&recorder.events(), None, false);
 }
 
-// BO-09
 #[test]
 fn every_run_is_healthy_where_no_uptime_is_asked_for() {
     let (backoff, asked) = told(|_| Duration::ZERO);
@@ -192,7 +186,6 @@ fn every_run_is_healthy_where_no_uptime_is_asked_for() {
     check_trace(simulation.events(), None, false);
 }
 
-// BO-11, TE-02, BI-09
 #[test]
 fn child_that_gets_no_thread_fails_and_is_tried_again() {
     let recorder = Recorder::default();
@@ -230,7 +223,6 @@ fn child_that_gets_no_thread_fails_and_is_tried_again() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// BO-14
 #[test]
 fn children_come_back_in_the_order_of_their_deadlines() {
     let child = |id: &str, seconds| unused(id).backoff(constant(Duration::from_secs(seconds)));
@@ -254,7 +246,6 @@ fn children_come_back_in_the_order_of_their_deadlines() {
     check_trace(simulation.events(), None, false);
 }
 
-// BO-15
 #[test]
 fn restart_has_a_timer_of_its_own_and_does_not_wait_for_the_poll() {
     let builder =
@@ -270,7 +261,6 @@ fn restart_has_a_timer_of_its_own_and_does_not_wait_for_the_poll() {
     }
 }
 
-// BO-16
 #[test]
 fn backoff_that_falls_is_taken_at_its_word() {
     let (backoff, _asked) = told(|attempt| [40, 10, 0][attempt as usize - 1] * SECOND);
@@ -286,7 +276,6 @@ fn backoff_that_falls_is_taken_at_its_word() {
     check_trace(simulation.events(), None, false);
 }
 
-// BO-24, DY-19
 #[test]
 fn failures_of_one_child_are_nothing_to_another() {
     let recorder = Recorder::default();
@@ -316,7 +305,6 @@ fn failures_of_one_child_are_nothing_to_another() {
     check_trace(&recorder.events(), None, false);
 }
 
-// CK-02, BI-07
 #[test]
 fn endless_backoff_is_ended_by_a_reset() {
     for endless in
@@ -342,7 +330,6 @@ fn endless_backoff_is_ended_by_a_reset() {
     }
 }
 
-// CK-02
 #[test]
 fn backoff_of_a_nanosecond_and_of_none_restart_at_once() {
     for delay in [Duration::from_nanos(1), Duration::ZERO] {

@@ -75,7 +75,6 @@ fn check_stuck_shutdown(supervisor: Supervisor, callback: Callback, id: &str) {
     assert!(handle.add(idler("late")).is_err());
 }
 
-// CB-07
 #[test]
 fn sink_that_blocks_delays_neither_answers_nor_the_shutdown() {
     let (gate, bar) = gate();
@@ -111,7 +110,6 @@ fn sink_that_blocks_delays_neither_answers_nor_the_shutdown() {
     assert!(strings.runs.is_empty(), "nothing restarts");
 }
 
-// CB-07
 #[test]
 fn flag_that_blocks_delays_neither_answers_nor_the_shutdown() {
     let (gate, bar) = gate();

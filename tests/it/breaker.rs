@@ -49,7 +49,6 @@ fn check_says_last(child: &ChildInfo, message: &str) {
     assert_eq!((&*child.id, last.exit.message()), ("child", Some(message)));
 }
 
-// BR-01
 #[test]
 fn running_child_can_be_called() {
     let spec = idler("child");
@@ -66,7 +65,6 @@ fn running_child_can_be_called() {
     assert_eq!(breaker.state(), CircuitState::Open);
 }
 
-// BR-03
 #[test]
 fn failure_that_cannot_be_shown_trips_the_child_all_the_same() {
     struct Unspeakable;
@@ -141,7 +139,6 @@ fn text_of_a_reported_failure_is_bounded_and_does_not_keep_its_caller() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// BR-02, BR-04
 #[test]
 fn child_that_is_down_is_not_called_and_the_rejection_says_why() {
     let (spec, strings) = puppet("child");
@@ -174,7 +171,6 @@ fn child_that_is_down_is_not_called_and_the_rejection_says_why() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// BR-03
 #[test]
 fn failures_in_a_row_trip_the_child_at_the_threshold() {
     let recorder = Recorder::default();
@@ -319,7 +315,6 @@ fn errors_that_are_nobodys_fault_do_not_count() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// BR-12
 #[test]
 fn finished_child_is_not_called() {
     let spec = ChildSpec::new("child", |_| Ok(())).restart(RestartPolicy::Transient);
@@ -457,7 +452,7 @@ fn callers_may_wait_until_they_are_permitted() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// BR-11: the counts of callers are exact, however many there are.
+// The counts of callers are exact, however many there are.
 #[test]
 fn reports_of_many_threads_are_counted_exactly() {
     for _ in rounds(20) {
@@ -605,7 +600,6 @@ fn nothing_is_called_while_the_breaker_is_held_open() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// BI-10
 #[test]
 fn threshold_of_zero_is_an_error_that_names_the_child() {
     let error =

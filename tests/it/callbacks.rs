@@ -33,7 +33,6 @@ fn panic_of(event: &Event) -> (Callback, String) {
 
 // ── Panics ──
 
-// CB-02
 #[test]
 fn child_whose_flag_panics_counts_as_enabled_and_that_is_told_once() {
     let recorder = Recorder::default();
@@ -57,7 +56,6 @@ fn child_whose_flag_panics_counts_as_enabled_and_that_is_told_once() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// CB-02
 #[test]
 fn flag_that_panics_keeps_its_last_answer_and_is_told_anew_after_a_success() {
     let recorder = Recorder::default();
@@ -132,7 +130,6 @@ fn backoff_that_panics_is_replaced_by_the_default() {
     check_trace(&recorder.events(), None, false);
 }
 
-// CB-05
 #[test]
 fn sink_that_panics_harms_neither_the_child_nor_the_other_sinks() {
     let (before, after) = (Recorder::default(), Recorder::default());
@@ -339,7 +336,6 @@ fn callbacks_whose_drops_panic_end_with_their_supervisor() {
 
 // ── Where and how often ──
 
-// CB-09
 #[test]
 fn callbacks_are_called_on_one_thread_and_one_at_a_time() {
     let exclusive = Exclusive::default();
@@ -377,7 +373,6 @@ fn callbacks_are_called_on_one_thread_and_one_at_a_time() {
     assert!(threads.try_iter().all(|thread| thread == first));
 }
 
-// CB-12
 #[test]
 fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
     for deaf in [false, true] {
@@ -464,7 +459,6 @@ fn builder_that_never_starts_drops_what_it_was_given_once() {
     assert_eq!(drops.count(), 3);
 }
 
-// CB-13, CK-05
 #[test]
 fn slow_flags_pile_up_no_polls_and_keep_nobody_from_commanding() {
     let (asked, polls) = bounded(10_000);

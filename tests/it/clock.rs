@@ -31,7 +31,6 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 }
 "#;
 
-// CK-12
 #[test]
 fn wall_clock_that_is_set_means_nothing() {
     if !is_inside() {
@@ -96,7 +95,6 @@ fn wall_clock_that_is_set_means_nothing() {
     println!("{DONE}");
 }
 
-// CK-13
 #[test]
 fn process_that_was_suspended_goes_on_as_before() {
     const SUSPENDED: Duration = Duration::from_secs(3);

@@ -25,7 +25,6 @@ fn start(child: ChildSpec) -> (Supervisor, Recorder) {
     (builder.start().unwrap(), recorder)
 }
 
-// EX-01, EX-02, EX-03, EX-13
 #[test]
 fn permanent_child_is_restarted_after_a_return_an_error_and_a_panic() {
     let (child, strings) = puppet("child");
@@ -63,7 +62,6 @@ fn permanent_child_is_restarted_after_a_return_an_error_and_a_panic() {
     assert!(strings.runs.is_empty(), "exactly four runs");
 }
 
-// EX-03
 #[test]
 fn panic_leaves_the_siblings_untouched() {
     let (one, strings) = puppet("one");
@@ -82,7 +80,6 @@ fn panic_leaves_the_siblings_untouched() {
         strings.act(Act::Panic("again"));
     }
     strings.next_run();
-    // EX-11
     let child = supervisor.handle().child("two").unwrap();
     assert_eq!(
         (child.run_number, child.status, child.attempt_count),
@@ -94,7 +91,6 @@ fn panic_leaves_the_siblings_untouched() {
     assert!(other.runs.is_empty());
 }
 
-// EX-04, EX-09, DY-06
 #[test]
 fn transient_child_that_returns_is_finished_and_keeps_its_place() {
     let (child, strings) = puppet("job");
@@ -134,7 +130,6 @@ fn transient_child_that_returns_is_finished_and_keeps_its_place() {
     assert_eq!(recorder.story("job"), ["start 0", "stop exited 0", "start 0", "stop shutdown 0"]);
 }
 
-// EX-05, EX-06
 #[test]
 fn transient_child_is_restarted_after_an_error_and_a_panic() {
     let (child, strings) = puppet("job");
@@ -150,7 +145,6 @@ fn transient_child_is_restarted_after_an_error_and_a_panic() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EX-07, EX-08
 #[test]
 fn one_shot_child_is_gone_however_it_ends_and_its_id_is_free() {
     let (supervisor, recorder) = start(idler("other"));
@@ -204,7 +198,6 @@ fn one_who_waits_for_a_one_shot_child_is_told_how_it_ended() {
     }
 }
 
-// EX-14
 #[test]
 fn what_a_body_captured_lives_on_from_run_to_run() {
     let (sender, counts) = unbounded();
@@ -250,7 +243,6 @@ fn body_that_catches_the_panic_of_a_step_goes_on_with_its_context() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// EX-17, TH-01, TH-17
 #[test]
 fn texts_of_panics_are_told() {
     let bodies: [(&str, fn()); 6] = [
@@ -296,7 +288,6 @@ impl fmt::Display for Jam {
 
 impl Error for Jam {}
 
-// EX-22, BI-11
 #[test]
 fn error_reaches_the_event_and_the_handle_and_its_text_is_cut_after_64_kib() {
     let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
@@ -393,7 +384,6 @@ fn sources_of_an_error_are_told_wherever_the_error_is() {
     assert_eq!(last.message(), Some(text));
 }
 
-// EX-21
 #[test]
 fn returning_at_once_is_backed_off_from_like_any_failure() {
     let recorder = Recorder::default();
@@ -414,7 +404,6 @@ fn returning_at_once_is_backed_off_from_like_any_failure() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EX-25
 #[test]
 fn child_is_given_up_after_its_last_restart_and_revived_by_a_reset() {
     let (child, strings) = puppet("child");
@@ -456,7 +445,6 @@ fn child_is_given_up_after_its_last_restart_and_revived_by_a_reset() {
     strings.act(Act::MarkHealthy);
     strings.act(Act::Fail("no"));
     assert_eq!(strings.next_run().1, 1);
-    // DY-06
     strings.act(Act::Fail("no"));
     strings.next_run();
     strings.act(Act::Fail("no"));
@@ -499,7 +487,6 @@ fn significant_child_that_is_given_up_takes_the_supervisor_with_it() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// EX-26
 #[test]
 fn child_without_a_limit_is_restarted_for_ever() {
     let (supervisor, recorder) = start(ChildSpec::new("child", |_| Err("no".into())));

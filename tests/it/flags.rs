@@ -45,7 +45,6 @@ fn switched(switch: &Switch, recorder: &Recorder) -> SupervisorBuilder {
         .enabled(move |id| id != "switched" || its.is_on())
 }
 
-// EN-01, TE-05
 #[test]
 fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
@@ -76,7 +75,6 @@ fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EN-02
 #[test]
 fn child_that_was_off_at_the_start_is_started_once_its_flag_is_on() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());
@@ -109,7 +107,6 @@ fn check_now_does_not_wait_for_the_poll() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EN-05
 #[test]
 fn flag_is_asked_right_before_a_restart() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
@@ -131,7 +128,6 @@ fn flag_is_asked_right_before_a_restart() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EN-06
 #[test]
 fn switching_off_and_on_shortens_no_backoff() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
@@ -153,7 +149,6 @@ fn switching_off_and_on_shortens_no_backoff() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EN-08
 #[test]
 fn flag_that_is_on_again_before_it_is_asked_changes_nothing() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
@@ -169,7 +164,6 @@ fn flag_that_is_on_again_before_it_is_asked_changes_nothing() {
     assert_eq!(recorder.story("switched"), ["start 0"]);
 }
 
-// EN-10
 #[test]
 fn each_round_asks_once_for_each_child_and_never_for_a_removed_one() {
     let calls: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
@@ -204,7 +198,6 @@ fn each_round_asks_once_for_each_child_and_never_for_a_removed_one() {
     assert_eq!(round(), asked(&["a", "b", "off"]));
 }
 
-// EN-13, TE-08
 #[test]
 fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
@@ -252,7 +245,6 @@ fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     check_trace(&recorder.events(), None, false);
 }
 
-// EN-15
 #[test]
 fn supervisor_with_all_flags_off_ends_at_once_and_in_silence() {
     let recorder = Recorder::default();
@@ -276,7 +268,6 @@ fn supervisor_with_all_flags_off_ends_at_once_and_in_silence() {
     assert_eq!(drops.count(), 3, "bodies that never ran are dropped too");
 }
 
-// EN-16
 #[test]
 fn child_that_is_switched_off_as_it_starts_tells_both_in_order() {
     let (switch, recorder) = (Switch::new(true), Recorder::default());
@@ -339,7 +330,6 @@ fn flag_that_cannot_tell_keeps_the_last_answer() {
     assert!(strings.runs.is_empty());
 }
 
-// TE-13
 #[test]
 fn hundred_polls_of_a_child_that_is_off_tell_nothing() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());
@@ -359,7 +349,6 @@ fn hundred_polls_of_a_child_that_is_off_tell_nothing() {
     assert_eq!(recorder.events().len(), 0);
 }
 
-// DY-02
 #[test]
 fn child_may_be_added_while_its_flag_is_off() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());

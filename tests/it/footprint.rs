@@ -54,7 +54,6 @@ fn check_restarts(child: ChildSpec, warm_up: u64, restarts: u64) {
     eventually("its threads are gone", || thread_count() == threads);
 }
 
-// SC-05, TH-10
 #[test]
 fn memory_and_threads_stay_flat_over_restarts() {
     if !is_inside() {
@@ -66,7 +65,6 @@ fn memory_and_threads_stay_flat_over_restarts() {
     println!("{DONE}");
 }
 
-// TH-10
 #[test]
 fn memory_and_threads_stay_flat_over_supervisors() {
     if !is_inside() {
@@ -104,7 +102,6 @@ fn memory_and_threads_stay_flat_over_supervisors() {
     println!("{DONE}");
 }
 
-// SC-02
 #[test]
 fn two_thousand_children_that_are_done_leave_no_thread() {
     const CHILDREN: usize = 2000;

@@ -30,7 +30,6 @@ fn refused(builder: SupervisorBuilder) -> Invalid {
     }
 }
 
-// BI-01, BI-04, BI-10
 #[test]
 fn bad_configuration_is_refused_before_anything_starts() {
     let recorder = Recorder::default();
@@ -72,7 +71,6 @@ fn builder_that_was_given_back_can_be_mended() {
     assert_eq!(supervisor.handle().snapshot().counts().running, 1);
 }
 
-// BI-02
 #[test]
 fn child_whose_id_is_taken_is_given_back() {
     let (child, strings) = puppet("child");
@@ -113,7 +111,6 @@ fn child_whose_id_is_taken_is_given_back() {
     assert_eq!(handle.snapshot().counts().children, 1);
 }
 
-// BI-04
 #[test]
 fn ids_may_be_long_and_in_any_script() {
     let long = "x".repeat(10_000);
@@ -142,7 +139,6 @@ fn ids_may_be_long_and_in_any_script() {
     assert!(report.is_clean(), "{report}");
 }
 
-// BI-07, BI-08
 #[test]
 fn absurd_durations_mean_never() {
     for absurd in [
@@ -179,7 +175,6 @@ fn absurd_durations_mean_never() {
     }
 }
 
-// TH-18
 #[test]
 fn types_can_be_sent_and_shared_as_promised() {
     fn send<T: Send + 'static>() {}

@@ -37,7 +37,6 @@ fn teller(id: &'static str, handles: Sender<Handle>) -> ChildSpec {
     })
 }
 
-// NE-01
 #[test]
 fn nested_supervisor_ends_before_the_child_that_runs_it() {
     let (left, order) = unbounded();
@@ -67,7 +66,6 @@ fn nested_supervisor_ends_before_the_child_that_runs_it() {
     eventually("the leaf's thread is gone", || threads_named("root/leaf") == 0);
 }
 
-// NE-05
 #[test]
 fn of_three_levels_the_leaves_stop_first() {
     let (left, order) = unbounded();
@@ -91,7 +89,6 @@ fn of_three_levels_the_leaves_stop_first() {
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["c", "b"]);
 }
 
-// NE-02
 #[test]
 fn crash_of_an_inner_child_stays_inside() {
     let (spec, strings) = puppet("inner");
@@ -117,7 +114,6 @@ fn crash_of_an_inner_child_stays_inside() {
     );
 }
 
-// NE-06
 #[test]
 fn children_added_to_a_nested_supervisor_go_with_it() {
     let (handles, told) = unbounded();
@@ -153,7 +149,6 @@ fn children_added_to_a_nested_supervisor_go_with_it() {
     );
 }
 
-// NE-07
 #[test]
 fn hundred_nested_supervisors_leave_nothing_behind() {
     let recorder = Recorder::default();
@@ -172,7 +167,6 @@ fn hundred_nested_supervisors_leave_nothing_behind() {
     eventually("and all below them", || (0..100).all(|n| is_gone(format!("hundred{n}/x"))));
 }
 
-// NE-08
 #[test]
 fn flag_of_the_outer_child_is_the_flag_of_all_below_it() {
     let flag = Arc::new(AtomicBool::new(true));
@@ -204,7 +198,6 @@ fn flag_of_the_outer_child_is_the_flag_of_all_below_it() {
     );
 }
 
-// NE-09
 #[test]
 fn nested_supervisor_that_gives_up_is_a_failure_of_the_outer_child() {
     let recorder = Recorder::default();

@@ -16,7 +16,6 @@ use crossbeam_channel::unbounded;
 
 use crate::support::*;
 
-// DY-01
 #[test]
 fn added_child_is_listed_at_once_and_started() {
     let recorder = Recorder::default();
@@ -44,7 +43,6 @@ fn added_child_that_gets_no_thread_is_kept_and_tried_again() {
     assert_eq!(wait_status(handle, "huge", ChildStatus::BackingOff).attempt_count, 2);
 }
 
-// DY-03, DY-04
 #[test]
 fn held_child_stays_down_until_it_is_released() {
     let recorder = Recorder::default();
@@ -101,7 +99,6 @@ fn hold_shortens_no_backoff() {
     assert!(strings.runs.is_empty());
 }
 
-// DY-15
 #[test]
 fn thousand_children_come_and_go_one_by_one() {
     let recorder = Recorder::default();
@@ -474,7 +471,6 @@ fn check_cell(state: State, command: Command) {
     check_trace(&recorder.events(), Some(&report), true);
 }
 
-// DY-03, DY-04, DY-06, NS-03
 #[test]
 fn every_command_does_what_the_table_says_in_every_state() {
     for state in State::ALL {

@@ -23,7 +23,6 @@ use parking_lot::Mutex;
 
 use crate::{subprocess::*, support::*};
 
-// TH-13
 #[test]
 fn exit_in_a_child_ends_the_process_at_once() {
     if !is_inside() {
@@ -39,7 +38,6 @@ fn exit_in_a_child_ends_the_process_at_once() {
     wait_for_the_end();
 }
 
-// TH-14
 #[test]
 fn stack_overflow_ends_the_process() {
     fn dig(depth: u64) -> u64 {
@@ -65,7 +63,6 @@ fn stack_overflow_ends_the_process() {
     wait_for_the_end();
 }
 
-// TH-03
 #[test]
 fn panic_in_the_drop_of_a_thread_local_ends_the_process() {
     struct Bomb;
@@ -94,7 +91,6 @@ fn panic_in_the_drop_of_a_thread_local_ends_the_process() {
     wait_for_the_end();
 }
 
-// TH-06
 #[test]
 fn panic_in_a_drop_while_a_child_unwinds_ends_the_process() {
     if !is_inside() {
@@ -113,7 +109,6 @@ fn panic_in_a_drop_while_a_child_unwinds_ends_the_process() {
     wait_for_the_end();
 }
 
-// NS-11
 #[test]
 fn abandoned_child_does_not_keep_the_process() {
     if !is_inside() {
@@ -129,7 +124,6 @@ fn abandoned_child_does_not_keep_the_process() {
     println!("{DONE}");
 }
 
-// NS-11
 #[test]
 fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() {
     if !is_inside() {
@@ -153,7 +147,6 @@ fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() 
     println!("{DONE}");
 }
 
-// TH-16, RE-12
 #[test]
 fn panic_hook_is_the_programs_own_and_may_ask_the_handle() {
     if !is_inside() {
@@ -225,7 +218,6 @@ impl log::Log for Log {
 
 static LOG: Log = Log(Mutex::new(Vec::new()));
 
-// CB-11
 #[test]
 fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
     if !is_inside() {
@@ -298,7 +290,6 @@ fn what_did_not_stop_as_the_supervisor_was_dropped_is_logged() {
     println!("{DONE}");
 }
 
-// TH-10
 #[test]
 fn supervisor_may_be_kept_in_a_thread_local() {
     thread_local! {
@@ -524,7 +515,6 @@ fn main() {
 }
 "#;
 
-// BI-12
 #[test]
 #[ignore = "builds the crate and its dependencies once more: cargo test -- --ignored panic_abort"]
 fn panic_abort_is_warned_of_and_only_errors_are_survived() {

@@ -34,7 +34,6 @@ fn check_counts(handle: &Handle) -> Counts {
     counts
 }
 
-// QU-01
 #[test]
 fn counts_agree_with_every_transition() {
     let (child, strings) = puppet("child");
@@ -76,7 +75,6 @@ fn counts_agree_with_every_transition() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// QU-03
 #[test]
 fn list_keeps_the_order_of_adding_over_restarts() {
     let (a, strings) = puppet("a");
@@ -101,7 +99,6 @@ fn list_keeps_the_order_of_adding_over_restarts() {
     assert_eq!(listed(), ["a", "b", "c"], "what is added comes last, and is listed at once");
 }
 
-// QU-04, DY-05, DY-09
 #[test]
 fn unknown_child_is_told_from_known_ones() {
     let supervisor = Supervisor::builder().child(idler("known")).start().unwrap();
@@ -126,7 +123,6 @@ fn unknown_child_is_told_from_known_ones() {
     }
 }
 
-// QU-06
 #[test]
 fn time_left_of_a_backoff_never_falls_below_zero() {
     let (gate, bar) = gate();
@@ -157,7 +153,6 @@ fn time_left_of_a_backoff_never_falls_below_zero() {
     assert_eq!(strings.next_run().1, 1);
 }
 
-// QU-07
 #[test]
 fn running_child_shows_its_run_and_uptime() {
     let (child, strings) = puppet("child");
@@ -201,7 +196,6 @@ fn running_child_shows_its_run_and_uptime() {
     assert!(handle.snapshot().is_healthy());
 }
 
-// QU-08
 #[test]
 fn hot_looping_child_keeps_nobody_from_asking() {
     let recorder = Recorder::default();

@@ -85,7 +85,6 @@ impl Race {
     }
 }
 
-// EN-06
 #[test]
 fn exit_races_with_a_hold() {
     let mut race = Race::new(1);
@@ -103,7 +102,6 @@ fn exit_races_with_a_hold() {
     race.end(supervisor, StopCause::Held);
 }
 
-// EN-06
 #[test]
 fn exit_races_with_a_flag() {
     let mut race = Race::new(2);
@@ -126,7 +124,6 @@ fn exit_races_with_a_flag() {
     race.end(supervisor, StopCause::Disabled);
 }
 
-// RE-08
 #[test]
 fn exit_races_with_a_restart() {
     let mut race = Race::new(3);
@@ -143,7 +140,6 @@ fn exit_races_with_a_restart() {
     race.end(supervisor, StopCause::Restarted);
 }
 
-// EX-08
 #[test]
 fn exit_races_with_a_removal() {
     let mut race = Race::new(4);
@@ -160,7 +156,6 @@ fn exit_races_with_a_removal() {
     race.end(supervisor, StopCause::Removed);
 }
 
-// SH-01
 #[test]
 fn exit_races_with_a_shutdown() {
     for round in rounds(RACES) {

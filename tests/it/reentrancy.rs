@@ -20,7 +20,6 @@ use crate::support::*;
 
 type Slot = Arc<OnceLock<Handle>>;
 
-// RE-04
 #[test]
 fn flag_that_asks_for_the_shutdown_sees_no_start_follow() {
     let recorder = Recorder::default();
@@ -51,7 +50,6 @@ fn flag_that_asks_for_the_shutdown_sees_no_start_follow() {
     assert!(calls.load(Ordering::SeqCst) >= 1);
 }
 
-// RE-04
 #[test]
 fn backoff_that_asks_for_the_shutdown_sees_no_start_follow() {
     let recorder = Recorder::default();
@@ -111,7 +109,6 @@ fn flag_that_holds_or_removes_the_child_it_is_asked_about_sees_no_start_follow()
     }
 }
 
-// RE-06
 #[test]
 fn body_may_add_and_remove_other_children() {
     let recorder = Recorder::default();
@@ -138,7 +135,6 @@ fn body_may_add_and_remove_other_children() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// RE-08
 #[test]
 fn body_may_command_itself() {
     let recorder = Recorder::default();
@@ -180,7 +176,6 @@ fn body_may_command_itself() {
     check_trace(&recorder.events(), Some(&report), true);
 }
 
-// RE-09
 #[test]
 fn sink_may_add_a_replacement_on_every_stop() {
     let slot = Slot::default();
@@ -285,7 +280,6 @@ fn waits_on_the_supervisors_own_thread_are_refused_at_once() {
     assert!(answers.iter().all(|(_, refused)| *refused), "{answers:?}");
 }
 
-// RE-14
 #[test]
 fn supervisor_may_be_dropped_on_its_own_thread() {
     let recorder = Recorder::default();

@@ -45,7 +45,6 @@ impl Drop for Hoard {
     }
 }
 
-// TH-08
 #[test]
 fn children_for_which_there_is_no_memory_wait_until_there_is() {
     if !is_inside() {
@@ -114,7 +113,6 @@ fn supervisor_that_gets_no_thread_gives_its_builder_back() {
     println!("{DONE}");
 }
 
-// TH-08
 #[test]
 fn fresh_thread_for_which_there_is_no_room_is_a_failed_start_until_there_is() {
     thread_local! {

@@ -7,7 +7,6 @@ use crossbeam_channel::unbounded;
 
 use crate::support::*;
 
-// ST-01
 #[test]
 fn supervisor_without_children_starts_and_ends_in_silence() {
     let recorder = Recorder::default();
@@ -20,7 +19,6 @@ fn supervisor_without_children_starts_and_ends_in_silence() {
     assert_eq!(recorder.whole_story(), [""; 0]);
 }
 
-// ST-02
 #[test]
 fn enabled_children_have_been_started_when_start_returns() {
     let recorder = Recorder::default();
@@ -34,7 +32,6 @@ fn enabled_children_have_been_started_when_start_returns() {
     assert_eq!((first, second), ((1, 0), (1, 0)), "each counts its own runs");
 }
 
-// ST-04, ST-12
 #[test]
 fn children_are_started_in_the_order_in_which_they_were_added() {
     let recorder = Recorder::default();
@@ -58,7 +55,6 @@ fn children_are_started_in_the_order_in_which_they_were_added() {
     assert_eq!(listed, expected);
 }
 
-// ST-06
 #[test]
 fn child_that_never_returns_holds_up_nobodys_start() {
     let (deaf, _gate, started) = stubborn("deaf");
@@ -74,7 +70,6 @@ fn child_that_never_returns_holds_up_nobodys_start() {
     drop(supervisor);
 }
 
-// ST-07
 #[test]
 fn child_whose_flag_is_off_is_listed_and_never_runs() {
     let recorder = Recorder::default();
@@ -100,7 +95,6 @@ fn child_whose_flag_is_off_is_listed_and_never_runs() {
     assert!(strings.runs.is_empty());
 }
 
-// ST-09
 #[test]
 fn crash_without_a_backoff_set_gets_the_documented_default() {
     let recorder = Recorder::default();
@@ -118,7 +112,6 @@ fn crash_without_a_backoff_set_gets_the_documented_default() {
     check_trace(&recorder.events(), None, false);
 }
 
-// ST-10
 #[test]
 fn all_children_run_where_there_are_no_flags() {
     let supervisor = Supervisor::builder().children(["a", "b", "c"].map(idler)).start().unwrap();
@@ -128,7 +121,6 @@ fn all_children_run_where_there_are_no_flags() {
     assert_eq!(supervisor.handle().snapshot().counts().running, 3);
 }
 
-// ST-14
 #[test]
 fn defaults_can_be_read() {
     let text = format!("{:?}", Supervisor::builder());
@@ -144,7 +136,6 @@ fn defaults_can_be_read() {
     }
 }
 
-// ST-15
 #[test]
 fn threads_bear_the_names_of_their_children_and_supervisor() {
     let current = || thread::current().name().map(str::to_owned);

@@ -13,7 +13,6 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::*;
 
-// SH-01
 #[test]
 fn shutdown_ends_all_children_and_their_threads() {
     let recorder = Recorder::default();
@@ -41,7 +40,6 @@ fn shutdown_ends_all_children_and_their_threads() {
     }
 }
 
-// SH-03
 #[test]
 fn all_are_told_together_and_each_has_its_own_time() {
     let recorder = Recorder::default();
@@ -110,7 +108,6 @@ fn children_are_asked_in_reverse_list_order() {
     }
 }
 
-// SH-04
 #[test]
 fn shutdown_may_be_requested_by_many_at_once_and_again() {
     for _ in 0..20 {
@@ -136,7 +133,6 @@ fn shutdown_may_be_requested_by_many_at_once_and_again() {
     }
 }
 
-// SH-07
 #[test]
 fn ended_supervisor_answers_at_once() {
     let (child, strings) = puppet("child");
@@ -193,7 +189,6 @@ fn ended_supervisor_answers_at_once() {
     handle.request_shutdown();
 }
 
-// SH-09
 #[test]
 fn removed_child_is_no_part_of_a_shutdown() {
     let recorder = Recorder::default();
@@ -210,7 +205,6 @@ fn removed_child_is_no_part_of_a_shutdown() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// SH-10, BI-08
 #[test]
 fn each_child_has_its_own_stop_timeout() {
     let recorder = Recorder::default();
@@ -245,7 +239,6 @@ fn each_child_has_its_own_stop_timeout() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// SH-13
 #[test]
 fn contexts_that_outlive_everything_say_stopped() {
     let (sender, contexts) = unbounded();
@@ -273,7 +266,6 @@ fn contexts_that_outlive_everything_say_stopped() {
     assert!(ctx.supervisor().check_now().is_err());
 }
 
-// SH-15
 #[test]
 fn dropping_the_supervisor_shuts_it_down() {
     let recorder = Recorder::default();
@@ -285,7 +277,6 @@ fn dropping_the_supervisor_shuts_it_down() {
     assert_eq!(recorder.story("child"), ["start 0", "stop shutdown 0"]);
 }
 
-// SH-15
 #[test]
 fn dropping_the_supervisor_is_bounded_by_the_stop_timeouts() {
     let (deaf, gate, started) = stubborn("deaf");
@@ -296,7 +287,6 @@ fn dropping_the_supervisor_is_bounded_by_the_stop_timeouts() {
     drop(gate);
 }
 
-// SH-19
 #[test]
 fn shutdown_within_nothing_tells_all_and_waits_for_none() {
     let recorder = Recorder::default();
@@ -416,7 +406,6 @@ fn report_says_who_did_not_stop_and_why() {
     assert!(text.ends_with(" ago, running)"), "{text}");
 }
 
-// CK-11
 #[test]
 fn endless_waits_of_a_body_end_at_a_stop() {
     type Body = fn(&ChildContext) -> ChildResult;

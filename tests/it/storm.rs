@@ -408,7 +408,6 @@ fn check_storms(seconds: u64, are_threads_scarce: bool) {
     println!("{rounds} supervisors, {not_spawned} starts without a thread: {DONE}");
 }
 
-// SC-06
 #[test]
 fn random_children_and_operators_break_no_law() {
     if is_inside() {
@@ -421,7 +420,6 @@ fn random_children_and_operators_break_no_law() {
     }
 }
 
-// SC-06, TH-08
 #[test]
 fn they_break_no_law_either_where_threads_are_scarce() {
     if is_inside() {

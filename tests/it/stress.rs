@@ -16,7 +16,6 @@ use crossbeam_channel::unbounded;
 
 use crate::support::*;
 
-// SC-02
 #[test]
 fn two_thousand_children_may_end_at_once() {
     const CHILDREN: usize = 2000;
@@ -54,7 +53,6 @@ fn two_thousand_children_may_end_at_once() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// SC-04
 #[test]
 fn fifty_supervisors_of_twenty_children_do_not_mix() {
     thread::scope(|scope| {
@@ -350,7 +348,6 @@ fn operators_who_disagree_do_no_harm() {
     check_trace(&recorder.events(), Some(&report), true);
 }
 
-// CK-09
 #[test]
 fn shutdown_is_not_behind_an_endless_stream_of_commands() {
     let over = AtomicBool::new(false);

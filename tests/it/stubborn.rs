@@ -17,7 +17,6 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 
 use crate::support::*;
 
-// NS-01, TE-08
 #[test]
 fn child_that_ignores_its_stop_is_named_by_the_report() {
     let recorder = Recorder::default();
@@ -49,7 +48,6 @@ fn child_that_ignores_its_stop_is_named_by_the_report() {
     assert_eq!(recorder.events().len(), 2, "nothing is told after the end");
 }
 
-// NS-02
 #[test]
 fn good_children_are_not_named_beside_a_stuck_one() {
     let recorder = Recorder::default();
@@ -70,7 +68,6 @@ fn good_children_are_not_named_beside_a_stuck_one() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// NS-03, NS-04
 #[test]
 fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
     let recorder = Recorder::default();
@@ -121,7 +118,6 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
     check_trace(&recorder.events(), None, true);
 }
 
-// NS-04
 #[test]
 fn waiting_for_a_stuck_child_ends_with_the_supervisor() {
     let (deaf, _gate, started) = stubborn("deaf");
@@ -141,7 +137,6 @@ fn waiting_for_a_stuck_child_ends_with_the_supervisor() {
     assert!(matches!(waiter.join().unwrap(), Err(WaitError::Ended(_))));
 }
 
-// NS-10
 #[test]
 fn drop_of_what_a_body_made_or_captured_may_be_what_does_not_end() {
     let (gate, bar) = gate();

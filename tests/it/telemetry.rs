@@ -17,7 +17,6 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::*;
 
-// TE-01
 #[test]
 fn one_crash_is_a_start_a_stop_and_a_start() {
     let recorder = Recorder::default();
@@ -38,7 +37,6 @@ fn one_crash_is_a_start_a_stop_and_a_start() {
     check_trace(&events, None, false);
 }
 
-// TE-06
 #[test]
 fn each_way_to_end_can_be_told_apart() {
     let recorder = Recorder::default();
@@ -104,7 +102,6 @@ fn each_way_to_end_can_be_told_apart() {
     check_trace(&recorder.events(), Some(&report), true);
 }
 
-// TE-14
 #[test]
 fn failure_that_is_retried_shows_when_and_one_that_is_not_shows_none() {
     let recorder = Recorder::default();
@@ -167,7 +164,6 @@ fn kinds_of_events_have_stable_names() {
     assert_eq!(names, expected.map(|(word, name)| (word.to_owned(), name)));
 }
 
-// TE-11
 #[test]
 fn slow_sink_loses_nothing_and_keeps_the_order() {
     let recorder = Recorder::default();
@@ -187,7 +183,6 @@ fn slow_sink_loses_nothing_and_keeps_the_order() {
     check_trace(&recorder.events(), Some(&report), false);
 }
 
-// TE-15
 #[test]
 fn sink_that_asks_sees_what_it_was_told() {
     let handle: Arc<OnceLock<Handle>> = Arc::default();

@@ -92,7 +92,6 @@ fn fresh_thread_that_cannot_be_had_is_a_failed_start() {
     assert!(supervisor.shutdown().is_clean());
 }
 
-// TH-11
 #[test]
 fn nothing_that_a_child_captured_is_left_after_the_shutdown() {
     let captured = Arc::new(());
@@ -130,7 +129,6 @@ fn nothing_that_a_child_captured_is_left_after_the_shutdown() {
     assert_eq!(Arc::strong_count(&captured), 1, "{}", handle.snapshot());
 }
 
-// TH-20
 #[test]
 fn mutex_of_a_crashed_run_is_poisoned_for_the_next_and_for_nobody_else() {
     let mutex = Arc::new(StdMutex::new(7));

@@ -137,7 +137,6 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
     assert_eq!(recorder.story("slow"), ["start 0", "stop shutdown 0"]);
 }
 
-// BI-10
 #[test]
 fn watchdog_of_zero_is_an_error_that_names_the_child() {
     let error =
