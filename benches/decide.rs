@@ -53,7 +53,7 @@ fn restart(c: &mut Criterion) {
                 || simulation(builder(children)),
                 |simulation| {
                     (0..STEPS)
-                        .for_each(|_| simulation.exit("child-00000", Exit::completed()).unwrap())
+                        .for_each(|_| simulation.exit("child-00000", Exit::Completed).unwrap())
                 },
                 BatchSize::PerIteration,
             );
@@ -64,7 +64,7 @@ fn restart(c: &mut Criterion) {
         let (sender, exits) = unbounded();
         b.iter(|| {
             for _ in 0..STEPS {
-                let _ = sender.send(Exit::completed());
+                let _ = sender.send(Exit::Completed);
                 let _ = black_box(exits.recv());
             }
         });

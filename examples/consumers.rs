@@ -125,14 +125,12 @@ fn tell_the_story(supervisor: &Supervisor, broker: &Broker, flags: &Path) -> Any
     until("more invoices", || reached("invoices", more))?;
 
     log::info!("the broker is killed");
-    let killed = handle.wait_for("broker", LIMIT, |child| child.is_running())?.run_number;
+    let killed = handle.wait_for("broker", LIMIT, |child| child.is_running())?.run;
     broker.kill();
-    let is_back = || {
-        handle.child("broker").is_some_and(|child| child.is_running() && child.run_number > killed)
-    };
-    let is_felt = || {
-        TOPICS.iter().all(|topic| handle.child(topic).is_some_and(|child| child.attempt_count > 0))
-    };
+    let is_back =
+        || handle.child("broker").is_some_and(|child| child.is_running() && child.run > killed);
+    let is_felt =
+        || TOPICS.iter().all(|topic| handle.child(topic).is_some_and(|child| child.failures > 0));
     until("the consumers feel it", || is_felt() || is_back())?;
     println!("\n{}\n", handle.snapshot());
     until("the broker is back", is_back)?;

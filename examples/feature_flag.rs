@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("the flag goes off, and nobody waits for the poll");
     mailer_is_on.store(false, Ordering::Relaxed);
-    handle.check_now()?;
+    handle.poll_now()?;
     handle.wait_for("mailer", LIMIT, |mailer| matches!(mailer.status, ChildStatus::Off { .. }))?;
 
     println!("\n{}\n", handle.snapshot());

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(get(address, "/healthz")?, (200, String::from("all is well\n")));
 
     news.send(Err("the broker hung up"))?;
-    handle.wait_for("orders", LIMIT, |orders| orders.attempt_count == 1)?;
+    handle.wait_for("orders", LIMIT, |orders| orders.failures == 1)?;
     // It stays so until the child is trusted again.
     let (status, why) = get(address, "/healthz")?;
     println!("{status}: {why}");

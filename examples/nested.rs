@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     cuts.send(())?;
     cuts.send(())?;
-    let ingest = handle.wait_for("ingest", LIMIT, |ingest| ingest.attempt_count == 1)?;
+    let ingest = handle.wait_for("ingest", LIMIT, |ingest| ingest.failures == 1)?;
     println!("{}", handle.snapshot());
     let exit = ingest.last_stop.map(|stop| stop.exit);
     let Some(Exit::Failed(failure)) = exit else {
@@ -50,12 +50,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     started(&events, "ingest/orders", 0)?;
     started(&events, "ingest/feed", 0)?;
     assert_eq!(
-        handle.child("ingest").map(|ingest| ingest.attempt_count),
+        handle.child("ingest").map(|ingest| ingest.failures),
         Some(1),
         "the branch is on trial"
     );
     assert_eq!(
-        handle.child("reports").map(|reports| reports.attempt_count),
+        handle.child("reports").map(|reports| reports.failures),
         Some(0),
         "its neighbour has nothing to do with it"
     );
@@ -89,9 +89,7 @@ fn ingest(ctx: &ChildContext, queue: &Receiver<&'static str>, line: &Receiver<()
 /// Waits for the start of a child after so many failures.
 fn started(events: &Receiver<Event>, id: &str, failures: u32) -> Result<(), Box<dyn Error>> {
     let is_it = |event: &Event| {
-        event.id == id
-            && event.attempt_count == failures
-            && matches!(event.kind, EventKind::Started)
+        event.id == id && event.failures == failures && matches!(event.kind, EventKind::Started)
     };
     while !is_it(&events.recv_timeout(LIMIT)?) {}
     Ok(())

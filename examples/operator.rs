@@ -62,7 +62,7 @@ fn work(ctx: &ChildContext) -> ChildResult {
 /// Gives a command, waits until it has been carried out, and says what has become of the child.
 fn obey(handle: &Handle, line: &str) -> Result<String, Box<dyn Error>> {
     let (command, id) = line.split_once(' ').unwrap_or((line, ""));
-    let run_before = handle.child(id).map_or(0, |child| child.run_number);
+    let run_before = handle.child(id).map_or(0, |child| child.run);
     match command {
         "list" => return Ok(handle.snapshot().to_string()),
         "hold" => handle.hold(id)?,
@@ -85,9 +85,9 @@ fn obey(handle: &Handle, line: &str) -> Result<String, Box<dyn Error>> {
         ) => true,
         ("hold", _) | ("release", ChildStatus::Off { by: OffBy::Operator, .. }) => false,
         ("restart" | "add", status) => {
-            child.run_number > run_before || matches!(status, ChildStatus::Off { .. })
+            child.run > run_before || matches!(status, ChildStatus::Off { .. })
         }
-        ("reset", _) => child.attempt_count == 0,
+        ("reset", _) => child.failures == 0,
         _ => true,
     };
     Ok(handle.wait_for(id, LIMIT, has_obeyed)?.to_string())

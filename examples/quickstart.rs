@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         jobs.send(job)?;
     }
     supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| {
-        worker.run_number == 2 && worker.status == ChildStatus::Healthy
+        worker.run == 2 && worker.status == ChildStatus::Healthy
     })?;
     println!("{}", supervisor.handle().snapshot());
     println!("{}", supervisor.shutdown());

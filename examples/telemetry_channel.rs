@@ -13,8 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let supervisor = Supervisor::builder()
         .backoff(Backoff::exponential(Duration::from_millis(10), Duration::from_secs(1)))
         .telemetry(sink)
-        .child(ChildSpec::new("probe", |ctx| match ctx.attempt_count() {
-            0..3 => Err(format!("attempt {} finds nobody", ctx.attempt_count()).into()),
+        .child(ChildSpec::new("probe", |ctx| match ctx.failures() {
+            0..3 => Err(format!("attempt {} finds nobody", ctx.failures()).into()),
             _ => {
                 ctx.mark_healthy();
                 Ok(ctx.sleep(Duration::MAX)?)

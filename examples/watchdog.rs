@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut silent, _) = device.accept()?;
     answer(&mut silent, 3)?;
     // The connection stays open, so that the reader's next read blocks for as long as it is let.
-    let reader = handle.wait_for("reader", LIMIT, |reader| reader.attempt_count == 1)?;
+    let reader = handle.wait_for("reader", LIMIT, |reader| reader.failures == 1)?;
     println!("{reader}");
     assert_eq!(reader.last_stop.map(|stop| stop.cause), Some(StopCause::Hung));
 

@@ -39,6 +39,7 @@ const ONE: u128 = 1 << 32;
 /// let millis: Vec<_> = backoff.preview(7).iter().map(Duration::as_millis).collect();
 /// assert_eq!(millis, [50, 100, 200, 400, 800, 1000, 1000]);
 /// ```
+#[doc(alias = "RestartSec")]
 pub struct Backoff {
     curve: Curve,
     /// The largest part of a delay that the jitter may take away, in parts of [`ONE`].

@@ -16,7 +16,7 @@ use crate::{
     backoff::Backoff,
     child::ChildSpec,
     context::ChildContext,
-    error::{ChildGaveUp, Invalid},
+    error::{ChildGaveUp, ConfigError},
     event::Event,
     exit::ChildResult,
     id::ChildId,
@@ -111,7 +111,7 @@ impl SupervisorBuilder {
     ///
     /// Without [`enabled`](SupervisorBuilder::enabled) nothing is polled. Zero is an error at the
     /// start; more than a century means never: then flags are queried only by
-    /// [`check_now`](crate::Handle::check_now) and before starts.
+    /// [`poll_now`](crate::Handle::poll_now) and before starts.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
@@ -143,7 +143,7 @@ impl SupervisorBuilder {
     ///
     /// It is called for every child each [poll interval](SupervisorBuilder::poll_interval), for one
     /// child right before each of its starts, and for all at
-    /// [`check_now`](crate::Handle::check_now). A running child whose flag is off is asked to stop;
+    /// [`poll_now`](crate::Handle::poll_now). A running child whose flag is off is asked to stop;
     /// that is no failure, and a backoff that is under way goes on. `None` means "I cannot tell":
     /// the last answer stands, or `true` if there is none.
     ///
@@ -170,7 +170,7 @@ impl SupervisorBuilder {
     ///     .start()?;
     ///
     /// flag.store(false, Ordering::Relaxed);
-    /// supervisor.handle().check_now()?; // or wait for the next poll
+    /// supervisor.handle().poll_now()?; // or wait for the next poll
     /// supervisor.handle().wait_for("mailer", Duration::from_secs(10), |child| {
     ///     matches!(child.status, ChildStatus::Off { .. })
     /// })?;
@@ -227,7 +227,7 @@ impl SupervisorBuilder {
     /// again after its backoff.
     pub fn start(self) -> Result<Supervisor, StartError> {
         if let Err(invalid) = self.check() {
-            return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
+            return Err(StartError::new(StartErrorReason::Config(invalid), self));
         }
         warn_of_abort();
         let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
@@ -272,7 +272,7 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ChildGaveUp`] if a significant child was given up, and an [`Invalid`] if the
+    /// A [`ChildGaveUp`] if a significant child was given up, and an [`ConfigError`] if the
     /// configuration is wrong, or if this is called on a helper's thread with a clone of the
     /// context: such a supervisor could outlive its child's run. Each is a failure of the outer
     /// child. So is an `Ok` when the nested supervisor was shut down through its own handle.
@@ -296,10 +296,11 @@ impl SupervisorBuilder {
     /// assert!(supervisor.shutdown().is_clean());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "one_for_all")]
     pub fn run(mut self, ctx: &ChildContext) -> ChildResult {
         self.check()?;
         if !ctx.is_on_its_thread() {
-            return Err(Invalid::ForeignThread(ctx.id().clone()).into());
+            return Err(ConfigError::ForeignThread(ctx.id().clone()).into());
         }
         if self.sinks.is_empty() {
             // No sinks means that the outer supervisor has ended: then this run was asked to stop
@@ -355,18 +356,18 @@ impl SupervisorBuilder {
         (Shared::new(name.into(), prefix, defaults, clock, sender), inbox)
     }
 
-    fn check(&self) -> Result<(), Invalid> {
+    fn check(&self) -> Result<(), ConfigError> {
         if self.poll_interval.is_zero() {
-            return Err(Invalid::ZeroPollInterval);
+            return Err(ConfigError::ZeroPollInterval);
         }
         if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
-            return Err(Invalid::NulInName);
+            return Err(ConfigError::NulInName);
         }
         let mut ids = HashSet::new();
         for child in &self.children {
             check_spec(child)?;
             if !ids.insert(&child.id) {
-                return Err(Invalid::DuplicateId(child.id.clone()));
+                return Err(ConfigError::DuplicateId(child.id.clone()));
             }
         }
         Ok(())
@@ -410,7 +411,7 @@ impl SupervisorBuilder {
         recorder: impl TelemetrySink,
     ) -> Result<(Arc<Shared>, Parts), StartError> {
         if let Err(invalid) = self.check() {
-            return Err(StartError::new(StartErrorReason::Invalid(invalid), self));
+            return Err(StartError::new(StartErrorReason::Config(invalid), self));
         }
         let name = self.name.clone().unwrap_or_else(|| String::from(DEFAULT_NAME));
         let (shared, inbox) = self.share(&name, None, Clock::ByHand(time));
@@ -515,7 +516,7 @@ pub struct StartError {
 #[non_exhaustive]
 pub enum StartErrorReason {
     /// The configuration is wrong.
-    Invalid(Invalid),
+    Config(ConfigError),
     /// The operating system could not spawn a thread for the supervisor.
     Thread(io::Error),
 }
@@ -540,7 +541,7 @@ impl StartError {
     ///
     /// let error = Supervisor::builder().poll_interval(Duration::ZERO).start().unwrap_err();
     /// assert_eq!(error.to_string(), "cannot start the supervisor: `poll_interval` is zero");
-    /// assert!(matches!(error.reason(), StartErrorReason::Invalid(_)));
+    /// assert!(matches!(error.reason(), StartErrorReason::Config(_)));
     /// let supervisor =
     ///     error.into_builder().poll_interval(Duration::from_secs(1)).start()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -560,7 +561,7 @@ impl fmt::Debug for StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
-            StartErrorReason::Invalid(invalid) => {
+            StartErrorReason::Config(invalid) => {
                 write!(f, "cannot start the supervisor: {invalid}")
             }
             StartErrorReason::Thread(error) => {
@@ -592,7 +593,7 @@ mod tests {
 
         let report = handle.wait_until_stopped(Duration::ZERO).unwrap();
         assert!(matches!(report.cause, ShutdownCause::Died) && !report.is_clean());
-        assert_eq!(handle.check_now(), Err(CommandError::Ended));
+        assert_eq!(handle.poll_now(), Err(CommandError::Ended));
         assert_eq!(handle.hold("waiting"), Err(CommandError::Ended));
         let refused = handle.add(ChildSpec::new("late", |_| Ok(()))).unwrap_err();
         assert_eq!(*refused.into_spec().id(), "late");

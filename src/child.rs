@@ -116,6 +116,7 @@ impl ChildSpec {
     /// });
     /// # let _ = spec;
     /// ```
+    #[doc(alias = "temporary")]
     pub fn once<F>(id: impl Into<ChildId>, body: F) -> Self
     where
         F: FnOnce(&ChildContext) -> ChildResult + Send + 'static,
@@ -263,6 +264,7 @@ impl ChildSpec {
     /// A shutdown gives every child this time anew, counted from the start of the shutdown. With
     /// zero the child is reported as soon as it is asked to stop, and no shutdown waits for it;
     /// with [`Duration::MAX`] a shutdown waits without end.
+    #[doc(alias = "TimeoutStopSec")]
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = Some(limit);
         self
@@ -352,9 +354,10 @@ impl ChildSpec {
     /// let gave_up = |probe: &ChildInfo| probe.status == ChildStatus::GaveUp;
     /// let probe = supervisor.handle().wait_for("probe", limit, gave_up)?;
     /// // The first run, and two restarts.
-    /// assert_eq!((probe.run_number, probe.attempt_count), (3, 3));
+    /// assert_eq!((probe.run, probe.failures), (3, 3));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "intensity")]
     pub fn max_restarts(mut self, n: u32) -> Self {
         self.max_restarts = Some(n);
         self
@@ -392,6 +395,7 @@ impl ChildSpec {
     /// .watchdog(Duration::from_secs(30));
     /// # let _ = spec;
     /// ```
+    #[doc(alias = "WatchdogSec")]
     pub fn watchdog(mut self, limit: Duration) -> Self {
         self.watchdog = Some(limit);
         self

@@ -108,7 +108,7 @@ pub(crate) struct Link {
 struct Run {
     link: Arc<Link>,
     number: u64,
-    attempt_count: u32,
+    failures: u32,
     /// The child's own thread, on which the body runs.
     thread: OnceLock<ThreadId>,
     /// Whether this run has marked itself healthy: once is enough.
@@ -176,11 +176,11 @@ impl Heart {
 }
 
 impl Run {
-    fn new(link: Arc<Link>, number: u64, attempt_count: u32) -> Self {
+    fn new(link: Arc<Link>, number: u64, failures: u32) -> Self {
         Self {
             link,
             number,
-            attempt_count,
+            failures,
             thread: OnceLock::new(),
             marked_healthy: AtomicBool::new(false),
             callbacks: AtomicU8::new(Callbacks::NONE),
@@ -191,20 +191,20 @@ impl Run {
 }
 
 impl ChildContext {
-    pub(crate) fn new(link: Arc<Link>, number: u64, attempt_count: u32) -> Self {
-        Self { run: Arc::new(Run::new(link, number, attempt_count)) }
+    pub(crate) fn new(link: Arc<Link>, number: u64, failures: u32) -> Self {
+        Self { run: Arc::new(Run::new(link, number, failures)) }
     }
 
     /// Turns this context, whose run has ended, into that of the next run; makes a new one only if
     /// a clone of this one still exists.
-    pub(crate) fn renew(mut self, number: u64, attempt_count: u32) -> Self {
+    pub(crate) fn renew(mut self, number: u64, failures: u32) -> Self {
         let link = self.run.link.clone();
         match Arc::get_mut(&mut self.run) {
             Some(run) => {
-                *run = Run::new(link, number, attempt_count);
+                *run = Run::new(link, number, failures);
                 self
             }
-            None => Self::new(link, number, attempt_count),
+            None => Self::new(link, number, failures),
         }
     }
 
@@ -227,7 +227,7 @@ impl ChildContext {
     /// let supervisor = Supervisor::builder()
     ///     .backoff(Backoff::constant(Duration::ZERO))
     ///     .child(ChildSpec::new("orders", move |ctx| {
-    ///         ctx.send(&choices, brokers[ctx.attempt_count() as usize % brokers.len()])?;
+    ///         ctx.send(&choices, brokers[ctx.failures() as usize % brokers.len()])?;
     ///         Err("nobody there: the next one, then".into())
     ///     }))
     ///     .start()?;
@@ -237,13 +237,14 @@ impl ChildContext {
     /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn attempt_count(&self) -> u32 {
-        self.run.attempt_count
+    #[doc(alias = "attempt_count")]
+    pub fn failures(&self) -> u32 {
+        self.run.failures
     }
 
     /// Returns the number of this run: how often the child was started, this time and starts for
     /// which no thread could be spawned included.
-    pub fn run_number(&self) -> u64 {
+    pub fn run(&self) -> u64 {
         self.run.number
     }
 
@@ -426,7 +427,7 @@ impl ChildContext {
     /// use std::time::Duration;
     ///
     /// let supervisor = Supervisor::builder()
-    ///     .child(ChildSpec::new("orders", |ctx| match ctx.attempt_count() {
+    ///     .child(ChildSpec::new("orders", |ctx| match ctx.failures() {
     ///         0 => Err("not yet".into()),
     ///         _ => {
     ///             // … connect, and receive a first order …
@@ -437,9 +438,9 @@ impl ChildContext {
     ///     .start()?;
     /// let orders =
     ///     supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| {
-    ///         orders.run_number == 2 && orders.circuit == CircuitState::Closed
+    ///         orders.run == 2 && orders.circuit == CircuitState::Closed
     ///     })?;
-    /// assert_eq!(orders.attempt_count, 0);
+    /// assert_eq!(orders.failures, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn mark_healthy(&self) {
@@ -562,8 +563,8 @@ impl fmt::Debug for ChildContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChildContext")
             .field("id", self.id())
-            .field("run_number", &self.run_number())
-            .field("attempt_count", &self.attempt_count())
+            .field("run", &self.run())
+            .field("failures", &self.failures())
             .field("is_stopping", &self.is_stopping())
             .finish()
     }

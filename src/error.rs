@@ -111,9 +111,9 @@ impl<T> fmt::Debug for SendError<T> {
 impl<T> Error for SendError<T> {}
 
 /// Error in the configuration of a supervisor or a child, found before anything was started.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Invalid {
+pub enum ConfigError {
     /// A child's id is empty.
     EmptyId,
     /// A child's id holds a NUL, which no thread name can.
@@ -133,7 +133,7 @@ pub enum Invalid {
     ZeroFailureThreshold(ChildId),
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyId => f.write_str("the id of a child is empty"),
@@ -152,7 +152,7 @@ impl fmt::Display for Invalid {
     }
 }
 
-impl Error for Invalid {}
+impl Error for ConfigError {}
 
 /// Error of a command that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ pub struct AddError {
 pub enum AddErrorReason {
     /// Its id or one of its settings cannot be used. An id stays taken until the last run of a
     /// removed child has ended.
-    Invalid(Invalid),
+    Config(ConfigError),
     /// The supervisor shuts down or has ended.
     Ended,
 }
@@ -218,7 +218,7 @@ impl fmt::Debug for AddError {
 impl fmt::Display for AddError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
-            AddErrorReason::Invalid(invalid) => write!(f, "cannot add the child: {invalid}"),
+            AddErrorReason::Config(invalid) => write!(f, "cannot add the child: {invalid}"),
             AddErrorReason::Ended => {
                 f.write_str("cannot add the child: the supervisor shuts down or has ended")
             }

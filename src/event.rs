@@ -58,7 +58,8 @@ pub struct Event {
     /// of what follows, the next `Started` or `GaveUp`, which does count it. `Healthy`, and an
     /// order that forgives failures, have 0. In the `Stopped` of a run that marked itself healthy
     /// too soon, it is the count from before that.
-    pub attempt_count: u32,
+    #[doc(alias = "attempt_count")]
+    pub failures: u32,
     /// When the sinks received it, on the monotonic clock: later than what happened if another
     /// callback was slow.
     pub at: Instant,
@@ -360,17 +361,13 @@ impl fmt::Display for Callback {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, run, attempt_count, kind, .. } = self;
+        let Self { id, run, failures, kind, .. } = self;
         match kind {
-            EventKind::Started if *attempt_count == 0 => {
+            EventKind::Started if *failures == 0 => {
                 write!(f, "child `{id}` started (run {run})")
             }
             EventKind::Started => {
-                write!(
-                    f,
-                    "child `{id}` started again (run {run}, after {})",
-                    Failures(*attempt_count)
-                )
+                write!(f, "child `{id}` started again (run {run}, after {})", Failures(*failures))
             }
             EventKind::Stopped { cause, exit, uptime, failed, retry_in } => {
                 match cause {
@@ -422,7 +419,7 @@ impl fmt::Display for Event {
                 write!(
                     f,
                     "child `{id}` is given up after {}, and stays down unless it is reset",
-                    Failures(*attempt_count)
+                    Failures(*failures)
                 )
             }
             EventKind::Healthy => write!(f, "child `{id}` is healthy"),

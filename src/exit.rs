@@ -66,11 +66,6 @@ impl Exit {
         }
     }
 
-    /// Creates the exit of a body that returns `Ok`, for a [`Simulation`](crate::Simulation).
-    pub fn completed() -> Self {
-        Self::Completed
-    }
-
     /// Creates the exit of a body that returns this error, for a [`Simulation`](crate::Simulation).
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(Failure::new(error.into()))

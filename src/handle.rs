@@ -29,7 +29,7 @@ use crate::{
 ///
 /// To see the effect of a command, wait for the state that it brings about: after a
 /// [`hold`](Handle::hold) until the child is off, after a [`restart`](Handle::restart) for a
-/// greater [`run_number`](ChildInfo::run_number). The event shows that a command has been carried
+/// greater [`run`](ChildInfo::run). The event shows that a command has been carried
 /// out, whatever it changed:
 ///
 /// ```
@@ -99,7 +99,7 @@ impl Handle {
     ///     .child(ChildSpec::new("orders", |_| Err("the broker hung up".into())))
     ///     .start()?;
     /// let limit = Duration::from_secs(10);
-    /// supervisor.handle().wait_for("orders", limit, |orders| orders.attempt_count == 1)?;
+    /// supervisor.handle().wait_for("orders", limit, |orders| orders.failures == 1)?;
     ///
     /// let orders = supervisor.handle().child("orders").ok_or("not listed")?;
     /// assert!(orders.retry_in.is_some_and(|delay| delay > Duration::from_secs(60)));
@@ -133,8 +133,8 @@ impl Handle {
     /// # Errors
     ///
     /// [`CommandError::Ended`] if the supervisor has ended.
-    pub fn check_now(&self) -> Result<(), CommandError> {
-        self.shared.check_now()
+    pub fn poll_now(&self) -> Result<(), CommandError> {
+        self.shared.poll_now()
     }
 
     /// Asks the supervisor to shut down, as [`Supervisor::shutdown`](crate::Supervisor::shutdown)
@@ -173,7 +173,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use circuit_breaker_supervisor::{AddErrorReason, ChildSpec, Invalid, Supervisor};
+    /// use circuit_breaker_supervisor::{AddErrorReason, ChildSpec, ConfigError, Supervisor};
     /// use std::time::Duration;
     ///
     /// let supervisor = Supervisor::builder().start()?;
@@ -183,7 +183,7 @@ impl Handle {
     ///
     /// let error = handle.add(idle()).unwrap_err();
     /// assert_eq!(error.to_string(), r#"cannot add the child: the id "tenant-7" is taken"#);
-    /// assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(_))));
+    /// assert!(matches!(error.reason(), AddErrorReason::Config(ConfigError::DuplicateId(_))));
     /// let spec = error.into_spec(); // to be tried again when the other one is gone
     /// handle.remove("tenant-7")?;
     /// handle.wait_until_gone("tenant-7", Duration::from_secs(10))?;
@@ -223,9 +223,9 @@ impl Handle {
     /// supervisor.handle().restart("orders")?; // its configuration has changed
     /// let orders =
     ///     supervisor.handle().wait_for("orders", Duration::from_secs(10), |orders| {
-    ///         orders.run_number == 2
+    ///         orders.run == 2
     ///     })?;
-    /// assert_eq!(orders.attempt_count, 0); // a restart by hand is no failure
+    /// assert_eq!(orders.failures, 0); // a restart by hand is no failure
     ///
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -275,7 +275,7 @@ impl Handle {
     /// [released](Handle::release).
     ///
     /// Once this has returned, no run of the child starts; a run that was shown before, by
-    /// [`run_number`](ChildInfo::run_number), may be just about to execute its first instruction,
+    /// [`run`](ChildInfo::run), may be just about to execute its first instruction,
     /// and is asked to stop. Holding a held child does nothing.
     ///
     /// # Errors
@@ -320,7 +320,7 @@ impl Handle {
     ///
     /// A command may be carried out only after it has returned; so a wait right after a command may
     /// find the state from before it. To wait for the effect of a [`restart`](Handle::restart),
-    /// read the [`run_number`](ChildInfo::run_number) first and wait for a greater one.
+    /// read the [`run`](ChildInfo::run) first and wait for a greater one.
     ///
     /// The predicate is called on this thread, with no lock held: once at first, then after each
     /// change of this child, and a last time when the limit is over. So it delays the end of the
@@ -348,7 +348,7 @@ impl Handle {
     /// let orders = supervisor.handle().wait_for("orders", Duration::from_secs(10), |child| {
     ///     child.status == ChildStatus::Healthy
     /// })?;
-    /// assert_eq!(orders.attempt_count, 0);
+    /// assert_eq!(orders.failures, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_for(

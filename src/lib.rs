@@ -21,7 +21,7 @@
 //!     supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| {
 //!         worker.status == ChildStatus::Healthy
 //!     })?;
-//! assert_eq!(worker.run_number, 2);
+//! assert_eq!(worker.run, 2);
 //! assert!(supervisor.shutdown().is_clean());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -129,7 +129,7 @@ pub use crate::{
     child::{ChildSpec, RestartPolicy},
     context::{ChildContext, StopGuard},
     error::{
-        AddError, AddErrorReason, ChildGaveUp, CommandError, Invalid, RecvError, SendError,
+        AddError, AddErrorReason, ChildGaveUp, CommandError, ConfigError, RecvError, SendError,
         Stopped, WaitError,
     },
     event::{Callback, Event, EventKind, LastStop, Order, StopCause},

@@ -252,7 +252,7 @@ impl Simulation {
     /// let mut simulation = Simulation::new(builder, 1)?;
     /// simulation.advance(Duration::ZERO);
     /// simulation.exit("orders", Exit::failed("the broker hung up"))?;
-    /// let error = simulation.exit("orders", Exit::completed()).unwrap_err();
+    /// let error = simulation.exit("orders", Exit::Completed).unwrap_err();
     /// assert!(
     ///     error
     ///         .to_string()
@@ -344,7 +344,7 @@ impl Simulation {
     /// simulation.advance(Duration::from_secs(5));
     /// assert!(simulation.handle().child("deaf").is_some_and(|deaf| deaf.is_overdue));
     /// simulation.advance(Duration::from_secs(3));
-    /// assert_eq!(simulation.handle().child("deaf").map(|deaf| deaf.run_number), Some(2));
+    /// assert_eq!(simulation.handle().child("deaf").map(|deaf| deaf.run), Some(2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ignore_stop_for(&mut self, id: &str, duration: Duration) {

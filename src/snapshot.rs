@@ -29,12 +29,13 @@ pub struct ChildInfo {
     /// callers have just tripped is open already.
     pub circuit: CircuitState,
     /// The failures since it was last healthy:
-    /// [`Event::attempt_count`](crate::Event::attempt_count).
-    pub attempt_count: u32,
+    /// [`Event::failures`](crate::Event::failures).
+    #[doc(alias = "attempt_count")]
+    pub failures: u32,
     /// The present run, or the last one: the number of its start, counted from 1 for each child. A
     /// start for which no thread could be spawned counts, too. 0 before the first. A child that is
     /// removed and added again begins anew.
-    pub run_number: u64,
+    pub run: u64,
     /// How long the present run has been up.
     pub uptime: Option<Duration>,
     /// Why the present run was asked to stop, if it was.
@@ -67,8 +68,8 @@ impl ChildInfo {
             id,
             status: view.status,
             circuit: view.circuit,
-            attempt_count: view.attempt_count,
-            run_number: view.run,
+            failures: view.failures,
+            run: view.run,
             uptime: view.since.map(ago),
             told_to_stop: view.stop.map(|(cause, _)| cause),
             stopping_for: view.stop.map(|(_, at)| ago(at)),
@@ -107,7 +108,7 @@ impl ChildInfo {
             | ChildStatus::Off { by: OffBy::Shutdown }
             | ChildStatus::Due => {
                 let has_fault = self.told_to_stop.map(StopCause::kind) == Some(StopKind::Fault);
-                self.attempt_count == 0 && !self.is_overdue && !has_fault
+                self.failures == 0 && !self.is_overdue && !has_fault
             }
         }
     }
@@ -145,9 +146,9 @@ impl ChildInfo {
         let last = last.unwrap_or_else(|| String::from("it has not run yet"));
         match self.status {
             ChildStatus::Healthy => String::new(),
-            ChildStatus::OnTrial if self.attempt_count == 0 => String::new(),
+            ChildStatus::OnTrial if self.failures == 0 => String::new(),
             ChildStatus::OnTrial => {
-                format!("{}; before that, {last}", Failures(self.attempt_count))
+                format!("{}; before that, {last}", Failures(self.failures))
             }
             ChildStatus::Stopping => {
                 let reason =
@@ -159,7 +160,7 @@ impl ChildInfo {
             ChildStatus::BackingOff => {
                 format!(
                     "{last}; {}; tried again {}",
-                    Failures(self.attempt_count),
+                    Failures(self.failures),
                     In(self.retry_in.unwrap_or_default())
                 )
             }
@@ -169,12 +170,12 @@ impl ChildInfo {
                     OffBy::Operator => "held by the operator until released",
                     OffBy::Shutdown => "its supervisor shuts down",
                 };
-                if self.run_number == 0 { why.to_owned() } else { format!("{why}; {last}") }
+                if self.run == 0 { why.to_owned() } else { format!("{why}; {last}") }
             }
             ChildStatus::Due => String::from("about to be started"),
             ChildStatus::Finished => last,
             ChildStatus::GaveUp => {
-                format!("{last}; {}; stays down until it is reset", Failures(self.attempt_count))
+                format!("{last}; {}; stays down until it is reset", Failures(self.failures))
             }
         }
     }
@@ -187,7 +188,7 @@ impl fmt::Display for ChildInfo {
             status => write!(f, "`{}` is {status}", self.id)?,
         }
         if let Some(uptime) = self.uptime {
-            write!(f, ", up for {} (run {})", Span(uptime), self.run_number)?;
+            write!(f, ", up for {} (run {})", Span(uptime), self.run)?;
         }
         let explanation = self.explanation();
         if explanation.is_empty() { Ok(()) } else { write!(f, ": {explanation}") }
@@ -312,8 +313,8 @@ impl fmt::Display for Snapshot {
                 "{:width$}  {:14}  {:>6}  {:>8}  {up:>11}  {}",
                 child.id,
                 child.status,
-                child.run_number,
-                child.attempt_count,
+                child.run,
+                child.failures,
                 child.explanation(),
             );
             write!(f, "\n{}", row.trim_end())?;

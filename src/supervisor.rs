@@ -39,6 +39,8 @@ const LATENESS: Duration = Duration::from_secs(5);
 /// Dropping it shuts it down, as [`shutdown`](Supervisor::shutdown) does, and waits as long;
 /// children that did not stop are logged.
 #[must_use = "dropping a supervisor shuts it down: keep it in a variable, or wait for it"]
+#[doc(alias = "one_for_one")]
+#[doc(alias = "Suture")]
 pub struct Supervisor {
     handle: Handle,
     shared: Arc<Shared>,

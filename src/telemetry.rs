@@ -37,7 +37,7 @@ use crate::event::{Event, EventKind, StopKind};
 ///
 /// impl TelemetrySink for Restarts {
 ///     fn record(&self, event: &Event) {
-///         if matches!(event.kind, EventKind::Started) && event.attempt_count > 0 {
+///         if matches!(event.kind, EventKind::Started) && event.failures > 0 {
 ///             self.0.fetch_add(1, Ordering::Relaxed);
 ///         }
 ///     }
@@ -90,10 +90,10 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 /// `circuit_breaker_supervisor`.
 ///
 /// The line is the event's `Display`. The same facts are added as key-values: `event`, `id`, `run`,
-/// `attempt_count`; with a stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed`
-/// (whether it counts as a failure, which `attempt_count` does not include yet), `uptime_ms` and,
+/// `failures`; with a stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed`
+/// (whether it counts as a failure, which `failures` does not include yet), `uptime_ms` and,
 /// if the child is tried again, `retry_in_ms`; with an overdue child `stopping_for_ms`; with a trip
-/// `failures` and `last`; with a hang `doing` and `silent_ms`; with an order `order`; and with a
+/// `reported` and `last`; with a hang `doing` and `silent_ms`; with an order `order`; and with a
 /// callback's panic `callback`.
 ///
 /// | event | level |
@@ -129,7 +129,7 @@ impl TelemetrySink for LogSink {
             ("event", Value::from(event.name())),
             ("id", Value::from(event.id.as_str())),
             ("run", Value::from(event.run)),
-            ("attempt_count", Value::from(event.attempt_count)),
+            ("failures", Value::from(event.failures)),
         ];
         let words;
         match &event.kind {
@@ -156,7 +156,7 @@ impl TelemetrySink for LogSink {
             }
             EventKind::Started | EventKind::Healthy | EventKind::GaveUp => {}
             EventKind::Tripped { failures, last } => {
-                pairs.push(("failures", Value::from(*failures)));
+                pairs.push(("reported", Value::from(*failures)));
                 pairs.push(("last", Value::from(&**last)));
             }
             EventKind::Hung { doing, silent_for } => {

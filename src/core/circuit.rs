@@ -71,7 +71,7 @@ pub(crate) enum Decision {
 pub(crate) struct View {
     pub(crate) status: ChildStatus,
     pub(crate) circuit: CircuitState,
-    pub(crate) attempt_count: u32,
+    pub(crate) failures: u32,
     /// The number of the present or last run, counted from 1; 0 before the first.
     pub(crate) run: u64,
     /// When the present run started.
@@ -91,7 +91,7 @@ pub(crate) struct Ended {
     pub(crate) cause: StopCause,
     pub(crate) uptime: Duration,
     /// The failure count at the end of the run, without this failure.
-    pub(crate) attempt_count: u32,
+    pub(crate) failures: u32,
     /// It counts as a failure.
     pub(crate) failed: bool,
     pub(crate) retry_in: Option<Duration>,
@@ -104,7 +104,7 @@ pub(crate) struct Ended {
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Circuit {
     pub(crate) rules: Rules,
-    attempt_count: u32,
+    failures: u32,
     /// The delay after its last failure; `None` once an operator has cleared the history.
     last_retry_in: Option<Duration>,
     /// The earliest instant of the next start; `None` is never.
@@ -167,7 +167,7 @@ impl Circuit {
     pub(crate) fn new(rules: Rules, now: Instant) -> Self {
         Self {
             rules,
-            attempt_count: 0,
+            failures: 0,
             last_retry_in: None,
             not_before: Some(now),
             flag: true,
@@ -247,7 +247,7 @@ impl Circuit {
         let (status, _) = self.judge(now);
         let circuit = match status {
             ChildStatus::Healthy => CircuitState::Closed,
-            ChildStatus::OnTrial if self.attempt_count == 0 => CircuitState::Closed,
+            ChildStatus::OnTrial if self.failures == 0 => CircuitState::Closed,
             ChildStatus::OnTrial => CircuitState::HalfOpen,
             ChildStatus::Stopping
             | ChildStatus::BackingOff
@@ -260,7 +260,7 @@ impl Circuit {
         View {
             status,
             circuit,
-            attempt_count: self.attempt_count,
+            failures: self.failures,
             run: self.last_run,
             since: self.run.as_ref().map(|run| run.since),
             stop: stop.map(|stop| (stop.cause, stop.at)),
@@ -269,8 +269,8 @@ impl Circuit {
         }
     }
 
-    pub(crate) fn attempt_count(&self) -> u32 {
-        self.attempt_count
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// The number of the present or last run; 0 before the first.
@@ -389,7 +389,7 @@ impl Circuit {
         match &mut self.run {
             Some(run) if run.stop.is_none() && !run.healthy => {
                 run.healthy = true;
-                run.forgiven = std::mem::take(&mut self.attempt_count);
+                run.forgiven = std::mem::take(&mut self.failures);
                 true
             }
             _ => false,
@@ -409,7 +409,7 @@ impl Circuit {
         let healthy_at = deadline::after(run.since, self.rules.healthy_after);
         let newly_healthy = !run.healthy && deadline::is_reached(healthy_at, told_at);
         if newly_healthy {
-            self.attempt_count = 0;
+            self.failures = 0;
         }
         let cause = run.stop.as_ref().map_or(StopCause::Exited, |stop| stop.cause);
         let failed = match cause.kind() {
@@ -426,7 +426,7 @@ impl Circuit {
             newly_healthy,
             cause,
             uptime: at.saturating_duration_since(run.since),
-            attempt_count: self.attempt_count,
+            failures: self.failures,
             failed: false,
             retry_in: None,
             gave_up: false,
@@ -445,8 +445,8 @@ impl Circuit {
                 .last_retry_in
                 .map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
             if run.healthy && lasted < least {
-                self.attempt_count = run.forgiven;
-                ended.attempt_count = run.forgiven;
+                self.failures = run.forgiven;
+                ended.failures = run.forgiven;
             }
             self.fail(at, Duration::ZERO, backoff, &mut ended);
         }
@@ -465,7 +465,7 @@ impl Circuit {
             newly_healthy: false,
             cause: StopCause::NotSpawned,
             uptime: Duration::ZERO,
-            attempt_count: self.attempt_count,
+            failures: self.failures,
             failed: false,
             retry_in: None,
             gave_up: false,
@@ -483,15 +483,15 @@ impl Circuit {
         ended: &mut Ended,
     ) {
         ended.failed = true;
-        self.attempt_count = self.attempt_count.saturating_add(1);
+        self.failures = self.failures.saturating_add(1);
         // A temporary child has no restarts to use up. It comes here only for want of a thread, and
         // is retried until there is one.
         let is_restarted = self.rules.policy != Policy::Temporary;
-        if is_restarted && self.rules.max_restarts.is_some_and(|most| self.attempt_count > most) {
+        if is_restarted && self.rules.max_restarts.is_some_and(|most| self.failures > most) {
             self.rest = Rest::GaveUp;
             ended.gave_up = true;
         } else {
-            let delay = backoff(self.attempt_count).max(least);
+            let delay = backoff(self.failures).max(least);
             self.not_before = deadline::after(at, delay);
             self.last_retry_in = Some(delay);
             ended.retry_in = Some(delay);
@@ -525,7 +525,7 @@ impl Circuit {
     }
 
     fn clear_history(&mut self, now: Instant) {
-        self.attempt_count = 0;
+        self.failures = 0;
         self.last_retry_in = None;
         self.not_before = Some(now);
         self.rest = Rest::NextRun;
@@ -565,7 +565,7 @@ impl Circuit {
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self {
             rules,
-            attempt_count,
+            failures,
             last_retry_in,
             not_before,
             flag,
@@ -592,7 +592,7 @@ impl Circuit {
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
         (
             rules.stop_timeout,
-            *attempt_count,
+            *failures,
             *last_retry_in,
             left(*not_before),
             switches,

@@ -85,7 +85,7 @@ pub(crate) enum Action {
     SendStart {
         key: Key,
         run: u64,
-        attempt_count: u32,
+        failures: u32,
     },
     /// Request the present run to stop.
     Stop {
@@ -128,7 +128,7 @@ pub(crate) enum Progress {
 pub(crate) struct Report {
     pub(crate) id: ChildId,
     pub(crate) run: u64,
-    pub(crate) attempt_count: u32,
+    pub(crate) failures: u32,
     pub(crate) kind: EventKind,
 }
 
@@ -576,9 +576,9 @@ impl Roster {
         let child =
             self.children.get_mut(&key).expect("a started child is listed until it has ended");
         child.circuit.started(now);
-        let (run, attempt_count) = (child.circuit.last_run(), child.circuit.attempt_count());
+        let (run, failures) = (child.circuit.last_run(), child.circuit.failures());
         self.unsettled.push_front((key, false));
-        Action::SendStart { key, run, attempt_count }
+        Action::SendStart { key, run, failures }
     }
 
     /// Publishes and reports the end of a run.
@@ -594,7 +594,7 @@ impl Roster {
             newly_healthy,
             cause,
             uptime,
-            attempt_count,
+            failures,
             failed,
             retry_in,
             gave_up,
@@ -604,18 +604,18 @@ impl Roster {
         let (id, run) = (child.id.clone(), child.circuit.last_run());
         let given_up = (gave_up && child.circuit.rules.significant).then(|| exit.clone());
         self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), now);
-        let mut report = |attempt_count, kind| {
+        let mut report = |failures, kind| {
             self.actions.push_back(Step::Act(Action::Report {
                 key,
-                report: Report { id: id.clone(), run, attempt_count, kind },
+                report: Report { id: id.clone(), run, failures, kind },
             }));
         };
         if newly_healthy {
             report(0, EventKind::Healthy);
         }
-        report(attempt_count, EventKind::Stopped { cause, exit, uptime, failed, retry_in });
+        report(failures, EventKind::Stopped { cause, exit, uptime, failed, retry_in });
         if gave_up {
-            report(attempt_count.saturating_add(1), EventKind::GaveUp);
+            report(failures.saturating_add(1), EventKind::GaveUp);
         }
         if let Some(exit) = given_up {
             self.act(Action::GiveUp { id, cause, exit });
@@ -675,8 +675,8 @@ impl Roster {
     fn report_of(&mut self, key: Key, run: u64, kind: EventKind, now: Instant) {
         self.publish(key, None, now);
         let Some(child) = self.children.get(&key) else { return };
-        let (id, attempt_count) = (child.id.clone(), child.circuit.attempt_count());
-        self.act(Action::Report { key, report: Report { id, run, attempt_count, kind } });
+        let (id, failures) = (child.id.clone(), child.circuit.failures());
+        self.act(Action::Report { key, report: Report { id, run, failures, kind } });
     }
 
     /// Publishes the child's state if it has changed since the last time, or if a run has ended.

@@ -326,7 +326,7 @@ fn view(run: u64, circuit: CircuitState) -> View {
     View {
         status,
         circuit,
-        attempt_count: 0,
+        failures: 0,
         run,
         since: None,
         stop: None,

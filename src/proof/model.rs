@@ -217,7 +217,7 @@ impl Model {
             "promise 2: nobody sees a run begin for which there may be no thread"
         );
         assert!(!self.fails_to_spawn, "promise 2: a run is seen to begin that has no thread");
-        assert_eq!(view.attempt_count, self.failures, "promise 4");
+        assert_eq!(view.failures, self.failures, "promise 4");
         assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
         self.last_run = view.run;
         self.began = Some(view.run);
@@ -360,10 +360,10 @@ impl Model {
         self.view = Some(view);
     }
 
-    pub(crate) fn send_start(&mut self, run: u64, attempt_count: u32, now: Instant) {
+    pub(crate) fn send_start(&mut self, run: u64, failures: u32, now: Instant) {
         assert!(self.body.is_none(), "promise 1: two bodies of {}", self.id);
         assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
-        assert_eq!(attempt_count, self.failures, "promise 4");
+        assert_eq!(failures, self.failures, "promise 4");
         self.body = Some(Body { run, since: now, ended: false });
         self.told = None;
         self.told_as_failure = false;
@@ -400,13 +400,13 @@ impl Model {
 
     // ── What the core reports ──
 
-    pub(crate) fn report(&mut self, run: u64, attempt_count: u32, kind: EventKind, now: Instant) {
+    pub(crate) fn report(&mut self, run: u64, failures: u32, kind: EventKind, now: Instant) {
         let view = self.view.expect("promise 2: what is told can be seen");
         match kind {
             EventKind::Started => {
                 assert_eq!((self.began, view.run), (Some(run), run), "promise 2");
                 assert!(self.started.is_none());
-                assert_eq!(attempt_count, self.failures, "promise 4");
+                assert_eq!(failures, self.failures, "promise 4");
                 self.started = Some(run);
                 self.began = None;
             }
@@ -421,7 +421,7 @@ impl Model {
                     "promise 12: starts that failed are counted, too"
                 );
                 (self.last_run, self.runs) = (run, self.runs + 1);
-                assert_eq!(attempt_count, self.failures, "promise 4");
+                assert_eq!(failures, self.failures, "promise 4");
                 assert!(!view.status.is_running(), "promise 2");
                 self.not_spawned(retry_in, now);
             }
@@ -445,7 +445,7 @@ impl Model {
                     "promise 5: nobody noticed that it had been up long enough"
                 );
                 assert_eq!(
-                    attempt_count, self.failures_at_end,
+                    failures, self.failures_at_end,
                     "promise 4: the failures before this one"
                 );
                 self.told = None;
@@ -455,7 +455,7 @@ impl Model {
                     self.started == Some(run) && !self.healthy,
                     "promise 5: Healthy once a run"
                 );
-                assert_eq!(attempt_count, 0, "promise 4");
+                assert_eq!(failures, 0, "promise 4");
                 if let Some(body) = self.body {
                     assert!(self.told.is_none(), "a stopping run does not become healthy");
                     let is_due = deadline::is_reached(
@@ -499,8 +499,8 @@ impl Model {
             EventKind::GaveUp => {
                 assert!(
                     self.done
-                        && attempt_count == self.failures
-                        && attempt_count > self.rules.max_restarts.expect("a limit")
+                        && failures == self.failures
+                        && failures > self.rules.max_restarts.expect("a limit")
                 );
             }
             EventKind::Ordered { order } => {
@@ -510,7 +510,7 @@ impl Model {
                     "promise 10: each order is told once, in its turn"
                 );
                 assert_eq!(run, self.last_run, "promise 10: with the present or last run");
-                assert_eq!(attempt_count, self.failures, "promise 4");
+                assert_eq!(failures, self.failures, "promise 4");
             }
             EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
                 assert!(
@@ -577,7 +577,7 @@ impl Model {
             }
             assert!(view.status.is_running());
         }
-        assert_eq!(view.attempt_count, self.failures, "promise 4: {id}");
+        assert_eq!(view.failures, self.failures, "promise 4: {id}");
         assert_eq!(view.since, self.body.map(|body| body.since), "since when {id} is up");
         assert_eq!(
             view.stop.map(|(_, at)| at),

@@ -156,7 +156,7 @@ impl Schedule {
     }
 
     fn exit_of(&mut self, key: Key) {
-        let exits = [Exit::completed, || Exit::failed("failed"), || Exit::panicked("panicked")];
+        let exits = [|| Exit::Completed, || Exit::failed("failed"), || Exit::panicked("panicked")];
         self.trial.exit(key, one_of(&mut self.random, &exits)());
     }
 

@@ -115,7 +115,7 @@ fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
             trial.inbox.push_back(Message::Round);
         }
         (Happening::FlipSpawning, None) => model.fails_to_spawn ^= true,
-        (Happening::Return, Some(_)) => trial.exit(key, Exit::completed()),
+        (Happening::Return, Some(_)) => trial.exit(key, Exit::Completed),
         (Happening::Panic, Some(_)) => trial.exit(key, Exit::panicked("")),
         (Happening::MarkHealthy, Some(run)) => {
             trial.inbox.push_back(Message::MarkedHealthy { key, run })

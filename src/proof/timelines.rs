@@ -137,7 +137,7 @@ impl Scene {
                     EventKind::Ordered { .. } => "ordered",
                     EventKind::CallbackPanicked { .. } => "panicked",
                 };
-                self.told.push(format!("{millis} {} {name} {}", report.id, report.attempt_count));
+                self.told.push(format!("{millis} {} {name} {}", report.id, report.failures));
             }
             Action::Stop { key } => self.told.push(format!("{millis} {key:?} told to stop")),
             _ => {}

@@ -256,10 +256,10 @@ impl Trial {
         match action {
             Action::Publish { key, view, .. } => self.world.model(key).show(view),
             Action::Report { key, report } => {
-                self.world.model(key).report(report.run, report.attempt_count, report.kind, now);
+                self.world.model(key).report(report.run, report.failures, report.kind, now);
             }
-            Action::SendStart { key, run, attempt_count } => {
-                self.world.model(key).send_start(run, attempt_count, now)
+            Action::SendStart { key, run, failures } => {
+                self.world.model(key).send_start(run, failures, now)
             }
             Action::Stop { key } => {
                 self.world.model(key).stop(now);

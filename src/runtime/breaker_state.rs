@@ -291,7 +291,7 @@ mod tests {
         View {
             status,
             circuit,
-            attempt_count: 0,
+            failures: 0,
             run,
             since: None,
             stop: None,

@@ -60,7 +60,7 @@ pub(crate) trait Workers {
     /// Provides what waits for the start signal: with threads, spawns one if there is none.
     fn provide(&mut self, worker: &Self::WorkerShared) -> Result<(), Failure>;
     /// Sends the start signal. Returns `false` if it is refused by now: the body will not run.
-    fn send_start(&mut self, worker: &Self::WorkerShared, run: u64, attempt_count: u32) -> bool;
+    fn send_start(&mut self, worker: &Self::WorkerShared, run: u64, failures: u32) -> bool;
     /// Requests the present run to stop.
     fn stop(&mut self, worker: &Self::WorkerShared);
     /// Makes the present run the last: the body may be dropped as it ends, and in a shutdown its
@@ -211,8 +211,8 @@ impl<W: Workers> Engine<W> {
                 self.note_panic(key, run, callback, panic)
             }
             Message::ThreadGone => {}
-            Message::CheckNow => {
-                self.environment.shared.check_is_taken_up();
+            Message::PollNow => {
+                self.environment.shared.poll_is_taken_up();
                 self.roster.begin_round();
             }
             Message::Add { key, spec } => {
@@ -301,11 +301,11 @@ impl<W: Workers> Engine<W> {
         match action {
             Action::Publish { key, view, stopped } => self.publish(key, view, stopped),
             Action::Report { key, report } => self.environment.record(key, report),
-            Action::SendStart { key, run, attempt_count } => {
+            Action::SendStart { key, run, failures } => {
                 self.has_started_run = true;
                 if entries
                     .get(&key)
-                    .is_some_and(|entry| !workers.send_start(&entry.worker, run, attempt_count))
+                    .is_some_and(|entry| !workers.send_start(&entry.worker, run, failures))
                 {
                     // Another thread found this one stuck and has sealed the worker, so the body
                     // never ran. Its start was reported already, so the run needs an end.
@@ -390,7 +390,7 @@ impl<W: Workers> Engine<W> {
                 | Message::Trip { .. }
                 | Message::FirstHeartbeat { .. }
                 | Message::ThreadGone
-                | Message::CheckNow
+                | Message::PollNow
                 | Message::Order { .. }
                 | Message::Shutdown => {}
             }
@@ -471,8 +471,8 @@ struct ChildEntry<P> {
 impl<W: Workers> EngineEnvironment<W> {
     /// Numbers a report, and passes it to all sinks as an event.
     fn record(&mut self, key: Key, report: Report) {
-        let Report { id, run, attempt_count, kind } = report;
-        let event = Event { seq: self.events, id, run, attempt_count, at: self.shared.now(), kind };
+        let Report { id, run, failures, kind } = report;
+        let event = Event { seq: self.events, id, run, failures, at: self.shared.now(), kind };
         self.events += 1;
         for (sink, faults) in self.sinks.iter().zip(&mut self.faults) {
             let result = self

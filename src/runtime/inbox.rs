@@ -55,7 +55,7 @@ pub(crate) enum Message {
     /// the supervisor thread, which then looks again how long it has to wait.
     ThreadGone,
     /// A caller wants all flags to be asked. Not sent again before it is received.
-    CheckNow,
+    PollNow,
     Add {
         key: Key,
         spec: Box<ChildSpec>,

@@ -19,7 +19,7 @@ use crate::{
         key::Key,
         roster::StartDenied,
     },
-    error::{AddError, AddErrorReason, CommandError, Invalid},
+    error::{AddError, AddErrorReason, CommandError, ConfigError},
     event::{Callback, LastStop, Order, StopCause},
     id::ChildId,
     report::{ShutdownCause, ShutdownReport, StuckIn},
@@ -58,8 +58,8 @@ pub(crate) struct Shared {
     inbox: Sender<Message>,
     directory: RwLock<Directory>,
     closing: Mutex<ClosingState>,
-    /// `CheckNow` was sent, and the supervisor thread has not received it yet.
-    check_is_sent: AtomicBool,
+    /// `PollNow` was sent, and the supervisor thread has not received it yet.
+    poll_is_sent: AtomicBool,
     /// Why the supervisor shuts down, if no caller requested it.
     given_up: Mutex<Option<ShutdownCause>>,
     /// When the supervisor thread noticed the shutdown.
@@ -161,7 +161,7 @@ impl Shared {
             inbox,
             directory: RwLock::default(),
             closing: Mutex::default(),
-            check_is_sent: AtomicBool::new(false),
+            poll_is_sent: AtomicBool::new(false),
             given_up: Mutex::new(None),
             acknowledged: OnceLock::new(),
             is_taken_over: AtomicBool::new(false),
@@ -194,7 +194,7 @@ impl Shared {
     /// Lists a child, and sends it to the supervisor thread.
     pub(crate) fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
         if let Err(invalid) = check_spec(&spec) {
-            return Err(AddError::new(AddErrorReason::Invalid(invalid), spec));
+            return Err(AddError::new(AddErrorReason::Config(invalid), spec));
         }
         let mut directory = self.directory.write();
         // Held until `Add` is sent: behind `Shutdown` in the inbox, it might never be received.
@@ -204,7 +204,7 @@ impl Shared {
         }
         let row = match directory.list(self, &spec) {
             Ok(row) => row,
-            Err(invalid) => return Err(AddError::new(AddErrorReason::Invalid(invalid), spec)),
+            Err(invalid) => return Err(AddError::new(AddErrorReason::Config(invalid), spec)),
         };
         // Sent under the lock, so that keys reach the supervisor thread in their order. To send to
         // an unbounded channel does not block.
@@ -219,22 +219,22 @@ impl Shared {
     }
 
     /// Has the supervisor thread ask all flags.
-    pub(crate) fn check_now(&self) -> Result<(), CommandError> {
+    pub(crate) fn poll_now(&self) -> Result<(), CommandError> {
         if self.has_ended() {
             return Err(CommandError::Ended);
         }
         // AcqRel: if a message is under way, its round sees what was done before this call.
-        if self.check_is_sent.swap(true, Ordering::AcqRel) {
+        if self.poll_is_sent.swap(true, Ordering::AcqRel) {
             Ok(())
         } else {
-            self.tell(Message::CheckNow)
+            self.tell(Message::PollNow)
         }
     }
 
     /// Notes that the supervisor thread has received the message of
-    /// [`check_now`](Shared::check_now).
-    pub(crate) fn check_is_taken_up(&self) {
-        self.check_is_sent.swap(false, Ordering::AcqRel);
+    /// [`poll_now`](Shared::poll_now).
+    pub(crate) fn poll_is_taken_up(&self) {
+        self.poll_is_sent.swap(false, Ordering::AcqRel);
     }
 
     /// Gives an order, which holds as soon as this has returned.
@@ -525,10 +525,10 @@ impl fmt::Debug for Shared {
 }
 
 impl Directory {
-    fn list(&mut self, shared: &Shared, spec: &ChildSpec) -> Result<Arc<Row>, Invalid> {
+    fn list(&mut self, shared: &Shared, spec: &ChildSpec) -> Result<Arc<Row>, ConfigError> {
         let id = shared.path(&spec.id);
         if self.keys.contains_key(&id) {
-            return Err(Invalid::DuplicateId(id));
+            return Err(ConfigError::DuplicateId(id));
         }
         let key = Key(self.next_key);
         self.next_key += 1;
@@ -629,16 +629,16 @@ impl Drop for Shared {
 }
 
 /// Checks a child's settings, except whether its id is taken.
-pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), Invalid> {
+pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), ConfigError> {
     let id = &spec.id;
     if spec.watchdog.is_some_and(|limit| limit.is_zero()) {
-        Err(Invalid::ZeroWatchdog(id.clone()))
+        Err(ConfigError::ZeroWatchdog(id.clone()))
     } else if spec.breaker.threshold() == 0 {
-        Err(Invalid::ZeroFailureThreshold(id.clone()))
+        Err(ConfigError::ZeroFailureThreshold(id.clone()))
     } else if id.is_empty() {
-        Err(Invalid::EmptyId)
+        Err(ConfigError::EmptyId)
     } else if id.contains('\0') {
-        Err(Invalid::NulInId(id.clone()))
+        Err(ConfigError::NulInId(id.clone()))
     } else {
         Ok(())
     }

@@ -85,8 +85,8 @@ impl Workers for Threads {
         self.threads.provide(worker)
     }
 
-    fn send_start(&mut self, worker: &Arc<WorkerShared>, run: u64, attempt_count: u32) -> bool {
-        worker.send_start(run, attempt_count)
+    fn send_start(&mut self, worker: &Arc<WorkerShared>, run: u64, failures: u32) -> bool {
+        worker.send_start(run, failures)
     }
 
     fn stop(&mut self, worker: &Arc<WorkerShared>) {

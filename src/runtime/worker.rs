@@ -204,14 +204,14 @@ impl WorkerShared {
 
     /// Sends the start signal. Returns `false` if the worker is sealed or has no thread by now: the
     /// body will not run.
-    pub(crate) fn send_start(&self, run: u64, attempt_count: u32) -> bool {
+    pub(crate) fn send_start(&self, run: u64, failures: u32) -> bool {
         let mut state = self.state.lock();
         if state.sealed {
             return false;
         }
         let context = match state.spare.take() {
-            Some(spare) => spare.renew(run, attempt_count),
-            None => ChildContext::new(self.link.clone(), run, attempt_count),
+            Some(spare) => spare.renew(run, failures),
+            None => ChildContext::new(self.link.clone(), run, failures),
         };
         self.run.store(run, Ordering::Relaxed);
         state.context = Some(context.clone());
@@ -385,7 +385,7 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
         // Each run that was started needs an end, also one without a body.
         let at = system_now();
         worker.state.lock().context = None;
-        let (key, run) = (worker.link.key, context.run_number());
+        let (key, run) = (worker.link.key, context.run());
         tell_end(worker, RunEnd::of_no_run(key, run, at));
         return false;
     };
@@ -402,7 +402,7 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
     // drop would count as uptime.
     thread.enter(Phase::Dropping);
     worker.drop_remains(&mut drops);
-    let (number, callbacks_succeeded) = (context.run_number(), context.callbacks_succeeded());
+    let (number, callbacks_succeeded) = (context.run(), context.callbacks_succeeded());
     let is_last = worker.last_run.load(Ordering::Acquire);
     {
         let mut state = worker.state.lock();

@@ -27,7 +27,7 @@ fn crashed_child_waits_out_its_backoff() {
         .backoff(backoff)
         .child(ChildSpec::new("child", move |ctx| {
             let _ = sender.send(Instant::now());
-            if ctx.attempt_count() < 4 { panic!("no") } else { idle(ctx) }
+            if ctx.failures() < 4 { panic!("no") } else { idle(ctx) }
         }))
         .start()
         .unwrap();
@@ -80,14 +80,14 @@ fn being_healthy_forgives_the_failures_while_the_child_runs() {
         simulation.advance(5 * SECOND - Duration::from_nanos(1));
         let trial = seen(&simulation, "child");
         assert_eq!(
-            (trial.status, trial.attempt_count),
+            (trial.status, trial.failures),
             (ChildStatus::OnTrial, failures.min(1)),
             "never early: {trial}"
         );
         simulation.advance(Duration::from_nanos(1));
         let healthy = seen(&simulation, "child");
         assert_eq!(
-            (healthy.status, healthy.attempt_count),
+            (healthy.status, healthy.failures),
             (ChildStatus::Healthy, 0),
             "it reads 0 while the child runs"
         );
@@ -124,7 +124,7 @@ fn child_that_does_not_last_is_not_forgiven() {
         simulation.advance(HOUR - Duration::from_nanos(1));
         simulation.exit("child", Exit::failed("no")).unwrap();
     }
-    assert_eq!(seen(&simulation, "child").attempt_count, 4);
+    assert_eq!(seen(&simulation, "child").failures, 4);
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
 
@@ -145,7 +145,7 @@ fn child_may_say_itself_that_it_is_healthy() {
         strings.act(Act::MarkHealthy);
     }
     let child = wait_status(supervisor.handle(), "child", ChildStatus::Healthy);
-    assert_eq!(child.attempt_count, 0);
+    assert_eq!(child.failures, 0);
     // What it said right before its end counts, too.
     strings.act(Act::Fail("no"));
     strings.act(Act::MarkHealthy);
@@ -217,7 +217,7 @@ fn child_that_gets_no_thread_fails_and_is_tried_again() {
     assert!(events.windows(2).all(|pair| pair[1].at - pair[0].at >= 100 * MS - MS), "{events:?}");
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), [1, 2, 3]);
     let huge = wait_status(supervisor.handle(), "huge", ChildStatus::BackingOff);
-    assert_eq!(huge.attempt_count, 3);
+    assert_eq!(huge.failures, 3);
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     check_trace(&recorder.events(), Some(&report), false);
@@ -252,7 +252,7 @@ fn restart_has_a_timer_of_its_own_and_does_not_wait_for_the_poll() {
         Supervisor::builder().poll_interval(HOUR).enabled(|_| true).backoff(constant(30 * SECOND));
     let mut simulation = simulate(builder.child(unused("child")));
     for attempt in 0..3 {
-        assert_eq!(seen(&simulation, "child").attempt_count, attempt);
+        assert_eq!(seen(&simulation, "child").failures, attempt);
         simulation.exit("child", Exit::panicked("no")).unwrap();
         simulation.advance(30 * SECOND - Duration::from_nanos(1));
         assert_eq!(status(&simulation, "child"), ChildStatus::BackingOff);
@@ -300,7 +300,7 @@ fn failures_of_one_child_are_nothing_to_another() {
     handle.add(added).unwrap();
     assert_eq!(strings.next_run().1, 0, "a child is added at once, whatever is down");
     let after = handle.child("down").unwrap();
-    assert_eq!((after.status, after.attempt_count), (before.status, before.attempt_count));
+    assert_eq!((after.status, after.failures), (before.status, before.failures));
     assert!(after.retry_in <= before.retry_in && after.retry_in > Some(HOUR / 2));
     check_trace(&recorder.events(), None, false);
 }
@@ -347,7 +347,7 @@ fn jitter_only_ever_shortens() {
     let backoff = Backoff::constant(2 * HOUR).jitter(1.0).seed(7);
     let mut simulation = simulate(Supervisor::builder().backoff(backoff).child(unused("child")));
     for _ in 0..20 {
-        simulation.exit("child", Exit::completed()).unwrap();
+        simulation.exit("child", Exit::Completed).unwrap();
         let delay = seen(&simulation, "child").retry_in.unwrap();
         simulation.advance(delay);
     }

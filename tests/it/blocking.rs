@@ -38,7 +38,7 @@ fn holding() -> (impl Fn(&Event) + Send + Sync + 'static, Gate, Receiver<()>) {
 fn check_answers(handle: &Handle, id: &str) {
     let began = Instant::now();
     for command in [
-        handle.check_now(),
+        handle.poll_now(),
         handle.hold(id),
         handle.release(id),
         handle.restart(id),
@@ -133,7 +133,7 @@ fn flag_that_blocks_delays_neither_answers_nor_the_shutdown() {
     let handle = supervisor.handle().clone();
     strings.next_run();
     stuck.store(true, Ordering::SeqCst);
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     take(&blocked);
     check_answers(&handle, "child");
     check_stuck_shutdown(supervisor, Callback::Enabled, "child");
@@ -196,7 +196,7 @@ fn error_whose_drop_blocks_keeps_its_own_child_from_running_and_nobody_else() {
         .telemetry(())
         .stop_timeout(100 * MS)
         .backoff(constant(Duration::ZERO))
-        .child(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
+        .child(ChildSpec::new("child", move |ctx| match ctx.failures() {
             0 => Err(Sticky(entered.clone(), bar.clone()).into()),
             1 => Err("its message takes the place of the sticky one".into()),
             2 => Err("and as this run ends, the sticky one is dropped".into()),

@@ -11,8 +11,9 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Breaker, CallError, ChildInfo, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit,
-    Invalid, OffBy, Rejected, RestartPolicy, StartErrorReason, StopCause, Supervisor, WaitError,
+    Breaker, CallError, ChildInfo, ChildSpec, ChildStatus, CircuitState, ConfigError, Event,
+    EventKind, Exit, OffBy, Rejected, RestartPolicy, StartErrorReason, StopCause, Supervisor,
+    WaitError,
 };
 use crossbeam_channel::unbounded;
 
@@ -242,7 +243,7 @@ fn report_that_reaches_the_threshold_opens_the_breaker_before_the_supervisor_kno
         .child(spec)
         .start()
         .unwrap();
-    supervisor.handle().check_now().unwrap();
+    supervisor.handle().poll_now().unwrap();
     take(&is_held);
     report(&breaker, 2);
     assert_eq!(breaker.state(), CircuitState::Open, "by the report itself");
@@ -605,7 +606,7 @@ fn threshold_of_zero_is_an_error_that_names_the_child() {
     let error =
         Supervisor::builder().child(idler("touchy").failure_threshold(0)).start().unwrap_err();
     assert!(
-        matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroFailureThreshold(id)) if *id == "touchy"),
+        matches!(error.reason(), StartErrorReason::Config(ConfigError::ZeroFailureThreshold(id)) if *id == "touchy"),
         "{error}"
     );
 }

@@ -46,7 +46,7 @@ fn child_whose_flag_panics_counts_as_enabled_and_that_is_told_once() {
         .unwrap();
     strings.next_run();
     for _ in 0..5 {
-        supervisor.handle().check_now().unwrap();
+        supervisor.handle().poll_now().unwrap();
     }
     barrier(supervisor.handle());
     assert_eq!(recorder.count("child", "panic"), 1);
@@ -72,7 +72,7 @@ fn flag_that_panics_keeps_its_last_answer_and_is_told_anew_after_a_success() {
     let handle = supervisor.handle();
     let ask = |new| {
         *answer.lock() = new;
-        handle.check_now().unwrap();
+        handle.poll_now().unwrap();
         barrier(handle);
         handle.child("child").unwrap().status
     };
@@ -101,16 +101,17 @@ fn backoff_that_panics_is_replaced_by_the_default() {
         assert_eq!(attempt, 3, "no delay for {attempt}");
         Duration::ZERO
     });
-    let _supervisor = Supervisor::builder()
-        .telemetry(recorder.clone())
-        .child(
-            ChildSpec::new("child", |ctx| {
-                if ctx.attempt_count() < 4 { Err("no".into()) } else { idle(ctx) }
-            })
-            .backoff(backoff),
-        )
-        .start()
-        .unwrap();
+    let _supervisor =
+        Supervisor::builder()
+            .telemetry(recorder.clone())
+            .child(
+                ChildSpec::new("child", |ctx| {
+                    if ctx.failures() < 4 { Err("no".into()) } else { idle(ctx) }
+                })
+                .backoff(backoff),
+            )
+            .start()
+            .unwrap();
     recorder.wait_for("child", "start 4", 1);
     let delays: Vec<_> = recorder
         .of("child")
@@ -188,7 +189,7 @@ fn error_that_cannot_be_shown_is_an_error_all_the_same() {
         Supervisor::builder()
             .telemetry(recorder.clone())
             .backoff(constant(Duration::ZERO))
-            .child(ChildSpec::new("child", |ctx| match ctx.attempt_count() {
+            .child(ChildSpec::new("child", |ctx| match ctx.failures() {
                 0 | 1 | 3 => Err(Hostile { display: true, drop: false }.into()),
                 2 => Err("fine".into()),
                 _ => idle(ctx),
@@ -197,7 +198,7 @@ fn error_that_cannot_be_shown_is_an_error_all_the_same() {
             .unwrap(),
         recorder.wait_for("child", "start 4", 1),
     );
-    assert_eq!(failing.attempt_count, 4);
+    assert_eq!(failing.failures, 4);
     let panics: Vec<_> =
         recorder.of("child").into_iter().filter(|event| word(event).starts_with("panic")).collect();
     assert_eq!(
@@ -224,7 +225,7 @@ fn error_whose_drop_panics_harms_nobody() {
         .start()
         .unwrap();
     let child = wait_status(supervisor.handle(), "child", ChildStatus::BackingOff);
-    assert_eq!(child.attempt_count, 20);
+    assert_eq!(child.failures, 20);
     assert_eq!(child.last_stop.as_ref().unwrap().exit.message(), Some("hostile"));
     drop(child);
     // The last error is still listed, and goes with the supervisor and its handles.
@@ -250,7 +251,7 @@ fn payload_whose_drop_panics_is_told_and_the_child_is_restarted() {
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("child", |ctx| {
-            if ctx.attempt_count() < 5 { panic_any(Bomb) } else { idle(ctx) }
+            if ctx.failures() < 5 { panic_any(Bomb) } else { idle(ctx) }
         }))
         .start()
         .unwrap();
@@ -365,7 +366,7 @@ fn callbacks_are_called_on_one_thread_and_one_at_a_time() {
         .children(["a", "b", "c"].map(|id| ChildSpec::new(id, |_| Err("no".into()))))
         .start()
         .unwrap();
-    supervisor.handle().wait_for("c", DEADLINE, |child| child.attempt_count > 50).unwrap();
+    supervisor.handle().wait_for("c", DEADLINE, |child| child.failures > 50).unwrap();
     assert!(supervisor.shutdown().is_clean());
     assert!(!exclusive.was_broken());
     let first = take(&threads);
@@ -404,7 +405,7 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
             .child(
                 ChildSpec::new("child", move |ctx| {
                     body();
-                    if ctx.attempt_count() < 3 { Err("no".into()) } else { idle(ctx) }
+                    if ctx.failures() < 3 { Err("no".into()) } else { idle(ctx) }
                 })
                 .backoff(Backoff::from_fn(move |_| {
                     own();
@@ -420,7 +421,7 @@ fn what_callbacks_own_is_dropped_once_and_after_their_last_call() {
         }
         supervisor
             .handle()
-            .wait_for("child", DEADLINE, |child| child.attempt_count == 3 && child.is_running())
+            .wait_for("child", DEADLINE, |child| child.failures == 3 && child.is_running())
             .unwrap();
         assert_eq!(drops.each_ref().map(Drops::count), [0; 5]);
         let report = supervisor.shutdown();

@@ -57,7 +57,7 @@ fn wall_clock_that_is_set_means_nothing() {
         .backoff(constant(200 * MS))
         .healthy_after(200 * MS)
         .child(ChildSpec::new("soon", |ctx| {
-            if ctx.attempt_count() == 0 { Err("no".into()) } else { idle(ctx) }
+            if ctx.failures() == 0 { Err("no".into()) } else { idle(ctx) }
         }))
         .child(ChildSpec::new("later", |_| Err("no".into())).backoff(constant(HOUR / 2)))
         .child(
@@ -80,7 +80,7 @@ fn wall_clock_that_is_set_means_nothing() {
     // Nothing comes an hour early.
     fs::remove_file(&file).unwrap();
     assert!(SystemTime::now() >= before, "it is set forth");
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     barrier(handle);
     assert!(wait_status(handle, "later", ChildStatus::BackingOff).retry_in.unwrap() > HOUR / 4);
     let report = supervisor.shutdown();
@@ -119,7 +119,7 @@ fn process_that_was_suspended_goes_on_as_before() {
             )
             .child(
                 ChildSpec::new("down", |ctx| {
-                    if ctx.attempt_count() == 0 { Err("no".into()) } else { idle(ctx) }
+                    if ctx.failures() == 0 { Err("no".into()) } else { idle(ctx) }
                 })
                 .backoff(constant(SUSPENDED / 2)),
             )
@@ -135,7 +135,7 @@ fn process_that_was_suspended_goes_on_as_before() {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).unwrap();
         assert_eq!(line, "go on\n");
-        assert_eq!(supervisor.handle().child("child").unwrap().run_number, 1, "the same run");
+        assert_eq!(supervisor.handle().child("child").unwrap().run, 1, "the same run");
         strings.act(Act::Fail("no"));
         assert_eq!(strings.next_run().1, 1);
         recorder.wait_for("down", "start 1", 1);

@@ -37,13 +37,13 @@ fn local_whose_drop_panics_is_a_panic_of_its_run() {
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("child", |ctx| {
-            if ctx.attempt_count() > 1 {
+            if ctx.failures() > 1 {
                 return idle(ctx);
             }
             let _local = OnDrop(|| panic!("no way to go"));
             // The error is lost, with whatever it holds: what has been returned is not dropped by
             // the panic of a local.
-            if ctx.attempt_count() == 0 { Ok(()) } else { Err(fmt::Error.into()) }
+            if ctx.failures() == 0 { Ok(()) } else { Err(fmt::Error.into()) }
         }))
         .start()
         .unwrap();

@@ -8,8 +8,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Backoff, ChildSpec, ChildStatus, Exit, Invalid, RestartPolicy, ShutdownCause,
-    StopCause, Supervisor, WaitError,
+    AddErrorReason, Backoff, ChildSpec, ChildStatus, ConfigError, Exit, RestartPolicy,
+    ShutdownCause, StopCause, Supervisor, WaitError,
 };
 use crossbeam_channel::unbounded;
 
@@ -81,10 +81,7 @@ fn panic_leaves_the_siblings_untouched() {
     }
     strings.next_run();
     let child = supervisor.handle().child("two").unwrap();
-    assert_eq!(
-        (child.run_number, child.status, child.attempt_count),
-        (before.0, ChildStatus::OnTrial, 0)
-    );
+    assert_eq!((child.run, child.status, child.failures), (before.0, ChildStatus::OnTrial, 0));
     assert_eq!(recorder.story("two"), ["start 0"]);
     other.act(Act::MarkHealthy);
     wait_status(supervisor.handle(), "two", ChildStatus::Healthy);
@@ -108,11 +105,11 @@ fn transient_child_that_returns_is_finished_and_keeps_its_place() {
 
     let error = handle.add(idler("job")).unwrap_err();
     assert!(
-        matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "job"),
+        matches!(error.reason(), AddErrorReason::Config(ConfigError::DuplicateId(id)) if *id == "job"),
         "{error}"
     );
 
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     handle.reset("job").unwrap();
     barrier(handle);
     assert_eq!(
@@ -141,7 +138,7 @@ fn transient_child_is_restarted_after_an_error_and_a_panic() {
     assert_eq!(strings.next_run().1, 2);
     strings.act(Act::Return);
     let job = wait_status(supervisor.handle(), "job", ChildStatus::Finished);
-    assert_eq!(job.attempt_count, 2, "the failures stay known");
+    assert_eq!(job.failures, 2, "the failures stay known");
     check_trace(&recorder.events(), None, false);
 }
 
@@ -237,7 +234,7 @@ fn body_that_catches_the_panic_of_a_step_goes_on_with_its_context() {
     assert_eq!([(); 3].map(|()| take(&steps)), [true; 3]);
     // Three calls have failed, which trips nothing by default, and the run is the first.
     let child = wait_status(supervisor.handle(), "child", ChildStatus::Healthy);
-    assert_eq!((child.run_number, child.attempt_count), (1, 0));
+    assert_eq!((child.run, child.failures), (1, 0));
     let report = supervisor.shutdown();
     assert!(report.is_clean(), "{report}");
     check_trace(&recorder.events(), Some(&report), false);
@@ -292,12 +289,11 @@ impl Error for Jam {}
 fn error_reaches_the_event_and_the_handle_and_its_text_is_cut_after_64_kib() {
     let text = format!("first\nsecond\0{}", "x".repeat(1 << 20));
     let its = text.clone();
-    let (supervisor, recorder) =
-        start(ChildSpec::new("child", move |ctx| match ctx.attempt_count() {
-            0 => Err(Jam(3).into()),
-            1 => Err(its.as_str().into()),
-            _ => idle(ctx),
-        }));
+    let (supervisor, recorder) = start(ChildSpec::new("child", move |ctx| match ctx.failures() {
+        0 => Err(Jam(3).into()),
+        1 => Err(its.as_str().into()),
+        _ => idle(ctx),
+    }));
     recorder.wait_for("child", "start", 3);
     let stops: Vec<_> = recorder
         .of("child")
@@ -414,7 +410,7 @@ fn child_is_given_up_after_its_last_restart_and_revived_by_a_reset() {
         strings.act(Act::Panic("no"));
     }
     let child = wait_status(handle, "child", ChildStatus::GaveUp);
-    assert_eq!((child.attempt_count, child.retry_in), (3, None));
+    assert_eq!((child.failures, child.retry_in), (3, None));
     assert!(!handle.snapshot().is_healthy());
     assert_eq!(handle.snapshot().counts().gave_up, 1);
     recorder.wait_for("child", "gave up", 1);
@@ -432,7 +428,7 @@ fn child_is_given_up_after_its_last_restart_and_revived_by_a_reset() {
     assert_eq!(recorder.story("child"), expected);
     check_trace(&events, None, false);
 
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     barrier(handle);
     assert_eq!(handle.child("child").unwrap().status, ChildStatus::GaveUp);
     handle.reset("child").unwrap();

@@ -62,11 +62,11 @@ fn child_whose_flag_goes_off_is_asked_to_stop_at_the_next_poll() {
     strings.next_run();
     switch.set(false);
     let child = wait_off(handle, "switched", OffBy::Flag);
-    assert_eq!(child.attempt_count, 1, "switching off is no failure, and forgives none");
+    assert_eq!(child.failures, 1, "switching off is no failure, and forgives none");
     assert_eq!(child.last_stop.unwrap().cause, StopCause::Disabled);
     assert_eq!(handle.snapshot().counts().running, 1);
     let stop = recorder.wait_for("switched", "stop disabled", 1);
-    assert_eq!((stop.attempt_count, stop_of(&stop).retry_in), (1, None));
+    assert_eq!((stop.failures, stop_of(&stop).retry_in), (1, None));
     switch.set(true);
     assert_eq!(strings.next_run().1, 1);
     other_strings.next_run();
@@ -98,10 +98,10 @@ fn check_now_does_not_wait_for_the_poll() {
     let supervisor = switched(&switch, &recorder).child(child).start().unwrap();
     for _ in 0..50 {
         switch.set(true);
-        supervisor.handle().check_now().unwrap();
+        supervisor.handle().poll_now().unwrap();
         assert_eq!(strings.next_run().1, 0);
         switch.set(false);
-        supervisor.handle().check_now().unwrap();
+        supervisor.handle().poll_now().unwrap();
         wait_off(supervisor.handle(), "switched", OffBy::Flag);
     }
     check_trace(&recorder.events(), None, false);
@@ -120,9 +120,9 @@ fn flag_is_asked_right_before_a_restart() {
     assert_eq!(status(&simulation, "switched"), ChildStatus::BackingOff);
     simulation.advance(HOUR);
     let child = seen(&simulation, "switched");
-    assert_eq!((child.status, child.attempt_count), (ChildStatus::Off { by: OffBy::Flag }, 1));
+    assert_eq!((child.status, child.failures), (ChildStatus::Off { by: OffBy::Flag }, 1));
     switch.set(true);
-    simulation.handle().check_now().unwrap();
+    simulation.handle().poll_now().unwrap();
     simulation.advance(Duration::ZERO);
     assert_eq!(recorder.story("switched"), ["start 0", "stop exited 0", "start 1"]);
     check_trace(&recorder.events(), None, false);
@@ -137,7 +137,7 @@ fn switching_off_and_on_shortens_no_backoff() {
     simulation.exit("switched", Exit::panicked("no")).unwrap();
     for on in [false, true, false, true] {
         switch.set(on);
-        simulation.handle().check_now().unwrap();
+        simulation.handle().poll_now().unwrap();
         simulation.advance(SECOND);
         let expected =
             if on { ChildStatus::BackingOff } else { ChildStatus::Off { by: OffBy::Flag } };
@@ -157,10 +157,10 @@ fn flag_that_is_on_again_before_it_is_asked_changes_nothing() {
     let (run, _) = strings.next_run();
     switch.set(false);
     switch.set(true);
-    supervisor.handle().check_now().unwrap();
+    supervisor.handle().poll_now().unwrap();
     barrier(supervisor.handle());
     let child = supervisor.handle().child("switched").unwrap();
-    assert_eq!((child.run_number, child.told_to_stop), (run, None));
+    assert_eq!((child.run, child.told_to_stop), (run, None));
     assert_eq!(recorder.story("switched"), ["start 0"]);
 }
 
@@ -188,12 +188,12 @@ fn each_round_asks_once_for_each_child_and_never_for_a_removed_one() {
         ids.iter().map(|id| ((*id).to_owned(), 1)).collect()
     };
     assert_eq!(round(), asked(&["a", "b", "off", "gone"]), "once each, at the start");
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     barrier(handle);
     assert_eq!(round(), asked(&["a", "b", "off", "gone"]));
     handle.remove("gone").unwrap();
     handle.wait_until_gone("gone", DEADLINE).unwrap();
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     barrier(handle);
     assert_eq!(round(), asked(&["a", "b", "off"]));
 }
@@ -218,7 +218,7 @@ fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     handle.wait_for("switched", DEADLINE, |child| child.is_overdue).unwrap();
     assert!(ctx.is_stopping());
     for _ in 0..20 {
-        handle.check_now().unwrap();
+        handle.poll_now().unwrap();
     }
     strings.next_run();
     strings.act(Act::Fail("no"));
@@ -310,7 +310,7 @@ fn flag_that_cannot_tell_keeps_the_last_answer() {
     let handle = supervisor.handle();
     let ask = |new| {
         *answer.lock() = new;
-        handle.check_now().unwrap();
+        handle.poll_now().unwrap();
     };
     strings.next_run(); // on, for want of any answer
     ask(Some(false));
@@ -360,7 +360,7 @@ fn child_may_be_added_while_its_flag_is_off() {
     barrier(handle);
     assert_eq!(recorder.story("switched"), [""; 0]);
     switch.set(true);
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     assert_eq!(strings.next_run().1, 0);
 }
 
@@ -372,10 +372,10 @@ fn one_shot_child_waits_for_its_flag_and_is_gone_after_its_only_run() {
     let handle = supervisor.handle();
     wait_off(handle, "switched", OffBy::Flag);
     switch.set(true);
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     recorder.wait_for("switched", "start 0", 1);
     switch.set(false);
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     handle.wait_until_gone("switched", DEADLINE).unwrap();
     recorder.wait_for("switched", "stop disabled 0", 1);
     assert_eq!(recorder.story("switched"), ["start 0", "stop disabled 0"]);

@@ -202,7 +202,7 @@ floods! {
     wait_for_without_time: |stage| drop(stage.handle.wait_for("running", Duration::ZERO, |_| false)), false;
     wait_until_gone_without_time: |stage| drop(stage.handle.wait_until_gone("running", Duration::ZERO)), false;
     wait_until_stopped_without_time: |stage| drop(stage.handle.wait_until_stopped(Duration::ZERO)), false;
-    check_now: |stage| drop(stage.handle.check_now()), false;
+    poll_now: |stage| drop(stage.handle.poll_now()), false;
     reset: |stage| drop(stage.handle.reset("running")), false;
     reset_of_a_held_child: |stage| drop(stage.handle.reset("held")), false;
     restart: |stage| drop(stage.handle.restart("restarted")), false;
@@ -218,7 +218,7 @@ floods! {
     remove: |stage| drop(stage.handle.remove("deaf")), false;
     request_shutdown: |stage| stage.handle.request_shutdown(), true;
     orders_in_the_shutdown: |stage| {
-        let _ = stage.handle.check_now();
+        let _ = stage.handle.poll_now();
         let _ = stage.handle.reset("running");
         let _ = stage.handle.restart("deaf");
     }, true;

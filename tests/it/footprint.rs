@@ -13,7 +13,7 @@ use crate::{subprocess::*, support::*};
 fn mayfly(ctx: &ChildContext) -> ChildResult {
     std::mem::forget(ctx.on_stop(|| ()));
     let _ = ctx.stopped();
-    match ctx.run_number() % 4 {
+    match ctx.run() % 4 {
         0 => Ok(()),
         // Past the hook: that would write a line for each.
         1 => resume_unwind(Box::new("no")),
@@ -34,10 +34,10 @@ fn check_restarts(child: ChildSpec, warm_up: u64, restarts: u64) {
         .unwrap();
     let handle = supervisor.handle();
     let runs_until = |run: u64| {
-        handle.wait_for("child", DEADLINE, |child| child.run_number >= run).unwrap();
+        handle.wait_for("child", DEADLINE, |child| child.run >= run).unwrap();
         // Held, so that no thread is just coming or going while they are counted.
         handle.hold("child").unwrap();
-        let last = wait_off(handle, "child", OffBy::Operator).run_number;
+        let last = wait_off(handle, "child", OffBy::Operator).run;
         eventually("no thread is left over", || thread_count() <= threads + 2);
         let now = (last, resident());
         handle.release("child").unwrap();
@@ -77,7 +77,7 @@ fn memory_and_threads_stay_flat_over_supervisors() {
             .backoff(constant(Duration::ZERO))
             .children((0..5).map(|number| {
                 ChildSpec::new(number.to_string(), |ctx| {
-                    if ctx.attempt_count() < 2 { Err("no".into()) } else { idle(ctx) }
+                    if ctx.failures() < 2 { Err("no".into()) } else { idle(ctx) }
                 })
             }))
             .start()
@@ -86,7 +86,7 @@ fn memory_and_threads_stay_flat_over_supervisors() {
             let handle = supervisor.handle();
             handle
                 .wait_for(&number.to_string(), DEADLINE, |child| {
-                    child.attempt_count == 2 && child.is_running()
+                    child.failures == 2 && child.is_running()
                 })
                 .unwrap();
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Breaker, ChildContext, ChildId, ChildSpec, Event, Handle, Invalid, Permit,
+    AddErrorReason, Breaker, ChildContext, ChildId, ChildSpec, ConfigError, Event, Handle, Permit,
     Rejected, SendError, ShutdownReport, Snapshot, StartError, StartErrorReason, StopGuard,
     Supervisor, SupervisorBuilder,
 };
@@ -17,15 +17,17 @@ use crate::support::*;
 
 /// Starts what cannot be started; nothing runs, and the builder comes back.
 #[track_caller]
-fn refused(builder: SupervisorBuilder) -> Invalid {
+fn refused(builder: SupervisorBuilder) -> ConfigError {
     let error = builder.start().unwrap_err();
     let again = error.into_builder().start().unwrap_err();
     match again.reason() {
-        StartErrorReason::Invalid(Invalid::DuplicateId(id)) => Invalid::DuplicateId(id.clone()),
-        StartErrorReason::Invalid(Invalid::NulInId(id)) => Invalid::NulInId(id.clone()),
-        StartErrorReason::Invalid(Invalid::EmptyId) => Invalid::EmptyId,
-        StartErrorReason::Invalid(Invalid::NulInName) => Invalid::NulInName,
-        StartErrorReason::Invalid(Invalid::ZeroPollInterval) => Invalid::ZeroPollInterval,
+        StartErrorReason::Config(ConfigError::DuplicateId(id)) => {
+            ConfigError::DuplicateId(id.clone())
+        }
+        StartErrorReason::Config(ConfigError::NulInId(id)) => ConfigError::NulInId(id.clone()),
+        StartErrorReason::Config(ConfigError::EmptyId) => ConfigError::EmptyId,
+        StartErrorReason::Config(ConfigError::NulInName) => ConfigError::NulInName,
+        StartErrorReason::Config(ConfigError::ZeroPollInterval) => ConfigError::ZeroPollInterval,
         other => panic!("{other:?}"),
     }
 }
@@ -44,16 +46,16 @@ fn bad_configuration_is_refused_before_anything_starts() {
     let builder = || Supervisor::builder().telemetry(recorder.clone()).child(child("fine"));
     let duplicate =
         refused(builder().child(child("twice")).child(child("between")).child(child("twice")));
-    assert!(matches!(&duplicate, Invalid::DuplicateId(id) if *id == "twice"));
+    assert!(matches!(&duplicate, ConfigError::DuplicateId(id) if *id == "twice"));
     assert!(duplicate.to_string().contains("twice"), "{duplicate}");
-    assert!(matches!(refused(builder().child(child(""))), Invalid::EmptyId));
+    assert!(matches!(refused(builder().child(child(""))), ConfigError::EmptyId));
     assert!(
-        matches!(refused(builder().child(child("a\0b"))), Invalid::NulInId(id) if id == "a\0b")
+        matches!(refused(builder().child(child("a\0b"))), ConfigError::NulInId(id) if id == "a\0b")
     );
-    assert!(matches!(refused(builder().name("a\0b")), Invalid::NulInName));
+    assert!(matches!(refused(builder().name("a\0b")), ConfigError::NulInName));
     let zero = refused(builder().poll_interval(Duration::ZERO));
     assert!(
-        matches!(zero, Invalid::ZeroPollInterval) && zero.to_string().contains("poll_interval"),
+        matches!(zero, ConfigError::ZeroPollInterval) && zero.to_string().contains("poll_interval"),
         "{zero}"
     );
     assert!(runs.is_empty());
@@ -93,20 +95,20 @@ fn child_whose_id_is_taken_is_given_back() {
             }))
             .unwrap_err();
         assert!(
-            matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(id)) if *id == "child"),
+            matches!(error.reason(), AddErrorReason::Config(ConfigError::DuplicateId(id)) if *id == "child"),
             "{error}"
         );
         assert_eq!(drops.count(), before);
         drop(error.into_spec());
         assert_eq!(drops.count(), before + 1);
     }
-    assert_eq!(handle.child("child").unwrap().run_number, run);
+    assert_eq!(handle.child("child").unwrap().run, run);
     assert!(matches!(
         handle.add(idler("")).unwrap_err().reason(),
-        AddErrorReason::Invalid(Invalid::EmptyId)
+        AddErrorReason::Config(ConfigError::EmptyId)
     ));
     let error = handle.add(idler("a\0b")).unwrap_err();
-    assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::NulInId(_))));
+    assert!(matches!(error.reason(), AddErrorReason::Config(ConfigError::NulInId(_))));
     assert_eq!(error.to_string(), "cannot add the child: the id \"a\\0b\" holds a NUL");
     assert_eq!(handle.snapshot().counts().children, 1);
 }
@@ -132,7 +134,7 @@ fn ids_may_be_long_and_in_any_script() {
     for id in ids {
         assert!(handle.child(id).unwrap().is_running());
         handle.restart(id).unwrap();
-        handle.wait_for(id, DEADLINE, |child| child.run_number > 1).map(drop).unwrap();
+        handle.wait_for(id, DEADLINE, |child| child.run > 1).map(drop).unwrap();
     }
     let _ = handle.snapshot().to_string();
     let report = supervisor.shutdown();

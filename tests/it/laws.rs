@@ -30,7 +30,7 @@ struct Known {
     last_run: u64,
     healthy: bool,
     overdue: bool,
-    attempt_count: u32,
+    failures: u32,
     /// The failures that were forgiven as it became healthy, and the delay after the last one.
     forgiven: u32,
     last_delay: Option<Duration>,
@@ -64,39 +64,33 @@ fn check_trace_of(
         last_at = Some(event.at);
         let child = children.entry(event.id.as_str()).or_default();
         let by_hand = is_by_hand(&event.id);
-        let is_count_right = |expected: u32| {
-            event.attempt_count == expected || (by_hand && event.attempt_count < expected)
-        };
+        let is_count_right =
+            |expected: u32| event.failures == expected || (by_hand && event.failures < expected);
         match &event.kind {
             EventKind::Started => {
                 assert!(child.run.is_none(), "one run at a time: {event}");
                 check_run(child, event);
-                assert!(
-                    is_count_right(child.attempt_count),
-                    "expected {}: {event}",
-                    child.attempt_count
-                );
+                assert!(is_count_right(child.failures), "expected {}: {event}", child.failures);
                 if !by_hand {
                     assert!(child.not_before <= Some(event.at), "the backoff is kept: {event}");
                 }
                 *child = Known {
                     run: Some((event.run, event.at)),
                     last_run: event.run,
-                    attempt_count: event.attempt_count,
+                    failures: event.failures,
                     last_delay: child.last_delay,
                     ..Known::default()
                 };
             }
             EventKind::Stopped { cause, exit, uptime, failed: is_failure, retry_in, .. } => {
                 // One that said too soon that it is healthy has its failures back.
-                let was_hasty = child.healthy
-                    && event.attempt_count > 0
-                    && event.attempt_count == child.forgiven;
+                let was_hasty =
+                    child.healthy && event.failures > 0 && event.failures == child.forgiven;
                 let is_hasty = *cause != StopCause::Exited
                     || child.last_delay.is_some_and(|delay| *uptime < delay);
-                let is_right = is_count_right(child.attempt_count) || was_hasty && is_hasty;
-                assert!(is_right, "expected {}: {event}", child.attempt_count);
-                child.attempt_count = event.attempt_count;
+                let is_right = is_count_right(child.failures) || was_hasty && is_hasty;
+                assert!(is_right, "expected {}: {event}", child.failures);
+                child.failures = event.failures;
                 let since = if *cause == StopCause::NotSpawned {
                     assert!(child.run.is_none(), "it was not running: {event}");
                     check_run(child, event);
@@ -129,7 +123,7 @@ fn check_trace_of(
                     "only failures are backed off from: {event} {exit:?}"
                 );
                 if let Some(delay) = retry_in {
-                    child.attempt_count += 1;
+                    child.failures += 1;
                     child.last_delay = Some(*delay);
                     if *cause != StopCause::NotSpawned {
                         child.not_before =
@@ -144,8 +138,8 @@ fn check_trace_of(
                     "of the present run: {event}"
                 );
                 assert!(!std::mem::replace(&mut child.healthy, true), "told once a run: {event}");
-                assert_eq!(event.attempt_count, 0, "forgiven: {event}");
-                child.forgiven = std::mem::take(&mut child.attempt_count);
+                assert_eq!(event.failures, 0, "forgiven: {event}");
+                child.forgiven = std::mem::take(&mut child.failures);
             }
             EventKind::Overdue { .. } => {
                 assert_eq!(
@@ -165,11 +159,8 @@ fn check_trace_of(
             }
             EventKind::GaveUp => {
                 assert!(child.run.is_none(), "down: {event}");
-                child.attempt_count += 1;
-                assert_eq!(
-                    event.attempt_count, child.attempt_count,
-                    "counts the last failure: {event}"
-                );
+                child.failures += 1;
+                assert_eq!(event.failures, child.failures, "counts the last failure: {event}");
             }
             _ => {}
         }
@@ -242,7 +233,7 @@ enum Entry {
 struct Run {
     id: String,
     run: u64,
-    attempt_count: u32,
+    failures: u32,
     body: u64,
 }
 
@@ -279,8 +270,8 @@ impl Chronicle {
         let dropped = OnDrop(move || its.note(Entry::Dropped { body: number }));
         move |ctx| {
             let _ = (&token, &dropped);
-            let (id, run) = (ctx.id().to_string(), ctx.run_number());
-            let run = Run { id, run, attempt_count: ctx.attempt_count(), body: number };
+            let (id, run) = (ctx.id().to_string(), ctx.run());
+            let run = Run { id, run, failures: ctx.failures(), body: number };
             chronicle.note(Entry::Began(run.clone()));
             // Also when it panics.
             let _left = OnDrop(|| chronicle.note(Entry::Left(run.clone())));
@@ -307,7 +298,7 @@ impl Chronicle {
 
     fn bar(&self, handle: &Handle, id: &str) {
         // One that is gone has no run at all.
-        let last = handle.child(id).map_or(0, |child| child.run_number);
+        let last = handle.child(id).map_or(0, |child| child.run);
         self.note(Entry::Barred { id: id.to_owned(), last });
     }
 
@@ -336,7 +327,7 @@ impl Chronicle {
             .snapshot()
             .children
             .iter()
-            .map(|child| (child.id.to_string(), child.run_number))
+            .map(|child| (child.id.to_string(), child.run))
             .collect();
         self.note(Entry::Closed { last });
     }
@@ -524,7 +515,7 @@ impl fmt::Display for Entry {
         match self {
             Self::Told(event) => write!(f, "{}: {} (run {})", event.id, word(event), event.run),
             Self::Began(run) => {
-                write!(f, "{}: run {} begins, attempt {}", run.id, run.run, run.attempt_count)
+                write!(f, "{}: run {} begins, attempt {}", run.id, run.run, run.failures)
             }
             Self::Left(run) => write!(f, "{}: run {} leaves", run.id, run.run),
             Self::Dropped { body } => write!(f, "body {body} is dropped"),

@@ -154,8 +154,8 @@ impl ReferenceStateMachine for Documented {
             3 => (id(), select(vec![Some(true), Some(false), None])).prop_map(|(id, answer)| Transition::Flag(id, answer)),
             10 => (id(), select(orders)).prop_map(|(id, order)| Transition::Order(id, order)),
             2 => spec(select(IDS.to_vec())).prop_map(Transition::Add),
-            2 => Just(Transition::CheckNow),
-            1 => prop::bool::weighted(0.3).prop_map(|is_it| if is_it { Transition::Shutdown } else { Transition::CheckNow }),
+            2 => Just(Transition::PollNow),
+            1 => prop::bool::weighted(0.3).prop_map(|is_it| if is_it { Transition::Shutdown } else { Transition::PollNow }),
             6 => id().prop_map(Transition::ReportFailure),
             1 => id().prop_map(Transition::ReportSuccess),
             2 => id().prop_map(Transition::FailNextSpawn),
@@ -263,7 +263,7 @@ impl Pair {
             Transition::Advance(duration) => simulation.advance(duration),
             Transition::Exit(id, ending) => {
                 let exit = match ending {
-                    Ending::Completed => Exit::completed(),
+                    Ending::Completed => Exit::Completed,
                     Ending::Failed => Exit::failed("no"),
                     Ending::Panicked => Exit::panicked("no"),
                 };
@@ -279,7 +279,7 @@ impl Pair {
             Transition::Order(id, Order::Reset) => return handle.reset(id).is_ok(),
             Transition::Order(id, Order::Remove) => return handle.remove(id).is_ok(),
             Transition::Add(ref spec) => return handle.add(describe(spec)).is_ok(),
-            Transition::CheckNow => return handle.check_now().is_ok(),
+            Transition::PollNow => return handle.poll_now().is_ok(),
             Transition::Shutdown => handle.request_shutdown(),
             Transition::ReportFailure(id) => {
                 return handle.breaker(id).map(|breaker| breaker.report_failure("no")).is_some();
@@ -338,7 +338,7 @@ impl Pair {
             let shown = Shown {
                 status: info.status,
                 circuit: info.circuit,
-                attempt_count: info.attempt_count,
+                failures: info.failures,
                 retry_in: info.retry_in,
                 uptime: info.uptime,
                 told_to_stop: info.told_to_stop,
@@ -399,5 +399,5 @@ fn told(event: &Event, origin: Instant) -> Told {
         }),
         other => panic!("unexpected: {other:?}"),
     };
-    Told { at: event.at - origin, attempt_count: event.attempt_count, what }
+    Told { at: event.at - origin, failures: event.failures, what }
 }

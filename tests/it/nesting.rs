@@ -105,7 +105,7 @@ fn crash_of_an_inner_child_stays_inside() {
     strings.act(Act::Panic("inside"));
     assert_eq!(strings.next_run().1, 1);
     let outer = supervisor.handle().child("outer").unwrap();
-    assert_eq!((outer.attempt_count, outer.status), (0, ChildStatus::OnTrial));
+    assert_eq!((outer.failures, outer.status), (0, ChildStatus::OnTrial));
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(recorder.story("outer"), ["start 0", "stop shutdown 0"]);
     assert_eq!(
@@ -184,12 +184,12 @@ fn flag_of_the_outer_child_is_the_flag_of_all_below_it() {
         .unwrap();
     recorder.wait_for("outer/two", "start", 1);
     flag.store(false, Ordering::SeqCst);
-    supervisor.handle().check_now().unwrap();
+    supervisor.handle().poll_now().unwrap();
     wait_off(supervisor.handle(), "outer", OffBy::Flag);
     recorder.wait_for("outer/one", "stop", 1);
     recorder.wait_for("outer/two", "stop", 1);
     flag.store(true, Ordering::SeqCst);
-    supervisor.handle().check_now().unwrap();
+    supervisor.handle().poll_now().unwrap();
     recorder.wait_for("outer/two", "start", 2);
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(
@@ -216,7 +216,7 @@ fn nested_supervisor_that_gives_up_is_a_failure_of_the_outer_child() {
         .start()
         .unwrap();
     let outer = wait_status(supervisor.handle(), "outer", ChildStatus::BackingOff);
-    assert_eq!(outer.attempt_count, 1);
+    assert_eq!(outer.failures, 1);
     let Some(Exit::Failed(failure)) = outer.last_stop.map(|stop| stop.exit) else {
         panic!("it failed")
     };

@@ -40,7 +40,7 @@ fn added_child_that_gets_no_thread_is_kept_and_tried_again() {
     let handle = supervisor.handle();
     handle.add(idler("huge").stack_size(IMPOSSIBLE_STACK)).unwrap();
     recorder.wait_for("huge", "stop not_spawned 1", 1);
-    assert_eq!(wait_status(handle, "huge", ChildStatus::BackingOff).attempt_count, 2);
+    assert_eq!(wait_status(handle, "huge", ChildStatus::BackingOff).failures, 2);
 }
 
 #[test]
@@ -63,10 +63,10 @@ fn held_child_stays_down_until_it_is_released() {
         handle.hold("child").unwrap();
     }
     let child = wait_off(handle, "child", OffBy::Operator);
-    assert_eq!(child.attempt_count, 1, "a hold forgives nothing, and is no failure");
+    assert_eq!(child.failures, 1, "a hold forgives nothing, and is no failure");
     assert_eq!(child.last_stop.unwrap().cause, StopCause::Held);
     handle.hold("child").unwrap();
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     handle.reset("child").unwrap();
     barrier(handle);
     let child = handle.child("child").unwrap();
@@ -94,7 +94,7 @@ fn hold_shortens_no_backoff() {
     wait_off(handle, "child", OffBy::Operator);
     handle.release("child").unwrap();
     let child = wait_status(handle, "child", ChildStatus::BackingOff);
-    assert_eq!(child.attempt_count, 1);
+    assert_eq!(child.failures, 1);
     assert!(child.retry_in.unwrap() > HOUR / 2);
     assert!(strings.runs.is_empty());
 }
@@ -141,8 +141,8 @@ fn id_that_was_removed_begins_anew_with_its_first_run() {
     for round in 0..50 {
         let (child, strings) = puppet("child");
         handle.add(child).unwrap();
-        let (run, attempt_count) = strings.next_run();
-        assert_eq!((run, attempt_count), (1, 0), "round {round}");
+        let (run, failures) = strings.next_run();
+        assert_eq!((run, failures), (1, 0), "round {round}");
         if round % 2 == 0 {
             // Its backoff and its last stop must not reach its successor.
             strings.act(Act::Panic("no"));
@@ -214,11 +214,11 @@ fn reset_forgives_a_running_child_and_leaves_it_running() {
     let handle = supervisor.handle();
     strings.act(Act::Fail("no"));
     strings.next_run();
-    let (run, attempt_count) = strings.next_run();
-    assert_eq!(attempt_count, 1);
+    let (run, failures) = strings.next_run();
+    assert_eq!(failures, 1);
     handle.reset("child").unwrap();
-    let child = handle.wait_for("child", DEADLINE, |child| child.attempt_count == 0).unwrap();
-    assert_eq!((child.run_number, child.status), (run, ChildStatus::OnTrial));
+    let child = handle.wait_for("child", DEADLINE, |child| child.failures == 0).unwrap();
+    assert_eq!((child.run, child.status), (run, ChildStatus::OnTrial));
     assert!(handle.snapshot().is_healthy());
     strings.act(Act::Fail("no"));
     assert_eq!(strings.next_run().1, 1);
@@ -245,7 +245,7 @@ enum Command {
     Remove,
     Restart,
     Reset,
-    CheckNow,
+    PollNow,
     Add,
 }
 
@@ -305,7 +305,7 @@ impl Command {
         Self::Remove,
         Self::Restart,
         Self::Reset,
-        Self::CheckNow,
+        Self::PollNow,
         Self::Add,
     ];
 
@@ -316,7 +316,7 @@ impl Command {
             Self::Remove => handle.remove("child").unwrap(),
             Self::Restart => handle.restart("child").unwrap(),
             Self::Reset => handle.reset("child").unwrap(),
-            Self::CheckNow => handle.check_now().unwrap(),
+            Self::PollNow => handle.poll_now().unwrap(),
             Self::Add => assert!(handle.add(idler("child")).is_err(), "its id is taken"),
         }
     }
@@ -325,8 +325,8 @@ impl Command {
     /// has stopped.
     fn expected(self, state: State) -> After {
         match (self, state) {
-            (Self::CheckNow | Self::Add, State::Stopping) => After::Held, // as it was being held
-            (Self::CheckNow | Self::Add, _) => After::Same,
+            (Self::PollNow | Self::Add, State::Stopping) => After::Held, // as it was being held
+            (Self::PollNow | Self::Add, _) => After::Same,
             (Self::Remove, _) => After::Gone,
             (Self::Hold, State::Finished | State::GaveUp | State::Held) => After::Same,
             (Self::Hold, _) => After::Held,
@@ -392,9 +392,7 @@ fn check_cell(state: State, command: Command) {
         .unwrap();
     let handle = supervisor.handle();
     acts.send(Act::Fail("the first")).unwrap();
-    handle
-        .wait_for("child", DEADLINE, |child| child.attempt_count == 1 && child.is_running())
-        .unwrap();
+    handle.wait_for("child", DEADLINE, |child| child.failures == 1 && child.is_running()).unwrap();
     match state {
         State::OnTrial => {}
         State::Healthy => acts.send(Act::MarkHealthy).unwrap(),
@@ -405,7 +403,7 @@ fn check_cell(state: State, command: Command) {
         State::Stopping | State::Held => handle.hold("child").unwrap(),
         State::FlagOff => {
             on.store(false, Ordering::SeqCst);
-            handle.check_now().unwrap();
+            handle.poll_now().unwrap();
         }
         State::Finished => acts.send(Act::Return).unwrap(),
         State::GaveUp => acts.send(Act::Panic("the second")).unwrap(),
@@ -413,14 +411,14 @@ fn check_cell(state: State, command: Command) {
     let before = handle
         .wait_for("child", DEADLINE, |child| state.fits(child))
         .unwrap_or_else(|error| panic!("{cell}: {error}"));
-    let (run, failures) = (before.run_number, before.attempt_count);
+    let (run, failures) = (before.run, before.failures);
 
     command.give(handle);
     barrier(handle);
     if state == State::Stopping {
         let meanwhile = handle.child("child").unwrap();
         assert_eq!(
-            (meanwhile.run_number, meanwhile.status),
+            (meanwhile.run, meanwhile.status),
             (run, ChildStatus::Stopping),
             "{cell}: its run goes on"
         );
@@ -439,26 +437,20 @@ fn check_cell(state: State, command: Command) {
         |child: &ChildInfo| matches!(child.status, ChildStatus::Off { by: OffBy::Operator, .. });
     let expected = command.expected(state);
     match expected {
-        After::Same => look("the same", &|c| {
-            state.fits(c) && c.run_number == run && c.attempt_count == failures
-        }),
-        After::Forgiven => {
-            look("forgiven", &|c| state.fits(c) && c.run_number == run && c.attempt_count == 0)
+        After::Same => {
+            look("the same", &|c| state.fits(c) && c.run == run && c.failures == failures)
         }
+        After::Forgiven => look("forgiven", &|c| state.fits(c) && c.run == run && c.failures == 0),
         After::Anew => look("anew", &|c| {
             // A release forgives nothing; what is cleared by hand is.
             let count = if command == Command::Release { failures } else { 0 };
-            c.status == ChildStatus::OnTrial && c.run_number > run && c.attempt_count == count
+            c.status == ChildStatus::OnTrial && c.run > run && c.failures == count
         }),
-        After::Held => {
-            look("held", &|c| is_held(c) && c.run_number == run && c.attempt_count == failures)
-        }
+        After::Held => look("held", &|c| is_held(c) && c.run == run && c.failures == failures),
         After::Cleared if state == State::Stopping => {
-            look("cleared", &|c| is_held(c) && c.attempt_count == 0)
+            look("cleared", &|c| is_held(c) && c.failures == 0)
         }
-        After::Cleared => {
-            look("cleared", &|c| state.fits(c) && c.run_number == run && c.attempt_count == 0)
-        }
+        After::Cleared => look("cleared", &|c| state.fits(c) && c.run == run && c.failures == 0),
         After::Gone => {
             handle
                 .wait_until_gone("child", DEADLINE)

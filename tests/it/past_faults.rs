@@ -91,27 +91,28 @@ fn no_start_is_tried_after_hold_has_returned() {
     let recorder = Recorder::default();
     let (mut holds, bars): (Vec<_>, Vec<_>) = (0..2).map(|_| gate()).unzip();
     let (sender, held) = unbounded();
-    let supervisor = Supervisor::builder()
-        .on_event(move |event| {
-            // Holds the supervisor thread until both backoffs are over, and then at the start of
-            // the first of them.
-            let place = match &event.kind {
-                EventKind::Ordered { .. } if event.id == "plug" => 0,
-                EventKind::Started if event.id == "first" && event.run == 2 => 1,
-                _ => return,
-            };
-            let _ = sender.send(());
-            bars[place].wait();
-        })
-        .telemetry(recorder.clone())
-        .backoff(constant(200 * MS))
-        .child(ChildSpec::new("first", |ctx| {
-            if ctx.run_number() == 1 { Err("no".into()) } else { idle(ctx) }
-        }))
-        .child(idler("none").stack_size(IMPOSSIBLE_STACK).backoff(constant(250 * MS)))
-        .child(idler("plug"))
-        .start()
-        .unwrap();
+    let supervisor =
+        Supervisor::builder()
+            .on_event(move |event| {
+                // Holds the supervisor thread until both backoffs are over, and then at the start of
+                // the first of them.
+                let place = match &event.kind {
+                    EventKind::Ordered { .. } if event.id == "plug" => 0,
+                    EventKind::Started if event.id == "first" && event.run == 2 => 1,
+                    _ => return,
+                };
+                let _ = sender.send(());
+                bars[place].wait();
+            })
+            .telemetry(recorder.clone())
+            .backoff(constant(200 * MS))
+            .child(ChildSpec::new("first", |ctx| {
+                if ctx.run() == 1 { Err("no".into()) } else { idle(ctx) }
+            }))
+            .child(idler("none").stack_size(IMPOSSIBLE_STACK).backoff(constant(250 * MS)))
+            .child(idler("plug"))
+            .start()
+            .unwrap();
     let handle = supervisor.handle().clone();
     recorder.wait_for("first", "stop", 1);
     handle.reset("plug").unwrap();
@@ -120,11 +121,11 @@ fn no_start_is_tried_after_hold_has_returned() {
     holds[0].open();
     take(&held);
     handle.hold("none").unwrap();
-    let run = handle.child("none").unwrap().run_number;
+    let run = handle.child("none").unwrap().run;
     holds[1].open();
     barrier(&handle);
     println!("{:?}", recorder.story("none"));
-    let after = handle.child("none").unwrap().run_number;
+    let after = handle.child("none").unwrap().run;
     drop(supervisor);
     assert_eq!(after, run, "no run after `hold` has returned");
 }
@@ -303,8 +304,8 @@ fn run_is_not_healthy_before_its_body_has_begun() {
         .healthy_after(100 * MS)
         .stop_timeout(10 * MS)
         .child(ChildSpec::new("child", move |ctx| {
-            let _ = sender.send(ctx.run_number());
-            match ctx.run_number() {
+            let _ = sender.send(ctx.run());
+            match ctx.run() {
                 1 => Err(values.pop().unwrap().into()),
                 2 => Err("another".into()),
                 _ => idle(ctx),
@@ -317,7 +318,7 @@ fn run_is_not_healthy_before_its_body_has_begun() {
         .wait_for("child", DEADLINE, |child| child.status == ChildStatus::Healthy)
         .unwrap();
     let runs: Vec<_> = begun.try_iter().collect();
-    assert!(runs.contains(&child.run_number), "{child}; bodies begun: {runs:?}");
+    assert!(runs.contains(&child.run), "{child}; bodies begun: {runs:?}");
 }
 
 /// A supervisor thread that comes back makes a shutdown wait for everybody's stop timeout once

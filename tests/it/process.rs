@@ -160,7 +160,7 @@ fn panic_hook_is_the_programs_own_and_may_ask_the_handle() {
         if let Some(handle) = HANDLE.get() {
             assert!(handle.child("child").is_some_and(|child| child.is_running()));
             let _ = handle.snapshot().to_string();
-            handle.check_now().unwrap();
+            handle.poll_now().unwrap();
             handle.wait_for("child", DEADLINE, |child| child.is_running()).unwrap();
         }
     }));
@@ -252,9 +252,7 @@ fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
         "{lines:#?}"
     );
     assert!(
-        lines[1].contains(
-            " event=circuit_breaker_supervisor.child.stop id=child run=1 attempt_count=0"
-        ),
+        lines[1].contains(" event=circuit_breaker_supervisor.child.stop id=child run=1 failures=0"),
         "{lines:#?}"
     );
     assert!(
@@ -506,7 +504,7 @@ fn main() {
     log::set_max_level(log::LevelFilter::Info);
     drop(Supervisor::builder().start().unwrap());
     let child = ChildSpec::new("child", |ctx| {
-        assert!(ctx.attempt_count() < 3, "the end");
+        assert!(ctx.failures() < 3, "the end");
         Err("no".into())
     });
     let supervisor = Supervisor::builder().backoff(Backoff::constant(Duration::from_millis(1))).child(child).start().unwrap();

@@ -80,7 +80,7 @@ pub(crate) enum Transition {
     Flag(Id, Option<bool>),
     Order(Id, Order),
     Add(Spec),
-    CheckNow,
+    PollNow,
     Shutdown,
     ReportFailure(Id),
     ReportSuccess(Id),
@@ -94,7 +94,7 @@ pub(crate) enum Transition {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Told {
     pub(crate) at: Duration,
-    pub(crate) attempt_count: u32,
+    pub(crate) failures: u32,
     pub(crate) what: What,
 }
 
@@ -115,7 +115,7 @@ pub(crate) enum What {
 pub(crate) struct Shown {
     pub(crate) status: ChildStatus,
     pub(crate) circuit: CircuitState,
-    pub(crate) attempt_count: u32,
+    pub(crate) failures: u32,
     pub(crate) retry_in: Option<Duration>,
     pub(crate) uptime: Option<Duration>,
     pub(crate) told_to_stop: Option<StopCause>,

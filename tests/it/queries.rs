@@ -173,23 +173,17 @@ fn running_child_shows_its_run_and_uptime() {
     let handle = supervisor.handle();
     let (run, _) = strings.next_run();
     let first = handle.child("child").unwrap();
-    assert_eq!(
-        (first.run_number, first.attempt_count, first.circuit),
-        (run, 0, CircuitState::Closed)
-    );
+    assert_eq!((first.run, first.failures, first.circuit), (run, 0, CircuitState::Closed));
     assert!(first.last_stop.is_none() && first.retry_in.is_none() && first.told_to_stop.is_none());
     eventually("the uptime rises", || handle.child("child").unwrap().uptime > first.uptime);
     strings.act(Act::Fail("no"));
     // As the sink saw it, before the backoff could end.
     let down = take(&stops);
-    assert_eq!((down.uptime, down.run_number, down.circuit), (None, run, CircuitState::Open));
+    assert_eq!((down.uptime, down.run, down.circuit), (None, run, CircuitState::Open));
     assert!(down.status == ChildStatus::BackingOff && down.retry_in.unwrap() <= 50 * MS);
     let (next, _) = strings.next_run();
     let again = handle.child("child").unwrap();
-    assert_eq!(
-        (again.run_number, again.attempt_count, again.circuit),
-        (next, 1, CircuitState::HalfOpen)
-    );
+    assert_eq!((again.run, again.failures, again.circuit), (next, 1, CircuitState::HalfOpen));
     assert!(again.last_stop.is_some());
     strings.act(Act::MarkHealthy);
     assert_eq!(wait_status(handle, "child", ChildStatus::Healthy).circuit, CircuitState::Closed);
@@ -214,7 +208,7 @@ fn hot_looping_child_keeps_nobody_from_asking() {
                     let child = handle.child("hot").unwrap();
                     assert_eq!(child.is_running(), child.uptime.is_some(), "{child:?}");
                 }
-                handle.wait_for("hot", DEADLINE, |child| child.run_number > 100).unwrap();
+                handle.wait_for("hot", DEADLINE, |child| child.run > 100).unwrap();
             });
         }
     });
@@ -260,7 +254,7 @@ fn wait_that_times_out_shows_the_child_as_it_is() {
     let supervisor = Supervisor::builder().child(idler("child")).start().unwrap();
     let handle = supervisor.handle();
     for timeout in [Duration::ZERO, 5 * MS] {
-        match handle.wait_for("child", timeout, |child| child.attempt_count > 0) {
+        match handle.wait_for("child", timeout, |child| child.failures > 0) {
             Err(WaitError::TimedOut(Some(child))) => assert_eq!(child.status, ChildStatus::OnTrial),
             other => panic!("{other:?}"),
         }
@@ -278,18 +272,18 @@ fn predicate_may_use_the_handle_and_panic() {
     let its = handle.clone();
     let child = handle
         .wait_for("child", DEADLINE, |child| {
-            its.check_now().unwrap();
-            its.snapshot().counts().children == 1 && child.attempt_count == 1 && child.is_running()
+            its.poll_now().unwrap();
+            its.snapshot().counts().children == 1 && child.failures == 1 && child.is_running()
         })
         .unwrap();
-    assert_eq!(child.attempt_count, 1);
+    assert_eq!(child.failures, 1);
     let waiter = {
         let handle = handle.clone();
         thread::spawn(move || handle.wait_for("child", DEADLINE, |_| panic!("no")).is_ok())
     };
     assert!(waiter.join().is_err());
     strings.act(Act::Fail("no"));
-    handle.wait_for("child", DEADLINE, |child| child.attempt_count == 2).unwrap();
+    handle.wait_for("child", DEADLINE, |child| child.failures == 2).unwrap();
     assert!(supervisor.shutdown().is_clean());
 }
 
@@ -300,9 +294,7 @@ fn many_wait_for_one_child() {
     let handle = supervisor.handle();
     thread::scope(|scope| {
         let waiters: Vec<_> = (0..16)
-            .map(|_| {
-                scope.spawn(|| wait_status(handle, "child", ChildStatus::Healthy).attempt_count)
-            })
+            .map(|_| scope.spawn(|| wait_status(handle, "child", ChildStatus::Healthy).failures))
             .collect();
         strings.act(Act::MarkHealthy);
         for waiter in waiters {
@@ -332,12 +324,11 @@ fn each_of_two_hundred_who_wait_for_one_child_gets_its_answer() {
                 // find the answer as well.
                 let child = handle.wait_for("child", HOUR, |child| {
                     if let Some(look) = look.take() {
-                        look.send(child.run_number).unwrap();
+                        look.send(child.run).unwrap();
                     }
-                    child.attempt_count >= failures && child.is_running()
+                    child.failures >= failures && child.is_running()
                 });
-                let _ = answer
-                    .send(child.map(|child| (child.attempt_count >= failures, child.run_number)));
+                let _ = answer.send(child.map(|child| (child.failures >= failures, child.run)));
             };
             thread::Builder::new().stack_size(128 * 1024).spawn(wait).unwrap()
         })

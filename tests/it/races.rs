@@ -93,11 +93,9 @@ fn exit_races_with_a_hold() {
     for _ in rounds(RACES) {
         race.begin();
         race.chronicle.hold(handle, "child");
-        let last = wait_off(handle, "child", OffBy::Operator).run_number;
+        let last = wait_off(handle, "child", OffBy::Operator).run;
         race.chronicle.release(handle, "child");
-        handle
-            .wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running())
-            .unwrap();
+        handle.wait_for("child", DEADLINE, |child| child.run > last && child.is_running()).unwrap();
     }
     race.end(supervisor, StopCause::Held);
 }
@@ -113,13 +111,11 @@ fn exit_races_with_a_flag() {
     for _ in rounds(RACES) {
         race.begin();
         flag.store(false, Ordering::SeqCst);
-        handle.check_now().unwrap();
-        let last = wait_off(handle, "child", OffBy::Flag).run_number;
+        handle.poll_now().unwrap();
+        let last = wait_off(handle, "child", OffBy::Flag).run;
         flag.store(true, Ordering::SeqCst);
-        handle.check_now().unwrap();
-        handle
-            .wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running())
-            .unwrap();
+        handle.poll_now().unwrap();
+        handle.wait_for("child", DEADLINE, |child| child.run > last && child.is_running()).unwrap();
     }
     race.end(supervisor, StopCause::Disabled);
 }
@@ -130,12 +126,10 @@ fn exit_races_with_a_restart() {
     let supervisor = race.supervisor().start().unwrap();
     let handle = supervisor.handle();
     for _ in rounds(RACES) {
-        let last = handle.child("child").unwrap().run_number;
+        let last = handle.child("child").unwrap().run;
         race.begin();
         handle.restart("child").unwrap();
-        handle
-            .wait_for("child", DEADLINE, |child| child.run_number > last && child.is_running())
-            .unwrap();
+        handle.wait_for("child", DEADLINE, |child| child.run > last && child.is_running()).unwrap();
     }
     race.end(supervisor, StopCause::Restarted);
 }

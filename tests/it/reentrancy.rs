@@ -42,7 +42,7 @@ fn flag_that_asks_for_the_shutdown_sees_no_start_follow() {
         .start()
         .unwrap();
     slot.set(supervisor.handle().clone()).unwrap();
-    supervisor.handle().check_now().unwrap();
+    supervisor.handle().poll_now().unwrap();
     let report = supervisor.wait();
     assert!(report.is_clean(), "{report}");
     assert_eq!(recorder.whole_story(), [""; 0]);
@@ -96,7 +96,7 @@ fn flag_that_holds_or_removes_the_child_it_is_asked_about_sees_no_start_follow()
             .unwrap();
         slot.set(supervisor.handle().clone()).unwrap();
         let handle = supervisor.handle();
-        handle.check_now().unwrap();
+        handle.poll_now().unwrap();
         if remove {
             handle.wait_until_gone("child", DEADLINE).unwrap();
         } else {
@@ -145,7 +145,7 @@ fn body_may_command_itself() {
         .child(ChildSpec::new("child", move |ctx| {
             let _inside = its.enter();
             let handle = ctx.supervisor();
-            match ctx.run_number() {
+            match ctx.run() {
                 run @ 1..=20 => {
                     handle.restart(ctx.id())?;
                     if run % 2 == 0 { idle(ctx) } else { panic!("no") }
@@ -195,7 +195,7 @@ fn sink_may_add_a_replacement_on_every_stop() {
                     // The one that has just stopped is still listed.
                     let again =
                         handle.add(ChildSpec::once(event.id.as_str(), |_| Ok(()))).unwrap_err();
-                    assert!(matches!(again.reason(), AddErrorReason::Invalid(_)));
+                    assert!(matches!(again.reason(), AddErrorReason::Config(_)));
                 }
             }
         })
@@ -345,7 +345,7 @@ fn handle_may_be_used_while_a_body_an_error_or_a_callback_is_dropped() {
         fn call(&self) {
             let _ = self.0.snapshot().to_string();
             let _ = self.0.child("child");
-            let _ = self.0.check_now();
+            let _ = self.0.poll_now();
             let _ = self.0.reset("child");
             let _ = self.0.wait_for("child", Duration::ZERO, |_| true);
         }
@@ -375,7 +375,7 @@ fn handle_may_be_used_while_a_body_an_error_or_a_callback_is_dropped() {
             ChildSpec::new("child", move |ctx| {
                 captured.call();
                 let caller = Caller(ctx.supervisor().clone());
-                match ctx.run_number() {
+                match ctx.run() {
                     1..=10 => Err(caller.into()),
                     11..=20 => std::panic::panic_any(caller),
                     _ => {
@@ -390,9 +390,7 @@ fn handle_may_be_used_while_a_body_an_error_or_a_callback_is_dropped() {
             })),
         )
         .unwrap();
-    handle
-        .wait_for("child", DEADLINE, |child| child.run_number == 21 && child.is_running())
-        .unwrap();
+    handle.wait_for("child", DEADLINE, |child| child.run == 21 && child.is_running()).unwrap();
     handle.remove("child").unwrap();
     handle.wait_until_gone("child", DEADLINE).unwrap();
     let report = supervisor.shutdown();

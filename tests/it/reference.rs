@@ -104,7 +104,7 @@ enum Message {
     /// The next order of the child of this number.
     Order(Id, u64),
     Add(Id),
-    CheckNow,
+    PollNow,
     Shutdown,
     End(Id, u64, Ending),
     Healthy(Id, u64),
@@ -181,7 +181,7 @@ impl Child {
         Shown {
             status,
             circuit: self.circuit(),
-            attempt_count: self.failures,
+            failures: self.failures,
             retry_in: self.retry_at.filter(|_| status == ChildStatus::BackingOff).map(left),
             uptime: self.run.as_ref().map(|run| now - run.since),
             told_to_stop: told.map(|(cause, _)| cause),
@@ -299,8 +299,8 @@ impl Reference {
     }
 
     fn tell(&mut self, id: Id, what: What) {
-        let attempt_count = self.child(id).map_or(0, |child| child.failures);
-        self.told.entry(id).or_default().push(Told { at: self.now, attempt_count, what });
+        let failures = self.child(id).map_or(0, |child| child.failures);
+        self.told.entry(id).or_default().push(Told { at: self.now, failures, what });
     }
 
     /// Does what a test does. Returns whether that was accepted.
@@ -385,9 +385,9 @@ impl Reference {
                 self.inbox.push_back(Message::Add(spec.id));
             }
             // Asked again before that is taken up, it is one wish.
-            Transition::CheckNow
-                if self.inbox.iter().any(|message| matches!(message, Message::CheckNow)) => {}
-            Transition::CheckNow => self.inbox.push_back(Message::CheckNow),
+            Transition::PollNow
+                if self.inbox.iter().any(|message| matches!(message, Message::PollNow)) => {}
+            Transition::PollNow => self.inbox.push_back(Message::PollNow),
             Transition::Shutdown => self.ask_to_shut_down(),
             Transition::ReportFailure(id) => return self.report_failure(id),
             Transition::ReportSuccess(id) => {
@@ -692,7 +692,7 @@ impl Reference {
                     self.tell(id, What::Ordered(Order::Add));
                 }
             }
-            Message::CheckNow => self.begin_round(),
+            Message::PollNow => self.begin_round(),
             Message::Shutdown => self.shut_down(),
             Message::End(id, number, ending) => self.end(id, number, ending),
             Message::Healthy(id, number) => {

@@ -130,11 +130,11 @@ fn fresh_thread_for_which_there_is_no_room_is_a_failed_start_until_there_is() {
     let (acts, script) = unbounded();
     let (old, bar) = gate();
     let child = ChildSpec::new("child", move |ctx| {
-        if ctx.run_number() == 1 {
+        if ctx.run() == 1 {
             let bar = bar.clone();
             LAST_WORDS.set(Some(Box::new(OnDrop(move || bar.wait()))));
         }
-        let _ = sender.send(ctx.attempt_count());
+        let _ = sender.send(ctx.failures());
         let () = ctx.recv(&script)?;
         Err("no".into())
     });

@@ -10,7 +10,7 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildSpec, ChildStatus, CircuitState, Event, EventKind, Exit, Handle, Invalid,
+    Backoff, ChildSpec, ChildStatus, CircuitState, ConfigError, Event, EventKind, Exit, Handle,
     NotRunning, OffBy, Simulation, StartErrorReason, StopCause, Supervisor, UnstoppedPhase,
     WaitError,
 };
@@ -28,8 +28,8 @@ fn story(simulation: &Simulation, id: &str) -> Vec<(u128, String)> {
 /// Everything of the events but the instant at which virtual time began.
 fn trace(simulation: &Simulation) -> Vec<String> {
     let line = |event: &Event| {
-        let Event { seq, id, run, attempt_count, at, kind, .. } = event;
-        format!("{seq} {:?} {id} {run} {attempt_count} {kind:?}", *at - simulation.origin())
+        let Event { seq, id, run, failures, at, kind, .. } = event;
+        format!("{seq} {:?} {id} {run} {failures} {kind:?}", *at - simulation.origin())
     };
     simulation.events().iter().map(line).collect()
 }
@@ -121,7 +121,7 @@ fn flag_is_asked_at_each_poll_and_before_each_start() {
     assert_eq!(asked(&mut simulation, SECOND), 1);
     assert_eq!(status(&simulation, "child"), ChildStatus::Off { by: OffBy::Flag });
     is_on.store(true, Ordering::Relaxed);
-    simulation.handle().check_now().unwrap();
+    simulation.handle().poll_now().unwrap();
     assert_eq!(asked(&mut simulation, Duration::ZERO), 1);
     assert!(status(&simulation, "child").is_running());
 }
@@ -252,7 +252,7 @@ fn jitter_of_children_that_are_added_later_repeats_too() {
                 .add(unused(id).backoff(Backoff::constant(HOUR).jitter(1.0)))
                 .unwrap();
             simulation.advance(Duration::ZERO);
-            simulation.exit(id, Exit::completed()).unwrap();
+            simulation.exit(id, Exit::Completed).unwrap();
         }
         let delay = |id| simulation.handle().child(id).unwrap().retry_in.unwrap();
         [delay("one"), delay("two")]
@@ -270,7 +270,7 @@ fn backoff_with_a_seed_of_its_own_keeps_it() {
             .child(unused("child"));
         let mut simulation = Simulation::new(builder, seed).unwrap();
         simulation.advance(Duration::ZERO);
-        simulation.exit("child", Exit::completed()).unwrap();
+        simulation.exit("child", Exit::Completed).unwrap();
         simulation.handle().child("child").unwrap().retry_in
     };
     assert_eq!(delay(1), delay(2));
@@ -287,13 +287,13 @@ fn spawn_fails_only_where_a_thread_is_spawned() {
         simulation.fail_next_spawn(id);
         simulation.exit(id, Exit::failed("no")).unwrap();
     }
-    assert_eq!(simulation.handle().child("warm").unwrap().run_number, 2, "its thread is there");
+    assert_eq!(simulation.handle().child("warm").unwrap().run, 2, "its thread is there");
     let fresh = simulation.handle().child("fresh").unwrap();
-    assert_eq!((fresh.status, fresh.attempt_count), (ChildStatus::BackingOff, 2));
+    assert_eq!((fresh.status, fresh.failures), (ChildStatus::BackingOff, 2));
     assert_eq!(fresh.last_stop.unwrap().cause, StopCause::NotSpawned);
     simulation.advance(100 * MS);
     assert_eq!(
-        simulation.handle().child("fresh").unwrap().attempt_count,
+        simulation.handle().child("fresh").unwrap().failures,
         3,
         "the second one fails as well"
     );
@@ -400,7 +400,7 @@ fn shutdown_names_who_did_not_stop_and_drops_what_others_captured() {
     assert_eq!(unstopped.stopping_for, 3 * SECOND);
     assert_eq!(Arc::strong_count(&tokens["deaf"]), 1, "there is no thread that would hold it");
     check_trace(simulation.events(), Some(&report), true);
-    assert!(simulation.exit("deaf", Exit::completed()).is_err());
+    assert!(simulation.exit("deaf", Exit::Completed).is_err());
     assert!(handle.add(unused("late")).is_err());
 }
 
@@ -434,7 +434,7 @@ fn simulation_that_is_dropped_has_ended() {
     let handle = simulation.handle().clone();
     drop(simulation);
     assert_eq!(Arc::strong_count(&token), 1);
-    assert!(handle.check_now().is_err() && handle.wait_until_stopped(Duration::ZERO).is_ok());
+    assert!(handle.poll_now().is_err() && handle.wait_until_stopped(Duration::ZERO).is_ok());
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn removed_child_is_gone_and_its_id_free() {
     simulation.handle().remove("child").unwrap();
     simulation.advance(Duration::ZERO);
     assert!(simulation.handle().child("child").is_none());
-    let error = simulation.exit("child", Exit::completed()).unwrap_err();
+    let error = simulation.exit("child", Exit::Completed).unwrap_err();
     assert_eq!(error.to_string(), r#"there is no child "child""#);
     simulation.handle().add(unused("child")).unwrap();
     simulation.advance(Duration::ZERO);
@@ -455,7 +455,7 @@ fn bad_description_is_given_back() {
     let error =
         Simulation::new(Supervisor::builder().children([unused("twice"), unused("twice")]), 1)
             .unwrap_err();
-    assert!(matches!(error.reason(), StartErrorReason::Invalid(Invalid::DuplicateId(_))));
+    assert!(matches!(error.reason(), StartErrorReason::Config(ConfigError::DuplicateId(_))));
     assert!(Simulation::new(error.into_builder(), 1).is_err());
 }
 

@@ -190,7 +190,7 @@ fn stop_callback_that_is_left_behind_at_the_end_of_its_run() {
 fn error_that_the_error_of_the_next_run_replaces() {
     let (value, drops) = sticky();
     let mut value = Some(value);
-    let child = ChildSpec::new("child", move |ctx| match (value.take(), ctx.attempt_count()) {
+    let child = ChildSpec::new("child", move |ctx| match (value.take(), ctx.failures()) {
         (Some(value), _) => Err(value.into()),
         (None, 1) => Err("another".into()),
         // As this one ends, the first is dropped.
@@ -216,7 +216,7 @@ fn error_of_a_child_that_is_removed_while_it_runs_again() {
     let child = child_that_once(Some(value), |_, value| Err(value.into()));
     check_delays_nobody(child, drops, |handle| {
         handle
-            .wait_for("child", DEADLINE, |child| child.is_running() && child.attempt_count == 1)
+            .wait_for("child", DEADLINE, |child| child.is_running() && child.failures == 1)
             .unwrap();
         handle.remove("child").unwrap();
     });

@@ -82,13 +82,13 @@ fn child_whose_flag_is_off_is_listed_and_never_runs() {
         .start()
         .unwrap();
     let handle = supervisor.handle();
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     barrier(handle);
     let counts = handle.snapshot().counts();
     assert_eq!((counts.children, counts.running, counts.off), (2, 1, 1));
     let child = handle.child("off").unwrap();
     assert!(matches!(child.status, ChildStatus::Off { by: OffBy::Flag, .. }), "{child}");
-    assert_eq!((child.run_number, child.uptime), (0, None));
+    assert_eq!((child.run, child.uptime), (0, None));
     assert!(handle.snapshot().is_healthy(), "a flag that is off is no illness");
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(recorder.story("off"), [""; 0]);
@@ -116,7 +116,7 @@ fn crash_without_a_backoff_set_gets_the_documented_default() {
 fn all_children_run_where_there_are_no_flags() {
     let supervisor = Supervisor::builder().children(["a", "b", "c"].map(idler)).start().unwrap();
     assert_eq!(supervisor.handle().snapshot().counts().running, 3);
-    supervisor.handle().check_now().unwrap();
+    supervisor.handle().poll_now().unwrap();
     barrier(supervisor.handle());
     assert_eq!(supervisor.handle().snapshot().counts().running, 3);
 }
@@ -193,9 +193,9 @@ fn the_first_event_is_told_before_the_first_instruction_of_the_body() {
             let told = its
                 .of("eager")
                 .iter()
-                .any(|event| word(event).starts_with("start") && event.run == ctx.run_number());
+                .any(|event| word(event).starts_with("start") && event.run == ctx.run());
             let _ = sender.send(told);
-            if ctx.attempt_count() < 200 {
+            if ctx.failures() < 200 {
                 return Ok(());
             }
             bar.wait();

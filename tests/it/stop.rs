@@ -154,7 +154,7 @@ fn ended_supervisor_answers_at_once() {
             handle.remove(id),
             handle.restart(id),
             handle.reset(id),
-            handle.check_now(),
+            handle.poll_now(),
         ] {
             assert_eq!(command, Err(CommandError::Ended));
         }
@@ -176,7 +176,7 @@ fn ended_supervisor_answers_at_once() {
     assert!(!snapshot.is_running && !snapshot.is_healthy());
     assert_eq!(snapshot.counts().children, 2);
     let child = handle.child("child").unwrap();
-    assert_eq!(child.attempt_count, 1);
+    assert_eq!(child.failures, 1);
     assert_eq!(child.last_stop.as_ref().unwrap().exit.message(), Some("the last word"));
     assert_eq!(handle.child("other").unwrap().last_stop.unwrap().cause, StopCause::Shutdown);
     assert!(handle.child("unknown").is_none());
@@ -262,8 +262,8 @@ fn contexts_that_outlive_everything_say_stopped() {
     let token = drops.token();
     let _guard = ctx.on_stop(move || panic!("called, with {}", size_of_val(&token)));
     assert_eq!(drops.count(), 1, "dropped uncalled");
-    assert_eq!((&**ctx.id(), ctx.run_number(), ctx.attempt_count()), ("child", 1, 0));
-    assert!(ctx.supervisor().check_now().is_err());
+    assert_eq!((&**ctx.id(), ctx.run(), ctx.failures()), ("child", 1, 0));
+    assert!(ctx.supervisor().poll_now().is_err());
 }
 
 #[test]
@@ -305,10 +305,7 @@ fn shutdown_within_nothing_tells_all_and_waits_for_none() {
         report.unstopped.iter().map(|child| (child.id.to_string(), child.run)).collect();
     assert_eq!(
         named,
-        [
-            ("one".to_owned(), contexts[0].run_number()),
-            ("two".to_owned(), contexts[1].run_number())
-        ]
+        [("one".to_owned(), contexts[0].run()), ("two".to_owned(), contexts[1].run())]
     );
     assert!(contexts.iter().all(ChildContext::is_stopping));
     check_trace(&recorder.events(), Some(&report), false);

@@ -186,7 +186,7 @@ impl Desk {
                     chronicle.release(handle, id);
                     Ok(())
                 }
-                5 => handle.check_now(),
+                5 => handle.poll_now(),
                 6 => {
                     if let Some(breaker) = handle.breaker(id) {
                         breaker.report_failure("says an operator");
@@ -241,11 +241,11 @@ impl Desk {
                     self.handle.breaker(id).is_some_and(|breaker| breaker.is_call_permitted());
                 let Some(child) = self.handle.child(id) else { continue };
                 if child.is_running() {
-                    seen.insert((child.id.to_string(), child.run_number));
+                    seen.insert((child.id.to_string(), child.run));
                 }
                 // Whoever may be called has been started; it may have gone since, and another one
                 // come.
-                if is_permitted && child.run_number == 0 {
+                if is_permitted && child.run == 0 {
                     assert!(self.chronicle.was_started(id), "{child}, and could be called");
                 }
             }
@@ -262,9 +262,9 @@ impl Desk {
             // everything.
             chronicle.hold(handle, id);
             let down = handle.wait_for(id, DEADLINE, |child| !child.is_running()).is_ok();
-            let last = handle.child(id).map_or(0, |child| child.run_number);
+            let last = handle.child(id).map_or(0, |child| child.run);
             chronicle.release(handle, id);
-            let up = down && handle.wait_for(id, DEADLINE, |child| child.run_number > last).is_ok();
+            let up = down && handle.wait_for(id, DEADLINE, |child| child.run > last).is_ok();
             assert!(
                 up || handle.wait_until_stopped(DEADLINE).is_ok(),
                 "{id} is not started:\n{}",

@@ -24,7 +24,7 @@ fn two_thousand_children_may_end_at_once() {
     let children = (0..CHILDREN).map(|number| {
         let bar = bar.clone();
         ChildSpec::new(number.to_string(), move |ctx| {
-            if ctx.attempt_count() > 0 {
+            if ctx.failures() > 0 {
                 return idle(ctx);
             }
             bar.wait();
@@ -62,9 +62,9 @@ fn fifty_supervisors_of_twenty_children_do_not_mix() {
                 // All supervisors use the same ids.
                 let children = (0..20).map(|child| {
                     ChildSpec::new(child.to_string(), move |ctx| match (child + number) % 4 {
-                        0 if ctx.attempt_count() < 5 => panic!("no"),
-                        1 if ctx.attempt_count() < 5 => Err("no".into()),
-                        2 if ctx.attempt_count() < 5 => Ok(()),
+                        0 if ctx.failures() < 5 => panic!("no"),
+                        1 if ctx.failures() < 5 => Err("no".into()),
+                        2 if ctx.failures() < 5 => Ok(()),
                         _ => idle(ctx),
                     })
                     .stack_size(1 << 18)
@@ -104,7 +104,7 @@ fn twenty_thousand_restarts_need_no_more_threads_than_one() {
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("restarts", move |ctx| {
             let _inside = its.enter();
-            if ctx.attempt_count() < RESTARTS && !is_enough.load(Ordering::SeqCst) {
+            if ctx.failures() < RESTARTS && !is_enough.load(Ordering::SeqCst) {
                 Err("no".into())
             } else {
                 idle(ctx)
@@ -113,7 +113,7 @@ fn twenty_thousand_restarts_need_no_more_threads_than_one() {
         .start()
         .unwrap();
     let (mut most, since) = (0, Instant::now());
-    while supervisor.handle().child("restarts").unwrap().attempt_count < RESTARTS
+    while supervisor.handle().child("restarts").unwrap().failures < RESTARTS
         && since.elapsed() < TIME
     {
         most = most.max(threads_named("restarts"));
@@ -162,19 +162,15 @@ fn no_run_begins_after_a_hold_has_returned() {
     for _ in rounds(1500) {
         handle.hold("child").unwrap();
         // The run that had begun by now is the last one.
-        let last = handle.child("child").unwrap().run_number;
+        let last = handle.child("child").unwrap().run;
         dice.dawdle();
         let down = handle.wait_for("child", DEADLINE, |child| !child.is_running()).unwrap();
-        assert!(
-            down.run_number <= last,
-            "run {} began after the hold, which had seen {last}",
-            down.run_number
-        );
+        assert!(down.run <= last, "run {} began after the hold, which had seen {last}", down.run);
         dice.dawdle();
-        assert!(handle.child("child").unwrap().run_number <= last);
+        assert!(handle.child("child").unwrap().run <= last);
         handle.release("child").unwrap();
         if dice.roll(3) > 0 {
-            handle.wait_for("child", DEADLINE, |child| child.run_number > last).unwrap();
+            handle.wait_for("child", DEADLINE, |child| child.run > last).unwrap();
         }
         dice.dawdle();
     }
@@ -202,7 +198,7 @@ fn no_run_begins_after_a_removal_has_returned() {
             handle.restart("child").unwrap();
         }
         handle.remove("child").unwrap();
-        let last = handle.child("child").map_or(u64::MAX, |child| child.run_number);
+        let last = handle.child("child").map_or(u64::MAX, |child| child.run);
         let seen = recorder.events().len();
         handle.wait_until_gone("child", DEADLINE).unwrap();
         for event in &recorder.events()[seen..] {
@@ -234,13 +230,12 @@ fn no_run_begins_after_a_shutdown_was_requested() {
         Dice(round).dawdle();
         let handle = supervisor.handle().clone();
         handle.request_shutdown();
-        let last: Vec<_> =
-            handle.snapshot().children.iter().map(|child| child.run_number).collect();
+        let last: Vec<_> = handle.snapshot().children.iter().map(|child| child.run).collect();
         let report = supervisor.wait();
         assert!(report.is_clean(), "{report}");
         for (child, last) in handle.snapshot().children.iter().zip(last) {
             assert!(
-                child.run_number <= last,
+                child.run <= last,
                 "{child} began after the request, which had seen run {last}"
             );
         }
@@ -317,7 +312,7 @@ fn operators_who_disagree_do_no_harm() {
                         1 | 2 => handle.release(&id),
                         3 => handle.restart(&id),
                         4 => handle.reset(&id),
-                        5 => handle.check_now(),
+                        5 => handle.poll_now(),
                         6 if dice.roll(4) == 0 => handle.remove(&id),
                         _ => {
                             let _ = handle.add(restless(&id, &exclusive[number], dice.roll(1000)));
@@ -361,7 +356,7 @@ fn shutdown_is_not_behind_an_endless_stream_of_commands() {
     let handle = supervisor.handle().clone();
     thread::scope(|scope| {
         for command in [
-            Handle::check_now,
+            Handle::poll_now,
             |handle: &Handle| handle.reset("7"),
             |handle: &Handle| handle.hold("8"),
         ] {
@@ -386,7 +381,7 @@ fn stops_race_with_callbacks_being_set_and_taken_back() {
     let supervisor = Supervisor::builder()
         .stop_timeout(DEADLINE)
         .child(ChildSpec::new("child", move |ctx: &ChildContext| {
-            let mut dice = Dice(ctx.run_number());
+            let mut dice = Dice(ctx.run());
             let counts: Vec<_> = (0..8).map(|_| Arc::new(AtomicU64::new(0))).collect();
             while !ctx.is_stopping() {
                 let guards: Vec<_> = counts
@@ -409,9 +404,7 @@ fn stops_race_with_callbacks_being_set_and_taken_back() {
     for round in rounds(300) {
         // A restart of a run that is stopping already would ask for nothing new.
         handle
-            .wait_for("child", DEADLINE, |child| {
-                child.run_number == round + 1 && child.is_running()
-            })
+            .wait_for("child", DEADLINE, |child| child.run == round + 1 && child.is_running())
             .unwrap();
         Dice(round).dawdle();
         handle.restart("child").unwrap();
@@ -437,7 +430,7 @@ fn starts_of_all_kinds_pair_with_stops_over_the_life_of_a_process() {
                 let _ended = OnDrop(move || {
                     its.fetch_sub(1, Ordering::SeqCst);
                 });
-                if ctx.attempt_count() < 3 { panic!("no") } else { idle(ctx) }
+                if ctx.failures() < 3 { panic!("no") } else { idle(ctx) }
             }))
             .start()
             .unwrap();
@@ -459,7 +452,7 @@ fn panic_of_a_callback_is_told_of_the_run_that_it_was_called_for() {
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
         .child(ChildSpec::new("child", move |ctx| {
-            let (run, (open, door)) = (ctx.run_number(), unbounded::<()>());
+            let (run, (open, door)) = (ctx.run(), unbounded::<()>());
             let _guard = ctx.on_stop(move || {
                 drop(open);
                 // Every other one, so that each panic is told.

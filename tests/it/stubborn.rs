@@ -10,7 +10,7 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    AddErrorReason, Callback, ChildContext, ChildSpec, ChildStatus, EventKind, Invalid, OffBy,
+    AddErrorReason, Callback, ChildContext, ChildSpec, ChildStatus, ConfigError, EventKind, OffBy,
     StopCause, Supervisor, UnstoppedPhase, WaitError,
 };
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -29,7 +29,7 @@ fn child_that_ignores_its_stop_is_named_by_the_report() {
         .child(deaf)
         .start()
         .unwrap();
-    let run = take(&started).run_number();
+    let run = take(&started).run();
     let report = shut_down(supervisor, DEADLINE);
     let [unstopped] = &report.unstopped[..] else { panic!("{report}") };
     assert_eq!(
@@ -86,7 +86,10 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
     recorder.wait_for("deaf", "overdue", 1);
     assert!(matches!(handle.wait_until_gone("deaf", 20 * MS), Err(WaitError::TimedOut(Some(_)))));
     let error = handle.add(idler("deaf")).unwrap_err();
-    assert!(matches!(error.reason(), AddErrorReason::Invalid(Invalid::DuplicateId(_))), "{error}");
+    assert!(
+        matches!(error.reason(), AddErrorReason::Config(ConfigError::DuplicateId(_))),
+        "{error}"
+    );
     // Every other command is taken and revives nothing.
     for command in [
         handle.remove("deaf"),
@@ -216,7 +219,7 @@ fn stuck_child_that_is_let_go_is_restarted_when_it_is_wanted_again() {
     recorder.wait_for("deaf", "overdue", 1);
     assert!(started.is_empty(), "one run at a time");
     gate.open();
-    assert!(take(&started).run_number() > 1);
+    assert!(take(&started).run() > 1);
     assert_eq!(recorder.story("deaf")[..4], ["start 0", "overdue", "stop restarted 0", "start 0"]);
 }
 
@@ -523,10 +526,10 @@ fn helpers_of_a_crashed_run_are_told_to_go() {
             let helper = ctx.clone();
             let handle = thread::spawn(move || {
                 let _ = helper.stopped().recv();
-                (helper.run_number(), helper.is_stopping(), helper.sleep(HOUR).is_err())
+                (helper.run(), helper.is_stopping(), helper.sleep(HOUR).is_err())
             });
             let _ = sender.send(handle);
-            if ctx.attempt_count() < 3 { panic!("no") } else { idle(ctx) }
+            if ctx.failures() < 3 { panic!("no") } else { idle(ctx) }
         }))
         .start()
         .unwrap();
@@ -577,7 +580,8 @@ fn context_is_debugged_without_what_it_guards() {
         }))
         .start()
         .unwrap();
-    assert!(take(&texts).starts_with(
-        "ChildContext { id: \"child\", run_number: 1, attempt_count: 0, is_stopping: false }"
-    ));
+    assert!(
+        take(&texts)
+            .starts_with("ChildContext { id: \"child\", run: 1, failures: 0, is_stopping: false }")
+    );
 }

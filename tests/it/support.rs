@@ -267,7 +267,7 @@ fn puppet_body() -> (impl FnMut(&ChildContext) -> ChildResult + Send + 'static, 
     let (acts, script) = unbounded();
     let (sender, runs) = unbounded();
     let body = move |ctx: &ChildContext| {
-        let _ = sender.send((ctx.run_number(), ctx.attempt_count()));
+        let _ = sender.send((ctx.run(), ctx.failures()));
         loop {
             match ctx.recv(&script)? {
                 Act::Return => return Ok(()),
@@ -434,7 +434,7 @@ impl Recorder {
 }
 
 pub(crate) fn word(event: &Event) -> String {
-    let attempt = event.attempt_count;
+    let attempt = event.failures;
     match &event.kind {
         EventKind::Started => format!("start {attempt}"),
         EventKind::Stopped { cause, .. } => format!("stop {cause} {attempt}"),

@@ -29,11 +29,11 @@ fn one_crash_is_a_start_a_stop_and_a_start() {
         .unwrap();
     strings.next_run();
     strings.act(Act::Panic("no"));
-    let (run, attempt_count) = strings.next_run();
+    let (run, failures) = strings.next_run();
     assert_eq!(recorder.story("child"), ["start 0", "stop exited 0", "start 1"]);
     let events = recorder.events();
     assert_eq!((events[0].run, events[1].run, events[2].run), (1, 1, run));
-    assert_eq!(attempt_count, 1);
+    assert_eq!(failures, 1);
     check_trace(&events, None, false);
 }
 
@@ -65,10 +65,10 @@ fn each_way_to_end_can_be_told_apart() {
     handle.release("child").unwrap();
     strings.next_run();
     flag.store(false, Ordering::SeqCst);
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     wait_off(handle, "child", OffBy::Flag);
     flag.store(true, Ordering::SeqCst);
-    handle.check_now().unwrap();
+    handle.poll_now().unwrap();
     strings.next_run();
     handle.remove("child").unwrap();
     handle.wait_until_gone("child", DEADLINE).unwrap();
@@ -199,24 +199,20 @@ fn sink_that_asks_sees_what_it_was_told() {
             };
             let fits = match &event.kind {
                 EventKind::Started => {
-                    child.is_running()
-                        && child.run_number == event.run
-                        && child.attempt_count == event.attempt_count
+                    child.is_running() && child.run == event.run && child.failures == event.failures
                 }
                 EventKind::Stopped { cause, exit, retry_in, .. } => {
                     let last = child.last_stop.as_ref();
                     let failures =
                         u32::from(retry_in.is_some() || child.status == ChildStatus::GaveUp);
                     !child.is_running()
-                        && child.run_number == event.run
-                        && child.attempt_count == event.attempt_count + failures
+                        && child.run == event.run
+                        && child.failures == event.failures + failures
                         && last.is_some_and(|last| {
                             last.cause == *cause && last.exit.message() == exit.message()
                         })
                 }
-                EventKind::Healthy => {
-                    child.status == ChildStatus::Healthy && child.attempt_count == 0
-                }
+                EventKind::Healthy => child.status == ChildStatus::Healthy && child.failures == 0,
                 EventKind::Overdue { .. } => {
                     child.is_overdue && child.status == ChildStatus::Stopping
                 }
@@ -289,7 +285,7 @@ fn channel_sink_never_blocks_and_shows_what_it_dropped_as_a_gap() {
         .telemetry(recorder.clone())
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("child", |ctx| {
-            if ctx.attempt_count() < 3 { Err("no".into()) } else { idle(ctx) }
+            if ctx.failures() < 3 { Err("no".into()) } else { idle(ctx) }
         }))
         .start()
         .unwrap();
@@ -331,7 +327,7 @@ fn stopped_is_told_after_the_last_instruction_of_the_body() {
                 thread::yield_now();
                 flag.store(false, Ordering::SeqCst);
             });
-            if ctx.run_number() % 2 == 0 { panic!("no") } else { Err("no".into()) }
+            if ctx.run() % 2 == 0 { panic!("no") } else { Err("no".into()) }
         }))
         .start()
         .unwrap();

@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use circuit_breaker_supervisor::{
-    CallError, ChildSpec, Exit, Handle, Invalid, RecvError, RestartPolicy, Simulation, Stopped,
+    CallError, ChildSpec, ConfigError, Exit, Handle, RecvError, RestartPolicy, Simulation, Stopped,
     Supervisor,
 };
 
@@ -39,7 +39,7 @@ fn every_event_is_a_sentence_of_one_line() {
     simulation.advance(90 * SECOND);
     simulation.exit("orders", Exit::failed("the broker\nhung up")).unwrap();
     simulation.advance(SECOND);
-    simulation.exit("orders", Exit::completed()).unwrap();
+    simulation.exit("orders", Exit::Completed).unwrap();
     assert_eq!(
         told(&simulation),
         [
@@ -118,7 +118,7 @@ fn child_that_did_what_it_was_for_has_finished_and_one_that_returned_too_soon_ha
         .child(unused("permanent").max_restarts(0));
     let mut simulation = simulate(builder);
     for id in ["transient", "once", "permanent"] {
-        simulation.exit(id, Exit::completed()).unwrap();
+        simulation.exit(id, Exit::Completed).unwrap();
     }
     assert_eq!(
         told(&simulation)[3..],
@@ -164,14 +164,14 @@ fn every_error_says_what_is_wrong_and_with_whom() {
     says(&RecvError::Stopped, "the child was asked to stop");
     says(&RecvError::Disconnected, "receiving on an empty and disconnected channel");
     for (invalid, text) in [
-        (Invalid::EmptyId, "the id of a child is empty"),
-        (Invalid::NulInId("a\0".into()), "the id \"a\\0\" holds a NUL"),
-        (Invalid::DuplicateId("a".into()), "the id \"a\" is taken"),
-        (Invalid::NulInName, "the supervisor's name holds a NUL"),
-        (Invalid::ZeroPollInterval, "`poll_interval` is zero"),
-        (Invalid::ZeroWatchdog("a".into()), "the `watchdog` of the child \"a\" is zero"),
+        (ConfigError::EmptyId, "the id of a child is empty"),
+        (ConfigError::NulInId("a\0".into()), "the id \"a\\0\" holds a NUL"),
+        (ConfigError::DuplicateId("a".into()), "the id \"a\" is taken"),
+        (ConfigError::NulInName, "the supervisor's name holds a NUL"),
+        (ConfigError::ZeroPollInterval, "`poll_interval` is zero"),
+        (ConfigError::ZeroWatchdog("a".into()), "the `watchdog` of the child \"a\" is zero"),
         (
-            Invalid::ZeroFailureThreshold("a".into()),
+            ConfigError::ZeroFailureThreshold("a".into()),
             "the `failure_threshold` of the child \"a\" is zero",
         ),
     ] {
@@ -195,10 +195,7 @@ fn every_error_says_what_is_wrong_and_with_whom() {
         "timed out: `idle` is on trial, up for 0 µs (run 1)",
     );
     says(&handle.wait_until_stopped(HOUR).unwrap_err(), "timed out");
-    says(
-        &simulation.exit("nobody", Exit::completed()).unwrap_err(),
-        "there is no child \"nobody\"",
-    );
+    says(&simulation.exit("nobody", Exit::Completed).unwrap_err(), "there is no child \"nobody\"");
     says(&breaker.call(|| Err::<(), _>("no answer\n")).unwrap_err(), "no answer\\n");
 
     simulation.exit("orders", Exit::failed("no")).unwrap();

@@ -22,7 +22,7 @@ fn nomad(id: &str) -> (ChildSpec, crossbeam_channel::Receiver<(ThreadId, u32)>) 
     let spec = ChildSpec::new(id, move |ctx| {
         RUNS.set(RUNS.get() + 1);
         let _ = sender.send((thread::current().id(), RUNS.get()));
-        match ctx.attempt_count() {
+        match ctx.failures() {
             0 => Err("no".into()),
             1 => panic!("no"),
             2 => Ok(()),
@@ -138,7 +138,7 @@ fn mutex_of_a_crashed_run_is_poisoned_for_the_next_and_for_nobody_else() {
         .backoff(constant(Duration::ZERO))
         .child(ChildSpec::new("child", move |ctx| {
             let _ = sender.send(its.is_poisoned());
-            if ctx.attempt_count() > 0 {
+            if ctx.failures() > 0 {
                 return idle(ctx);
             }
             let _guard = its.lock();

@@ -98,7 +98,7 @@ fn backoff_ends(crashing: usize) {
     let (builder, _) = beside(crashing);
     let (sender, runs) = unbounded();
     let sibling = ChildSpec::new(SIBLING, move |ctx| {
-        let _ = sender.send(ctx.attempt_count());
+        let _ = sender.send(ctx.failures());
         Err("no".into())
     });
     let supervisor = builder.child(sibling.backoff(constant(5 * MS))).start().unwrap();

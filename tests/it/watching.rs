@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildSpec, ChildStatus, EventKind, Exit, Invalid, StartErrorReason, StopCause,
-    Supervisor,
+    ChildContext, ChildSpec, ChildStatus, ConfigError, EventKind, Exit, StartErrorReason,
+    StopCause, Supervisor,
 };
 use crossbeam_channel::unbounded;
 
@@ -66,7 +66,7 @@ fn hanging_system_call_is_ended_by_its_callback() {
         .unwrap();
     take(&unblocked);
     let reader = wait_status(supervisor.handle(), "reader", ChildStatus::BackingOff);
-    assert_eq!(reader.attempt_count, 1, "an `Ok` from a hung run is a failure too");
+    assert_eq!(reader.failures, 1, "an `Ok` from a hung run is a failure too");
     assert!(
         reader.to_string().contains(
             "because it was silent for too long while blocking; 1 failure; tried again in 59 min"
@@ -142,7 +142,7 @@ fn watchdog_of_zero_is_an_error_that_names_the_child() {
     let error =
         Supervisor::builder().child(idler("hasty").watchdog(Duration::ZERO)).start().unwrap_err();
     assert!(
-        matches!(error.reason(), StartErrorReason::Invalid(Invalid::ZeroWatchdog(id)) if *id == "hasty"),
+        matches!(error.reason(), StartErrorReason::Config(ConfigError::ZeroWatchdog(id)) if *id == "hasty"),
         "{error}"
     );
 }
@@ -193,7 +193,7 @@ fn helper_of_an_earlier_run_does_not_speak_for_the_present_one() {
     let supervisor = Supervisor::builder()
         .child(
             ChildSpec::new("child", move |ctx| {
-                ctx.heartbeat(if ctx.run_number() == 1 { "the first" } else { "the second" });
+                ctx.heartbeat(if ctx.run() == 1 { "the first" } else { "the second" });
                 let _ = contexts.send(ctx.clone());
                 idle(ctx)
             })

@@ -66,7 +66,7 @@ pub(crate) fn poll(side: Side, n: usize) -> f64 {
                 .expect("the children are in order");
             // From here on the rounds are counted: that of the start is over.
             let _ = handle.set(Some(supervisor.handle().clone()));
-            supervisor.handle().check_now().expect("it runs");
+            supervisor.handle().poll_now().expect("it runs");
             let lap = laps.recv().expect("the rounds come to an end");
             assert!(supervisor.shutdown().is_clean());
             lap
@@ -118,7 +118,7 @@ impl Flags {
         self.ends.push(Instant::now());
         if self.ends.len() <= LAPS {
             if let Some(handle) = handle {
-                let _ = handle.check_now();
+                let _ = handle.poll_now();
             }
             return;
         }
