@@ -1,0 +1,205 @@
+//! Stand-ins for locks, atomics and channels, whose schedules loom explores.
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Instant,
+};
+
+pub(crate) use loom::{
+    sync::atomic,
+    thread::{ThreadId, current},
+};
+
+/// A panic ends the exploration as a finding, so that nobody meets a poisoned lock.
+const WHOLE: &str = "no lock is poisoned";
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+/// The inner guard is absent during a wait: loom's `wait` takes it by value.
+pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(Some(self.0.lock().expect(WHOLE)))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().expect(WHOLE)
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is not waiting")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("it is not waiting")
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(loom::sync::Condvar);
+
+/// Loom does not model time, so no wait times out.
+pub(crate) struct NotTimedOut;
+
+impl NotTimedOut {
+    pub(crate) fn timed_out(&self) -> bool {
+        false
+    }
+}
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        guard.0 = guard.0.take().map(|inner| self.0.wait(inner).expect(WHOLE));
+    }
+
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> NotTimedOut {
+        self.wait(guard);
+        NotTimedOut
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn read(&self) -> loom::sync::RwLockReadGuard<'_, T> {
+        self.0.read().expect(WHOLE)
+    }
+
+    pub(crate) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
+        self.0.write().expect(WHOLE)
+    }
+}
+
+/// Loom has none. A modelled lock guards the real `OnceLock`, so that no thread ever waits
+/// inside the latter: loom would not know of that wait, and it would never end.
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    gate: Mutex<()>,
+    value: std::sync::OnceLock<T>,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { gate: Mutex::new(()), value: std::sync::OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        let _gate = self.gate.lock();
+        self.value.get()
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let _gate = self.gate.lock();
+        self.value.set(value)
+    }
+
+    pub(crate) fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+        let _gate = self.gate.lock();
+        if self.value.get().is_none() {
+            let _ = self.value.set(f());
+        }
+        self.value.get().expect("it has just been set")
+    }
+}
+
+/// A stand-in for crossbeam's bounded channel, after its documentation, with one sender and one
+/// receiver.
+pub(crate) mod channel {
+    use std::{collections::VecDeque, sync::Arc};
+
+    use crossbeam_channel::RecvError;
+    pub(crate) use crossbeam_channel::TrySendError;
+
+    use super::{Condvar, Mutex};
+
+    struct Channel<T> {
+        state: Mutex<State<T>>,
+        changed: Condvar,
+    }
+
+    struct State<T> {
+        messages: VecDeque<T>,
+        capacity: usize,
+        has_sender: bool,
+        has_receiver: bool,
+    }
+
+    pub(crate) struct Sender<T>(Arc<Channel<T>>);
+
+    pub(crate) struct Receiver<T>(Arc<Channel<T>>);
+
+    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+        let state =
+            State { messages: VecDeque::new(), capacity, has_sender: true, has_receiver: true };
+        let channel = Arc::new(Channel { state: Mutex::new(state), changed: Condvar::new() });
+        (Sender(channel.clone()), Receiver(channel))
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+            let mut state = self.0.state.lock();
+            if !state.has_receiver {
+                return Err(TrySendError::Disconnected(message));
+            }
+            if state.messages.len() == state.capacity {
+                return Err(TrySendError::Full(message));
+            }
+            state.messages.push_back(message);
+            self.0.changed.notify_all();
+            Ok(())
+        }
+    }
+
+    impl<T> Receiver<T> {
+        pub(crate) fn recv(&self) -> Result<T, RecvError> {
+            let mut state = self.0.state.lock();
+            loop {
+                if let Some(message) = state.messages.pop_front() {
+                    return Ok(message);
+                }
+                if !state.has_sender {
+                    return Err(RecvError);
+                }
+                self.0.changed.wait(&mut state);
+            }
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            self.0.state.lock().has_sender = false;
+            self.0.changed.notify_all();
+        }
+    }
+
+    impl<T> Drop for Receiver<T> {
+        fn drop(&mut self) {
+            let mut state = self.0.state.lock();
+            state.has_receiver = false;
+            let unheard = std::mem::take(&mut state.messages);
+            drop(state);
+            drop(unheard);
+        }
+    }
+}
