@@ -331,7 +331,7 @@ impl ChildSpec {
     }
 
     /// Limits how often the child is restarted in a row without becoming healthy in between. A run
-    /// that marks itself healthy and fails right after does not count as healthy; see
+    /// that marks itself healthy, and is shorter than the backoff before it, does not count; see
     /// [`mark_healthy`](ChildContext::mark_healthy).
     ///
     /// After `n` such restarts, the next failure gives the child up: it is reported as

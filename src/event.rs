@@ -114,8 +114,8 @@ pub enum EventKind {
         /// How long it ran, from when the sinks had received `Started` until the body had ended.
         uptime: Duration,
         /// Whether it counts as a failure: then the child is tried again after its backoff, or
-        /// given up. An end that was asked for is no failure, nor is any end of a
-        /// [`once`](crate::ChildSpec::once) child.
+        /// given up. The end of a run that was asked to stop is no failure, except after a trip or
+        /// a hang; nor is any end of a run of a [`once`](crate::ChildSpec::once) child.
         failed: bool,
         /// After a failure, the backoff: the time from its end until it is tried again. `None` if
         /// this was no failure, or it is not tried again. The very long delay that a backoff may
@@ -313,9 +313,9 @@ pub struct LastStop {
     pub exit: Exit,
     /// How long it had run.
     pub uptime: Duration,
-    /// Whether it counted as a failure: then the child was to be tried again, or given up. An end
-    /// that was asked for is no failure, nor is any end of a [`once`](crate::ChildSpec::once)
-    /// child.
+    /// Whether it counted as a failure: then the child was to be tried again, or given up. The end
+    /// of a run that was asked to stop is no failure, except after a trip or a hang; nor is any end
+    /// of a run of a [`once`](crate::ChildSpec::once) child.
     pub failed: bool,
 }
 

@@ -31,19 +31,24 @@
 //! A [`Supervisor`] owns one thread that watches, and one thread for each child. A child's *body*
 //! is the closure that [`ChildSpec::new`] is given; one execution of it is a *run*. When a run ends
 //! without having been asked to, by a panic, an error or a return, the child's circuit breaker
-//! trips: the child stays down for a [`Backoff`], and then the body is run again. A run that has
-//! lasted for `healthy_after`, or has called [`ChildContext::mark_healthy`], is trusted: the
-//! failures so far are forgiven, and the next failure meets the shortest backoff again, unless it
-//! comes right after the run has said that it is well.
+//! trips: the child stays down for a [`Backoff`], by default 100 ms that double up to a minute, and
+//! then the body is run again. A run that has lasted for
+//! [`healthy_after`](ChildSpec::healthy_after), 60 s by default, or has called
+//! [`ChildContext::mark_healthy`], is trusted: the failures so far are forgiven, and the next
+//! failure meets the shortest backoff again, unless the run said so itself and was shorter than the
+//! backoff before it.
 //!
-//! Nothing is shared between children but the supervisor thread, and that never waits for one of
-//! them. A child that is slow to stop, or never stops, keeps nobody but itself from running.
+//! Nothing is shared between children but the supervisor thread and what it calls: the flag
+//! closure, the backoff and the sinks. It never waits for a child. A child that is slow to stop, or
+//! never stops, keeps nobody but itself from running.
 //!
-//! Other threads look on and take part through a [`Handle`]: [`Handle::snapshot`] shows all
-//! children, and prints as a table that says of each why it is down and when it is tried again;
-//! [`Handle::wait_for`] waits for a state; [`hold`](Handle::hold), [`release`](Handle::release),
-//! [`restart`](Handle::restart), [`reset`](Handle::reset), [`add`](Handle::add) and
-//! [`remove`](Handle::remove) are for [operators](crate::operating#operating-a-running-supervisor).
+//! A body has to cooperate in being stopped, since a thread cannot be killed: it waits by its
+//! [`ChildContext`], or sets a callback that unblocks it. Other threads look on and take part
+//! through a [`Handle`]: [`Handle::snapshot`] shows all children, and prints as a table that says
+//! of each why it is down and when it is tried again; [`Handle::wait_for`] waits for a state;
+//! [`hold`](Handle::hold), [`release`](Handle::release), [`restart`](Handle::restart),
+//! [`reset`](Handle::reset), [`add`](Handle::add) and [`remove`](Handle::remove) are for
+//! [operators](crate::operating#operating-a-running-supervisor).
 //!
 //! There is no async runtime, no global registry, and no unsafe code. A supervisor with nothing to
 //! do wakes up for the poll of its flags and to look for the heartbeats of watched children only;
@@ -64,8 +69,8 @@
 //!                         gave up ──▶ due, by reset or restart
 //! ```
 //!
-//! A flag that is off, [`hold`](Handle::hold), [`remove`](Handle::remove) and a shutdown ask a
-//! running child to stop, whatever its state; that is no failure.
+//! A flag that is off, [`hold`](Handle::hold), [`restart`](Handle::restart),
+//! [`remove`](Handle::remove) and a shutdown ask a running child to stop; that is no failure.
 //!
 //! | [`ChildStatus`] | meaning | [`CircuitState`] | what comes next |
 //! | --- | --- | --- | --- |
@@ -76,7 +81,7 @@
 //! | `Off` | down: its flag is off, it is held, or the supervisor shuts down | open | started when it is wanted again and no backoff is left |
 //! | `Due` | about to be started | open | |
 //! | `Finished` | did what it was for, as a transient child | open | stays so until it is restarted by hand |
-//! | `GaveUp` | failed more often than [`max_restarts`](ChildSpec::max_restarts) allows | open | stays so until it is reset by hand |
+//! | `GaveUp` | failed more often than [`max_restarts`](ChildSpec::max_restarts) allows | open | stays so until it is reset or restarted by hand |
 //!
 //! The whole table, in the order in which it decides, is at [`ChildStatus`].
 //!

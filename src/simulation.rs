@@ -486,7 +486,8 @@ struct Run {
     stop_requested_at: Option<Instant>,
     heartbeats: Heartbeats,
     marked_healthy: bool,
-    /// Outcome of the drops that a thread does before it runs the body.
+    /// Outcome of dropping the entrusted values. The script drops them as the run starts; a thread
+    /// does so after the body.
     drops: Drops,
 }
 
@@ -600,7 +601,7 @@ impl Workers for Script {
         Ok(())
     }
 
-    fn send_start(&mut self, worker: &Key, run: u64, _attempt_count: u32) -> bool {
+    fn send_start(&mut self, worker: &Key, run: u64, _failures: u32) -> bool {
         let Some(child) = self.children.get_mut(worker) else { return false };
         let heartbeats = Heartbeats { count: 0, doing: "" };
         child.last_run = run;
@@ -637,7 +638,7 @@ impl Workers for Script {
         }
     }
 
-    fn run_is_over(&mut self, _post: &Key) {}
+    fn run_is_over(&mut self, _worker: &Key) {}
 
     fn entrust(&mut self, worker: &Key, remain: Remain) {
         if let Some(child) = self.children.get_mut(worker) {

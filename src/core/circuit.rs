@@ -1,4 +1,4 @@
-//! The circuit breaker of one child: facts, the status that follows, and the next decision.
+//! Facts about one child, the status that follows from them, and the next decision.
 
 use std::time::{Duration, Instant};
 
@@ -419,7 +419,7 @@ impl Circuit {
         };
         if self.rules.policy == Policy::Temporary {
             self.removing = true;
-        } else if cause == StopCause::Exited && !failed {
+        } else if cause.kind() == StopKind::ByItself && !failed {
             self.rest = Rest::Finished;
         }
         let mut ended = Ended {
@@ -432,8 +432,8 @@ impl Circuit {
             gave_up: false,
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         };
-        // A child that leaves, or whose history an operator has cleared, has no restart that a
-        // failure could delay.
+        // No backoff after a failure of a child that is being removed or shut down, or that an
+        // operator restarts: its history is cleared.
         let restarting = std::mem::take(&mut self.restarting);
         if failed && !self.removing && !self.closing && !restarting {
             // The child said that it is healthy and failed before its last delay had passed once

@@ -1,4 +1,4 @@
-//! Cached answers of the flags, for rounds over all children.
+//! What the next answer of each flag would change, for rounds over all children.
 
 use crate::{core::key::Key, id::ChildId};
 

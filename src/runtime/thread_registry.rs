@@ -284,7 +284,7 @@ impl ThreadRegistry {
     /// Stops all children without the supervisor thread, which is stuck or died: every run is
     /// requested to stop, every worker thread to leave, and no further start signal is sent.
     pub(crate) fn force_stop_all(self: &Arc<Self>, now: Instant) {
-        for worker in self.posts() {
+        for worker in self.workers() {
             worker.seal();
             // Sealed first: from then on a supervisor thread that returns can start no run behind
             // the stop request. If no thread can be spawned, the callbacks are not called and the
@@ -295,17 +295,17 @@ impl ThreadRegistry {
     }
 
     /// The workers of all children that have a live thread, in reverse list order.
-    fn posts(&self) -> Vec<Arc<WorkerShared>> {
-        let mut posts: Vec<_> = self
+    fn workers(&self) -> Vec<Arc<WorkerShared>> {
+        let mut workers: Vec<_> = self
             .registered
             .lock()
             .threads
             .values()
             .filter_map(|thread| thread.child.as_ref()?.worker.upgrade())
             .collect();
-        posts.sort_by_key(|worker| std::cmp::Reverse(worker.link.key));
-        posts.dedup_by_key(|worker| worker.link.key);
-        posts
+        workers.sort_by_key(|worker| std::cmp::Reverse(worker.link.key));
+        workers.dedup_by_key(|worker| worker.link.key);
+        workers
     }
 
     fn thread_gone(&self, thread: &Thread) {
@@ -369,7 +369,7 @@ impl ThreadRegistry {
         self.registered.lock().sealed = true;
         // Nobody sends a command after the end of a run that still goes on: once its worker is
         // sealed, the thread leaves by itself.
-        for worker in self.posts() {
+        for worker in self.workers() {
             worker.seal();
             worker.leave(false);
         }
@@ -445,7 +445,10 @@ mod tests {
         worker.has_got_thread(commands);
         assert!(worker.send_start(1, 0));
         threads.retire(&worker, false).unwrap();
-        assert!(worker.holds_body() && threads.posts().is_empty(), "the body is left for the run");
+        assert!(
+            worker.holds_body() && threads.workers().is_empty(),
+            "the body is left for the run"
+        );
         assert!(matches!(unheard.recv(), Ok(Command::Run(_))));
         assert!(unheard.recv().is_err(), "the thread hears no more and leaves");
     }

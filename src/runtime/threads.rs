@@ -1,4 +1,4 @@
-//! The engine's workers, implemented with threads.
+//! Workers of the engine as threads, with a later try of spawns that failed.
 
 use std::{
     io,

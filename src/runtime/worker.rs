@@ -108,7 +108,7 @@ impl Thread {
 ///
 /// The worker thread reads `last_run` once after the body has returned (`run`):
 ///
-/// | `last_run` | `fresh_thread` | `leaves_by_itself` | the body | the thread |
+/// | `is_final` | `fresh_thread` | `leaves_by_itself` | the body | the thread |
 /// | --- | --- | --- | --- | --- |
 /// | no | no | any | goes back into `slot` | waits for a command |
 /// | no | yes | any | goes back into `slot` | leaves |
@@ -119,7 +119,7 @@ impl Thread {
 /// A leaving thread reads it again, after it has dropped its end of `commands` (`serve`), since
 /// [`make_final`](Self::make_final) may have come just after the first look:
 ///
-/// | `last_run` | `context` | what is in `slot` and `remains` |
+/// | `is_final` | `context` | what is in `slot` and `remains` |
 /// | --- | --- | --- |
 /// | no | any | stays for the child's next thread |
 /// | yes | none | is dropped by this thread |
@@ -142,7 +142,7 @@ pub(crate) struct WorkerShared {
     fresh_thread: bool,
     slot: Mutex<Option<Body>>,
     /// No further run will start: the worker thread drops the body when the present run ends.
-    last_run: AtomicBool,
+    is_final: AtomicBool,
     /// After the last run the thread leaves without a command. Otherwise it waits for `Leave`: the
     /// supervisor thread may still entrust it with values to drop.
     leaves_by_itself: AtomicBool,
@@ -194,7 +194,7 @@ impl WorkerShared {
             stack_size,
             fresh_thread,
             slot: Mutex::new(Some(body)),
-            last_run: AtomicBool::new(false),
+            is_final: AtomicBool::new(false),
             leaves_by_itself: AtomicBool::new(false),
             run: AtomicU64::new(0),
             alive: Arc::default(),
@@ -230,7 +230,7 @@ impl WorkerShared {
         if is_closing {
             self.leaves_by_itself.store(true, Ordering::Relaxed);
         }
-        self.last_run.store(true, Ordering::Release);
+        self.is_final.store(true, Ordering::Release);
     }
 
     /// Keeps a value for the child's thread to drop: when its next run ends, or when the thread
@@ -257,8 +257,8 @@ impl WorkerShared {
     pub(crate) fn leave(&self, keep_body: bool) -> bool {
         let Some(commands) = self.state.lock().commands.take() else { return false };
         // Full means that the thread has yet to receive its start signal. It still runs the body,
-        // so nobody else may take it, and leaves afterwards, because the sender is dropped here.
-        // If that run is the last, it drops the body at its end.
+        // so nobody else may take it, and leaves afterwards, because the sender is dropped here. If
+        // that run is the last, it drops the body at its end.
         !matches!(
             commands.try_send(Command::Leave { keep_body }),
             Err(TrySendError::Disconnected(_))
@@ -374,7 +374,7 @@ fn serve(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command
     // `make_final` may have come just after the run had ended, with the body back in the slot. But
     // another thread may have been sent the next run, as after a restart by hand, and be about to
     // take the body: then that thread drops it.
-    if worker.last_run.load(Ordering::Acquire) && worker.context().is_none() {
+    if worker.is_final.load(Ordering::Acquire) && worker.context().is_none() {
         drop_all(thread, worker, false);
     }
 }
@@ -398,19 +398,19 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
     if let Some(panic) = context.signal().end() {
         drops.note(Err(panic));
     }
-    // After the body and not before it: the run is published as started by then, so that a slow
-    // drop would count as uptime.
+    // Dropped after the body, not before it: the run counts as started since before this thread
+    // woke, so a slow drop before the body would add to the uptime.
     thread.enter(Phase::Dropping);
     worker.drop_remains(&mut drops);
     let (number, callbacks_succeeded) = (context.run(), context.callbacks_succeeded());
-    let is_last = worker.last_run.load(Ordering::Acquire);
+    let is_last = worker.is_final.load(Ordering::Acquire);
     {
         let mut state = worker.state.lock();
         state.context = None;
         if !is_last {
             state.spare = Some(context);
-            // The request was for this run. After the last run it stays, for the report of a child
-            // whose thread is still alive.
+            // A stop request ends with its run. After the last run its time is kept, for the report
+            // of a child whose thread is still alive.
             state.stop_requested_at = None;
         }
     }
@@ -466,15 +466,15 @@ pub(crate) fn drop_all(thread: &Thread, worker: &Arc<WorkerShared>, keep_body: b
     }
 }
 
-/// Sends the end of a run to the supervisor thread. If that has ended or is stuck, it may never
-/// publish the end: then the worker thread does.
+/// Sends the end of a run to the supervisor thread. If the supervisor thread has ended or is stuck,
+/// it may never publish that end: then the worker thread publishes it.
 fn tell_end(worker: &WorkerShared, end: RunEnd) {
     let (shared, key, run) = (worker.link.handle.shared(), worker.link.key, end.run);
     match shared.inbox().send(Message::Exit(end)) {
         Err(SendError(Message::Exit(end))) => shared.run_ended_late(key, run, Some(end)),
         Err(SendError(message)) => drop(unwind::discard(message)),
         // Looked at after the send: a supervisor that has not ended by now finds the message. One
-        // that has may have read its inbox for the last time before, and a stuck one may never.
+        // that has ended, or is stuck, may not.
         Ok(()) if shared.shows_no_more() => shared.run_ended_late(key, run, None),
         Ok(()) => {}
     }

@@ -1,4 +1,4 @@
-//! The only place that catches panics of user code.
+//! The one place that catches panics: of user code, and of a supervisor's loop.
 
 use std::{
     any::Any,
