@@ -32,7 +32,7 @@ use crate::{
     sync::{
         clock::Clock,
         primitives::{
-            Mutex, OnceLock, RwLock,
+            Mutex, RwLock,
             atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
         },
         unwind,
@@ -62,8 +62,6 @@ pub(crate) struct Shared {
     poll_is_sent: AtomicBool,
     /// Why the supervisor shuts down, if no caller requested it.
     given_up: Mutex<Option<ShutdownCause>>,
-    /// When the supervisor thread noticed the shutdown.
-    acknowledged: OnceLock<Instant>,
     /// The children were stopped without the supervisor thread, which may be stuck for ever and
     /// publish nothing any more.
     is_taken_over: AtomicBool,
@@ -81,6 +79,8 @@ struct ClosingState {
     limit: Option<Duration>,
     /// `Shutdown` was sent, and the supervisor thread has not received it yet.
     is_sent: bool,
+    /// When the supervisor thread noticed it.
+    noticed_at: Option<Instant>,
 }
 
 /// Settings that a child may have of its own.
@@ -163,7 +163,6 @@ impl Shared {
             closing: Mutex::default(),
             poll_is_sent: AtomicBool::new(false),
             given_up: Mutex::new(None),
-            acknowledged: OnceLock::new(),
             is_taken_over: AtomicBool::new(false),
             doing: Doing::default(),
             watch: Watch::default(),
@@ -304,16 +303,16 @@ impl Shared {
     pub(crate) fn acknowledge(&self) -> Duration {
         let mut closing = self.closing.lock();
         closing.is_sent = false;
+        closing.noticed_at.get_or_insert_with(|| self.now());
         let limit = closing.limit.unwrap_or(Duration::MAX);
         drop(closing);
-        let _ = self.acknowledged.set(self.now());
         self.watch.notify();
         limit
     }
 
     /// When the supervisor thread noticed the shutdown, if it has.
     pub(crate) fn acknowledged_at(&self) -> Option<Instant> {
-        self.acknowledged.get().copied()
+        self.closing.lock().noticed_at
     }
 
     /// A child's whole id. In a nested supervisor it begins with the id of the child that runs that
