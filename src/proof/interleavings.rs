@@ -43,6 +43,7 @@ use crate::{
     exit::Exit,
     handle::Handle,
     id::ChildId,
+    report::{ShutdownCause, ShutdownReport},
     runtime::{
         inbox::{Message, ThreadNumber},
         shared::{Defaults, Row, Shared},
@@ -485,6 +486,52 @@ fn whoever_waits_for_a_permit_hears_that_the_child_is_gone() {
         });
         drop(shared.forget(&row));
         assert!(waiter.join().unwrap());
+    });
+}
+
+// By its row, as a thread that waits for it sees it, and by the list.
+#[test]
+fn who_has_seen_that_the_child_is_gone_is_told_so_by_its_breaker() {
+    for by_row in [true, false] {
+        explore("seen gone", None, move || {
+            let (shared, _inbox) = shared();
+            let spec = ChildSpec::new("child", |_| Ok(()));
+            let breaker = spec.breaker();
+            let row = shared.list(&spec);
+            let observer = spawn({
+                let (shared, row) = (shared.clone(), row.clone());
+                move || {
+                    let seen = if by_row { row.is_gone() } else { shared.row("child").is_none() };
+                    !seen || breaker.permit().unwrap_err().to_string().contains(" is gone ")
+                }
+            });
+            drop(shared.forget(&row));
+            assert!(observer.join().unwrap(), "another answer");
+        });
+    }
+}
+
+#[test]
+fn who_has_seen_that_the_supervisor_has_ended_is_told_so_by_the_breakers() {
+    explore("seen ended", None, || {
+        let (shared, _inbox) = shared();
+        let spec = ChildSpec::new("child", |_| Ok(()));
+        let breaker = spec.breaker();
+        let _row = shared.list(&spec);
+        let observer = spawn({
+            let shared = shared.clone();
+            move || {
+                let seen = shared.has_ended();
+                !seen || breaker.permit().unwrap_err().to_string().contains(" has ended")
+            }
+        });
+        shared.ended(ShutdownReport {
+            cause: ShutdownCause::Requested,
+            unstopped: Vec::new(),
+            stuck_in: None,
+            has_ended: true,
+        });
+        assert!(observer.join().unwrap(), "another answer");
     });
 }
 

@@ -389,14 +389,19 @@ impl Shared {
     }
 
     /// Takes a child off the list, which frees its id. Its breaker stays open for good.
+    ///
+    /// The breaker is opened before the child is gone, and both before anybody can look for the
+    /// child again: who has seen that it is gone is told so by its breaker.
     #[must_use = "it holds a user's error, whose drop may panic"]
     pub(crate) fn forget(&self, row: &Row) -> Option<Arc<Row>> {
+        let last = Last::Gone(Box::new(row.info(self.now()).without_error()));
         let mut directory = self.directory.write();
         directory.keys.remove(&row.id);
         let row = directory.rows.remove(&row.key)?;
+        row.breaker.open_for_good(Some(last));
         row.state.lock().gone = true;
         drop(directory);
-        row.breaker.open_for_good(Some(Last::Gone(Box::new(row.info(self.now()).without_error()))));
+        row.breaker.news.notify();
         Some(row)
     }
 
@@ -423,14 +428,22 @@ impl Shared {
     pub(crate) fn ended(&self, report: ShutdownReport) {
         self.close_directory();
         self.closing.lock().limit = Some(Duration::ZERO);
+        let rows = self.rows();
+        let now = self.now();
+        let lasts: Vec<_> =
+            rows.iter().map(|row| Last::Ended(Box::new(row.info(now).without_error()))).collect();
         let mut end = self.end.lock();
+        // Opened under the lock: who has seen that the supervisor has ended is told so by the
+        // breakers.
+        for (row, last) in rows.iter().zip(lasts) {
+            row.breaker.open_for_good(Some(last));
+        }
         let unused = if end.is_none() { end.replace(report) } else { Some(report) };
         drop(end);
         drop(unused);
-        // This also wakes the threads that wait for a child, by the watch in its breaker.
-        for row in self.rows() {
-            row.breaker
-                .open_for_good(Some(Last::Ended(Box::new(row.info(self.now()).without_error()))));
+        // The watch in a child's breaker wakes the threads that wait for that child.
+        for row in &rows {
+            row.breaker.news.notify();
         }
         self.watch.notify();
     }
