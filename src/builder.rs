@@ -16,16 +16,14 @@ use crate::{
     backoff::Backoff,
     child::ChildSpec,
     context::ChildContext,
-    error::{ChildGaveUp, ConfigError},
+    core::rules::Defaults,
+    error::ConfigError,
     event::Event,
     exit::ChildResult,
     id::ChildId,
     report::{ShutdownCause, ShutdownReport},
     runtime::{
-        engine::{FlagFn, Parts},
-        inbox::Message,
-        main_loop::MainLoop,
-        shared::{Defaults, Shared, check_spec},
+        engine::Parts, environment::FlagFn, inbox::Message, main_loop::MainLoop, shared::Shared,
         thread_registry::ThreadRegistry,
     },
     supervisor::{Supervisor, stop_children},
@@ -272,10 +270,11 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ChildGaveUp`] if a significant child was given up, and a [`ConfigError`] if the
-    /// configuration is wrong, or if this is called on a helper's thread with a clone of the
-    /// context: such a supervisor could outlive its child's run. Each is a failure of the outer
-    /// child. So is an `Ok` when the nested supervisor was shut down through its own handle.
+    /// A [`ChildGaveUp`](crate::ChildGaveUp) if a significant child was given up, and a
+    /// [`ConfigError`] if the configuration is wrong, or if this is called on a helper's thread with
+    /// a clone of the context: such a supervisor could outlive its child's run. Each is a failure of
+    /// the outer child. So is an `Ok` when the nested supervisor was shut down through its own
+    /// handle.
     ///
     /// # Examples
     ///
@@ -337,9 +336,7 @@ impl SupervisorBuilder {
         }
         match cause {
             ShutdownCause::Requested => Ok(()),
-            ShutdownCause::GaveUp { id, cause, exit } => {
-                Err(ChildGaveUp { id, cause, exit }.into())
-            }
+            ShutdownCause::GaveUp(child) => Err(child.into()),
             ShutdownCause::Died => Err("the nested supervisor died".into()),
         }
     }
@@ -365,7 +362,7 @@ impl SupervisorBuilder {
         }
         let mut ids = HashSet::new();
         for child in &self.children {
-            check_spec(child)?;
+            child.check()?;
             if !ids.insert(&child.id) {
                 return Err(ConfigError::DuplicateId(child.id.clone()));
             }
@@ -437,7 +434,7 @@ fn supervise(
     let (report, fault) = match unwind::catch(run) {
         Ok(report) => (report, None),
         Err(panic) => {
-            shared.close_directory();
+            shared.begin_end();
             let now = system_now();
             threads.force_stop_all(now);
             let (cause, unstopped) = (ShutdownCause::Died, threads.unstopped(now, now));

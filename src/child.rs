@@ -8,8 +8,14 @@ use std::{
 };
 
 use crate::{
-    backoff::Backoff, breaker::Breaker, context::ChildContext, core::circuit::Policy,
-    exit::ChildResult, id::ChildId, runtime::breaker_state::BreakerState,
+    backoff::Backoff,
+    breaker::Breaker,
+    context::ChildContext,
+    core::rules::{Defaults, Policy, Rules},
+    error::ConfigError,
+    exit::ChildResult,
+    id::ChildId,
+    runtime::breaker_state::BreakerState,
 };
 
 /// A child's closure, in the form in which it is kept between its runs.
@@ -147,6 +153,34 @@ impl ChildSpec {
     }
 
     /// Seeds the child's own backoff. The seed depends on the id, so that children still differ.
+    /// Checks the settings, except whether the id is taken.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let id = &self.id;
+        if self.watchdog.is_some_and(|limit| limit.is_zero()) {
+            Err(ConfigError::ZeroWatchdog(id.clone()))
+        } else if self.breaker.threshold() == 0 {
+            Err(ConfigError::ZeroFailureThreshold(id.clone()))
+        } else if id.is_empty() {
+            Err(ConfigError::EmptyId)
+        } else if id.contains('\0') {
+            Err(ConfigError::NulInId(id.clone()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Completes the settings with the defaults of a supervisor.
+    pub(crate) fn rules(&self, defaults: Defaults) -> Rules {
+        Rules {
+            policy: self.policy,
+            healthy_after: self.healthy_after.unwrap_or(defaults.healthy_after),
+            stop_timeout: self.stop_timeout.unwrap_or(defaults.stop_timeout),
+            max_restarts: self.max_restarts,
+            significant: self.significant,
+            watchdog: self.watchdog,
+        }
+    }
+
     pub(crate) fn be_repeatable(&mut self, seed: u64) {
         if let Some(backoff) = &mut self.backoff {
             let mut hasher = DefaultHasher::new();
@@ -421,7 +455,7 @@ impl ChildSpec {
     ///     )
     ///     .start()?;
     /// let report = supervisor.wait();
-    /// assert!(matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "licence"));
+    /// assert!(matches!(&report.cause, ShutdownCause::GaveUp(child) if child.id == "licence"));
     /// let text = report.to_string();
     /// assert!(text.starts_with("shut down because child `licence` was given up: it failed"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -10,7 +10,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 
 use crate::{
-    core::{key::Key, roster::Heartbeats},
+    core::{environment::Heartbeats, key::Key},
     error::{RecvError, SendError, Stopped},
     event::Callback,
     handle::Handle,

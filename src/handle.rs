@@ -120,7 +120,7 @@ impl Handle {
 
     /// Returns what is known of all children, in list order.
     pub fn snapshot(&self) -> Snapshot {
-        let is_running = !self.shared.is_closing();
+        let is_running = self.shared.is_running();
         let now = self.shared.now();
         let children = self.shared.rows().iter().map(|row| row.info(now)).collect();
         Snapshot { name: self.shared.name.clone(), is_running, children }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    event::{Callback, Span, StopCause, Why},
-    exit::Exit,
+    error::ChildGaveUp,
+    event::{Callback, Span},
     id::ChildId,
 };
 
@@ -59,15 +59,7 @@ pub enum ShutdownCause {
     /// It was asked to shut down.
     Requested,
     /// A [significant](crate::ChildSpec::significant) child was given up.
-    #[non_exhaustive]
-    GaveUp {
-        /// The child.
-        id: ChildId,
-        /// Why its last run ended.
-        cause: StopCause,
-        /// How its last run ended.
-        exit: Exit,
-    },
+    GaveUp(ChildGaveUp),
     /// The supervisor thread died of a fault in this crate. Its children were asked to stop.
     Died,
 }
@@ -116,9 +108,7 @@ impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             ShutdownCause::Requested => f.write_str("shut down as requested")?,
-            ShutdownCause::GaveUp { id, cause, exit } => {
-                write!(f, "shut down because child `{id}` was given up: {}", Why(*cause, exit))?;
-            }
+            ShutdownCause::GaveUp(child) => write!(f, "shut down because {child}")?,
             ShutdownCause::Died => f.write_str("the supervisor thread died")?,
         }
         if self.unstopped.is_empty() {

@@ -76,9 +76,9 @@ impl ChildInfo {
             is_overdue: view.is_overdue,
             doing,
             last_stop,
-            retry_in: view
-                .retry_at
-                .map(|at| at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))),
+            retry_in: (view.status == ChildStatus::BackingOff).then(|| {
+                view.retry_at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
+            }),
         }
     }
 

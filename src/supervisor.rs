@@ -136,9 +136,7 @@ impl Supervisor {
     /// ```
     pub fn wait(mut self) -> ShutdownReport {
         if !lineage::is_within(self.shared.number) {
-            self.shared.wait_for(None, || {
-                (self.shared.has_ended() || self.shared.is_closing()).then_some(())
-            });
+            self.shared.wait_for(None, || (!self.shared.is_running()).then_some(()));
         }
         self.end(Duration::MAX)
     }
@@ -194,7 +192,7 @@ impl Supervisor {
             }
             let now = system_now();
             let is_stuck = watch.is_stuck(now);
-            let noticed_at = self.shared.acknowledged_at();
+            let noticed_at = self.shared.noticed_at();
             // A supervisor thread that has not noticed the shutdown a little after the limit is
             // bypassed.
             let is_limit_over =
@@ -247,12 +245,12 @@ impl<'a> StuckWatch<'a> {
 
     fn is_stuck(&mut self, now: Instant) -> bool {
         let before = self.call;
-        self.call = self.shared.call_in_progress().map(|call| match before {
+        self.call = self.shared.user_call.number().map(|call| match before {
             Some((same, since)) if same == call => (call, since),
             _ => (call, now),
         });
         let is_held = self.call.is_some_and(|(_, since)| now - since >= STUCK_AFTER);
-        is_held || self.shared.acknowledged_at().is_none() && now - self.asked_at >= STUCK_AFTER
+        is_held || self.shared.noticed_at().is_none() && now - self.asked_at >= STUCK_AFTER
     }
 }
 
@@ -261,10 +259,7 @@ impl<'a> StuckWatch<'a> {
 pub(crate) fn stop_children(shared: &Shared, threads: &Arc<ThreadRegistry>) {
     shared.request_shutdown(Duration::MAX);
     let until = deadline::after(system_now(), STUCK_AFTER);
-    if shared
-        .wait_for(until, || shared.acknowledged_at().map(drop).or(shared.end().map(drop)))
-        .is_none()
-    {
+    if shared.wait_for(until, || shared.noticed_at()).is_none() {
         take_over(shared, threads);
     }
 }

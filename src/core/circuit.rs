@@ -3,6 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    core::{
+        rules::{Policy, Rules},
+        run::Run,
+    },
     event::{Order, StopCause, StopKind},
     status::{ChildStatus, CircuitState, OffBy},
     sync::deadline,
@@ -11,39 +15,6 @@ use crate::{
 /// The least delay after a failed spawn: an immediate retry would only keep the machine short of
 /// threads.
 const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
-
-/// The restart policies of OTP: whether a child that has ended by itself starts again. Users choose
-/// `Temporary` by `ChildSpec::once`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    Permanent,
-    Transient,
-    Temporary,
-}
-
-/// The settings of one child, completed with the defaults of its supervisor.
-#[derive(Clone, Debug)]
-pub(crate) struct Rules {
-    pub(crate) policy: Policy,
-    pub(crate) healthy_after: Duration,
-    pub(crate) stop_timeout: Duration,
-    pub(crate) max_restarts: Option<u32>,
-    pub(crate) significant: bool,
-    pub(crate) watchdog: Option<Duration>,
-}
-
-impl Rules {
-    /// The interval between two looks for heartbeats: a quarter of the watchdog's limit, and at
-    /// least 1 ms.
-    fn time_to_look(&self) -> Duration {
-        // The nanosecond makes up for the rounding: four intervals are never shorter than the
-        // limit.
-        let quarter = self
-            .watchdog
-            .map_or(Duration::MAX, |limit| (limit / 4).saturating_add(Duration::from_nanos(1)));
-        quarter.max(Duration::from_millis(1))
-    }
-}
 
 /// The next thing to do for a child. Only one at a time: doing it changes the facts, and so the
 /// next decision.
@@ -79,8 +50,8 @@ pub(crate) struct View {
     /// The cause and the time of the stop request.
     pub(crate) stop: Option<(StopCause, Instant)>,
     pub(crate) is_overdue: bool,
-    /// While it backs off: the end of the backoff, where an inner `None` is never.
-    pub(crate) retry_at: Option<Option<Instant>>,
+    /// While it backs off: the end of the backoff; `None` is never.
+    pub(crate) retry_at: Option<Instant>,
 }
 
 /// The outcome of a run.
@@ -92,11 +63,20 @@ pub(crate) struct Ended {
     pub(crate) uptime: Duration,
     /// The failure count at the end of the run, without this failure.
     pub(crate) failures: u32,
-    /// It counts as a failure.
-    pub(crate) failed: bool,
-    pub(crate) retry_in: Option<Duration>,
-    pub(crate) gave_up: bool,
+    pub(crate) consequence: Consequence,
     pub(crate) was_timed_out: bool,
+}
+
+/// What follows from the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    /// It does not count as a failure.
+    NoFailure,
+    /// A failure, after which the child backs off: for no less than `least`, whatever its backoff
+    /// says. The caller asks the backoff, and [`back_off`](Circuit::back_off) follows.
+    BackOff { least: Duration },
+    /// A failure too many: the child is given up.
+    GiveUp,
 }
 
 /// The facts about one child. The table of [`ChildStatus`] shows what follows from them.
@@ -129,38 +109,6 @@ enum Rest {
     NextRun,
     Finished,
     GaveUp,
-}
-
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-struct Run {
-    since: Instant,
-    healthy: bool,
-    /// The failure count that was reset when it became healthy.
-    forgiven: u32,
-    stop: Option<StopRequest>,
-    overdue: bool,
-    watch: Option<Watch>,
-}
-
-/// The watchdog's record of a run. It begins with the first heartbeat.
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-struct Watch {
-    /// The number of heartbeats at the last look, and the time of that look.
-    heartbeats: u64,
-    looked: Instant,
-    silent_for: Duration,
-}
-
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-struct StopRequest {
-    /// The first cause wins and is never replaced.
-    cause: StopCause,
-    at: Instant,
-    deadline: Option<Instant>,
-    timed_out: bool,
 }
 
 impl Circuit {
@@ -200,15 +148,7 @@ impl Circuit {
             }
             Some(run) => {
                 let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
-                let healthy_at = if run.healthy {
-                    None
-                } else {
-                    deadline::after(run.since, self.rules.healthy_after)
-                };
-                let look_at = run
-                    .watch
-                    .as_ref()
-                    .and_then(|watch| deadline::after(watch.looked, self.rules.time_to_look()));
+                let (healthy_at, look_at) = (run.healthy_at(&self.rules), run.look_at(&self.rules));
                 match self.stop_cause() {
                     Some(cause) => (status, Decision::RequestStop(cause)),
                     None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
@@ -265,7 +205,7 @@ impl Circuit {
             since: self.run.as_ref().map(|run| run.since),
             stop: stop.map(|stop| (stop.cause, stop.at)),
             is_overdue: self.run.as_ref().is_some_and(|run| run.overdue),
-            retry_at: (status == ChildStatus::BackingOff).then_some(self.not_before),
+            retry_at: self.not_before.filter(|_| status == ChildStatus::BackingOff),
         }
     }
 
@@ -310,14 +250,7 @@ impl Circuit {
 
     pub(crate) fn begin(&mut self, now: Instant) {
         debug_assert!(self.run.is_none(), "one run at a time");
-        self.run = Some(Run {
-            since: now,
-            healthy: false,
-            forgiven: 0,
-            stop: None,
-            overdue: false,
-            watch: None,
-        });
+        self.run = Some(Run::new(now));
         self.last_run += 1;
     }
 
@@ -338,49 +271,26 @@ impl Circuit {
     /// Notes a stop request. Returns whether it is the first one of a run; a later one changes
     /// nothing.
     pub(crate) fn request_stop(&mut self, cause: StopCause, now: Instant) -> bool {
-        let deadline = deadline::after(now, self.rules.stop_timeout);
-        match &mut self.run {
-            Some(run) if run.stop.is_none() => {
-                run.stop = Some(StopRequest { cause, at: now, deadline, timed_out: false });
-                true
-            }
-            _ => false,
-        }
+        self.run.as_mut().is_some_and(|run| run.request_stop(cause, &self.rules, now))
     }
 
     /// Notes that its stop timeout is over. Returns how long it has been stopping, unless this run
     /// was reported as overdue before.
     pub(crate) fn stop_timed_out(&mut self, now: Instant) -> Option<Duration> {
-        let run = self.run.as_mut()?;
-        let stop = run.stop.as_mut()?;
-        stop.timed_out = true;
-        let first = !std::mem::replace(&mut run.overdue, true);
-        first.then(|| now.saturating_duration_since(stop.at))
+        self.run.as_mut()?.stop_timed_out(now)
     }
 
     /// Starts the watchdog, if the child has one, on the first heartbeat of the run.
     pub(crate) fn watch(&mut self, heartbeats: u64, now: Instant) {
         if let (Some(run), Some(_)) = (&mut self.run, self.rules.watchdog) {
-            run.watch.get_or_insert(Watch { heartbeats, looked: now, silent_for: Duration::ZERO });
+            run.watch(heartbeats, now);
         }
     }
 
     /// Notes the present number of heartbeats. Returns how long the run has been silent, if that
-    /// reaches the limit.
-    ///
-    /// A late look counts for one interval only: while the supervisor thread could not run, perhaps
-    /// the child could not run either.
+    /// reaches the watchdog's limit.
     pub(crate) fn look(&mut self, heartbeats: u64, now: Instant) -> Option<Duration> {
-        let (time_to_look, limit) = (self.rules.time_to_look(), self.rules.watchdog?);
-        let watch = self.run.as_mut()?.watch.as_mut()?;
-        let since = now.saturating_duration_since(watch.looked).min(time_to_look);
-        watch.looked = now;
-        if std::mem::replace(&mut watch.heartbeats, heartbeats) == heartbeats {
-            watch.silent_for = watch.silent_for.saturating_add(since);
-        } else {
-            watch.silent_for = Duration::ZERO;
-        }
-        (watch.silent_for >= limit).then_some(watch.silent_for)
+        self.run.as_mut()?.look(heartbeats, &self.rules, now)
     }
 
     /// Marks the run as healthy, by its uptime or because the child said so. Returns whether this
@@ -396,18 +306,11 @@ impl Circuit {
         }
     }
 
-    /// Ends the run at `at`. Calls `backoff` if this is a failure after which the child starts
-    /// again.
-    pub(crate) fn end(
-        &mut self,
-        at: Instant,
-        completed: bool,
-        backoff: impl FnOnce(u32) -> Duration,
-    ) -> Ended {
+    /// Ends the run at `at`.
+    pub(crate) fn end(&mut self, at: Instant, completed: bool) -> Ended {
         let run = self.run.take().expect("only a present run ends");
         let told_at = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
-        let healthy_at = deadline::after(run.since, self.rules.healthy_after);
-        let newly_healthy = !run.healthy && deadline::is_reached(healthy_at, told_at);
+        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), told_at);
         if newly_healthy {
             self.failures = 0;
         }
@@ -422,80 +325,63 @@ impl Circuit {
         } else if cause.kind() == StopKind::ByItself && !failed {
             self.rest = Rest::Finished;
         }
-        let mut ended = Ended {
+        // A failure does not count if the child is being removed or shut down, or if an operator
+        // restarts it: its history is cleared.
+        let restarting = std::mem::take(&mut self.restarting);
+        let counts = failed && !self.removing && !self.closing && !restarting;
+        if counts && run.healthy && told_at.saturating_duration_since(run.since) < self.probation()
+        {
+            self.failures = run.forgiven;
+        }
+        Ended {
             newly_healthy,
             cause,
             uptime: at.saturating_duration_since(run.since),
             failures: self.failures,
-            failed: false,
-            retry_in: None,
-            gave_up: false,
+            consequence: if counts { self.fail(Duration::ZERO) } else { Consequence::NoFailure },
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
-        };
-        // No backoff after a failure of a child that is being removed or shut down, or that an
-        // operator restarts: its history is cleared.
-        let restarting = std::mem::take(&mut self.restarting);
-        if failed && !self.removing && !self.closing && !restarting {
-            // The child said that it is healthy and failed before its last delay had passed once
-            // more. Its earlier failures count again, or it would be retried at the shortest delay
-            // for ever. A run that is healthy by its uptime has lasted for `healthy_after`, which
-            // is no less than `least`.
-            let lasted = told_at.saturating_duration_since(run.since);
-            let least = self
-                .last_retry_in
-                .map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
-            if run.healthy && lasted < least {
-                self.failures = run.forgiven;
-                ended.failures = run.forgiven;
-            }
-            self.fail(at, Duration::ZERO, backoff, &mut ended);
         }
-        ended
+    }
+
+    /// How long a run that said it is healthy has to last to have proved it. If one fails sooner,
+    /// its earlier failures count again: otherwise a child that always says so would be retried at
+    /// the shortest delay for ever. A run that is healthy by its uptime has lasted long enough.
+    fn probation(&self) -> Duration {
+        let delay = self.last_retry_in.unwrap_or_default();
+        delay.min(self.rules.healthy_after)
     }
 
     /// Counts a failed spawn as a failure, whatever the restart policy. It takes a run number,
     /// although nobody saw that run begin.
-    pub(crate) fn end_without_thread(
-        &mut self,
-        now: Instant,
-        backoff: impl FnOnce(u32) -> Duration,
-    ) -> Ended {
+    pub(crate) fn end_without_thread(&mut self) -> Ended {
         self.last_run += 1;
-        let mut ended = Ended {
+        Ended {
             newly_healthy: false,
             cause: StopCause::NotSpawned,
             uptime: Duration::ZERO,
             failures: self.failures,
-            failed: false,
-            retry_in: None,
-            gave_up: false,
+            consequence: self.fail(LEAST_DELAY_WITHOUT_THREAD),
             was_timed_out: false,
-        };
-        self.fail(now, LEAST_DELAY_WITHOUT_THREAD, backoff, &mut ended);
-        ended
+        }
     }
 
-    fn fail(
-        &mut self,
-        at: Instant,
-        least: Duration,
-        backoff: impl FnOnce(u32) -> Duration,
-        ended: &mut Ended,
-    ) {
-        ended.failed = true;
+    fn fail(&mut self, least: Duration) -> Consequence {
         self.failures = self.failures.saturating_add(1);
         // A temporary child has no restarts to use up. It comes here only for want of a thread, and
         // is retried until there is one.
         let is_restarted = self.rules.policy != Policy::Temporary;
         if is_restarted && self.rules.max_restarts.is_some_and(|most| self.failures > most) {
             self.rest = Rest::GaveUp;
-            ended.gave_up = true;
+            Consequence::GiveUp
         } else {
-            let delay = backoff(self.failures).max(least);
-            self.not_before = deadline::after(at, delay);
-            self.last_retry_in = Some(delay);
-            ended.retry_in = Some(delay);
+            Consequence::BackOff { least }
         }
+    }
+
+    /// Keeps the child down for `delay` after a failure at `at`.
+    pub(crate) fn back_off(&mut self, at: Instant, delay: Duration) {
+        self.not_before = deadline::after(at, delay);
+        self.last_retry_in = Some(delay);
     }
 
     // ── Orders and the shutdown ──
@@ -579,16 +465,6 @@ impl Circuit {
             last_run: _,
         } = self;
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
-        let run = run.as_ref().map(|Run { since, healthy, forgiven, stop, overdue, watch }| {
-            let age = |at: Instant| at.saturating_duration_since(*since).min(rules.healthy_after);
-            let stop = stop.as_ref().map(|StopRequest { cause, at, deadline, timed_out }| {
-                (*cause, age(*at), left(*deadline), *timed_out)
-            });
-            let watch = watch.as_ref().map(|Watch { heartbeats, looked, silent_for }| {
-                (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
-            });
-            (age(now), *healthy, *forgiven, stop, *overdue, watch)
-        });
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
         (
             rules.stop_timeout,
@@ -597,7 +473,7 @@ impl Circuit {
             left(*not_before),
             switches,
             *rest as u8,
-            run,
+            run.as_ref().map(|run| run.essence(rules, now)),
         )
     }
 }

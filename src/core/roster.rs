@@ -1,19 +1,23 @@
 //! All children of one supervisor: decisions, timers and the order of actions.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     core::{
-        circuit::{Circuit, Decision, Ended, Rules, View},
+        circuit::{Circuit, Consequence, Decision, Ended, View},
+        environment::{
+            Action, Answer, Environment, Heartbeats, NotProvided, Progress, Report, StartDenied,
+        },
         flag_cache::{Answers, FlagCache},
-        key::Key,
+        key::{Key, KeyMap},
+        rules::Rules,
     },
     event::{Callback, EventKind, LastStop, Order, StopCause},
-    exit::{Exit, Failure},
+    exit::Exit,
     id::ChildId,
     sync::panic::Panic,
 };
@@ -21,127 +25,17 @@ use crate::{
 /// The number of children a round visits before the engine serves its inbox again.
 const ROUND_CHUNK: u32 = 256;
 
-/// An answer of user code. After a panic, `value` is the answer that replaces it.
-#[derive(Debug)]
-pub(crate) struct Answer<T> {
-    pub(crate) value: T,
-    pub(crate) panic: Option<Panic>,
-}
-
-/// The heartbeats of a run, and the text that came with the last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Heartbeats {
-    pub(crate) count: u64,
-    pub(crate) doing: &'static str,
-}
-
-/// An order or a shutdown, requested while a start was being prepared, forbids the start. Its
-/// message is on the way to the core, which acts on it when it arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StartDenied;
-
-/// Why there is no thread for a start.
-#[derive(Debug)]
-pub(crate) enum NotProvided {
-    /// No thread is needed: the start is forbidden.
-    Denied(StartDenied),
-    /// No thread could be spawned.
-    Failed(Failure),
-}
-
-/// What the core asks of its environment. Every method is total: it answers whatever user code
-/// does.
-pub(crate) trait Environment {
-    fn now(&self) -> Instant;
-    /// Asks the child's flag; `None` keeps the last answer.
-    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
-    /// Asks how long the child stays down after a failure that raised the failure count to
-    /// `attempt`.
-    fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration>;
-    /// Reads the number of heartbeats of the present run, and the text of the last.
-    fn heartbeats(&mut self, key: Key) -> Heartbeats;
-    /// Makes sure that the child has a thread, unless an order forbids its start.
-    fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided>;
-    /// Publishes the new run, unless an order forbids it. Check and publication are one atomic
-    /// step, so that no run begins after an order was given.
-    fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied>;
-}
-
-/// What the environment has to do. It performs actions in the order in which it receives them.
+/// The one table of children on the supervisor thread. `T` is what the environment keeps for each.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-pub(crate) enum Action {
-    /// Show this to other threads. `stopped` is set if a run has just ended.
-    Publish {
-        key: Key,
-        view: View,
-        stopped: Option<LastStop>,
-    },
-    Report {
-        key: Key,
-        report: Report,
-    },
-    /// Send the start signal of a run, after the report that it has started.
-    SendStart {
-        key: Key,
-        run: u64,
-        failures: u32,
-    },
-    /// Request the present run to stop.
-    Stop {
-        key: Key,
-    },
-    /// Mark the present run as the final one: the body may be dropped when it ends.
-    MakeFinal {
-        key: Key,
-    },
-    /// End the thread that waits for the next run. Drop the body too, unless an operator may start
-    /// the child again.
-    Retire {
-        key: Key,
-        keep_body: bool,
-    },
-    /// Free the id of a child that is gone.
-    Forget {
-        key: Key,
-    },
-    /// Shut the supervisor down, because a significant child has used up its restarts.
-    GiveUp {
-        id: ChildId,
-        cause: StopCause,
-        exit: Exit,
-    },
-}
-
-/// The result of one step.
-#[derive(Debug)]
-pub(crate) enum Progress {
-    Perform(Action),
-    Again,
-    /// There is nothing to do before the next message or deadline.
-    Settled,
-}
-
-/// An event without its sequence number, which the environment assigns when it records the event.
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-pub(crate) struct Report {
-    pub(crate) id: ChildId,
-    pub(crate) run: u64,
-    pub(crate) failures: u32,
-    pub(crate) kind: EventKind,
-}
-
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-pub(crate) struct Roster {
-    /// Boxed, because a B-tree that grows at its end leaves half of its slots empty.
-    children: BTreeMap<Key, Box<Child>>,
+pub(crate) struct Roster<T> {
+    /// Boxed, because a hash table that grows leaves up to half of its places empty.
+    children: KeyMap<Box<Child<T>>>,
     flags: FlagCache,
     /// At most one deadline per child. A new one replaces it, so that no stale timer remains.
     deadlines: BTreeSet<(Instant, Key)>,
     /// What the environment has to do now.
-    actions: VecDeque<Step>,
+    actions: VecDeque<(Key, Step)>,
     /// Children whose facts have changed or whose deadline has come, each with whether its flag was
     /// asked just now.
     unsettled: VecDeque<(Key, bool)>,
@@ -155,8 +49,10 @@ pub(crate) struct Roster {
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-struct Child {
+struct Child<T> {
     id: ChildId,
+    /// What the environment keeps for it.
+    entry: T,
     circuit: Circuit,
     /// What was last published.
     shown: Option<View>,
@@ -168,7 +64,7 @@ struct Child {
     faults: Vec<Callback>,
 }
 
-impl Child {
+impl<T> Child<T> {
     /// What the next answer of its flag would mean, while there is nothing to do for the child.
     fn answers(&self) -> Answers {
         match () {
@@ -186,7 +82,9 @@ enum Step {
     Act(Action),
     /// Send the start signal. The uptime counts from this step on, which the environment takes
     /// after the sinks have received `Started`.
-    Start(Key),
+    Start,
+    /// Take the child off the table, after all that is still to be done for it.
+    Forget,
 }
 
 /// A pass over the flags of all children, in list order.
@@ -199,10 +97,10 @@ struct Round {
     again: bool,
 }
 
-impl Roster {
+impl<T> Roster<T> {
     pub(crate) fn new() -> Self {
         Self {
-            children: BTreeMap::new(),
+            children: KeyMap::default(),
             flags: FlagCache::default(),
             deadlines: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -218,7 +116,7 @@ impl Roster {
 
     /// Lists a new child; keys have to rise. The core decides nothing about it before a round
     /// reaches it or something happens to it, such as [`Order::Add`].
-    pub(crate) fn insert(&mut self, key: Key, id: ChildId, rules: Rules, now: Instant) {
+    pub(crate) fn insert(&mut self, key: Key, id: ChildId, entry: T, rules: Rules, now: Instant) {
         let mut circuit = Circuit::new(rules, now);
         if self.closing {
             circuit.close(now, Duration::ZERO);
@@ -226,6 +124,7 @@ impl Roster {
         self.flags.list(key, id.clone());
         let child = Child {
             id,
+            entry,
             circuit,
             shown: None,
             answers: Answers::Unknown,
@@ -234,6 +133,16 @@ impl Roster {
         };
         let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
+    }
+
+    /// What the environment keeps for a child, unless that is gone.
+    pub(crate) fn entry(&self, key: Key) -> Option<&T> {
+        self.children.get(&key).map(|child| &child.entry)
+    }
+
+    /// What the environment keeps for the children, as the supervisor ends.
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = T> {
+        self.children.into_values().map(|child| child.entry)
     }
 
     /// Starts a round over all flags. If one is under way, another one follows, since the present
@@ -279,19 +188,15 @@ impl Roster {
         run: u64,
         exit: Exit,
         at: Instant,
-        environment: &mut impl Environment,
+        environment: &mut impl Environment<Entry = T>,
     ) -> Result<(), Exit> {
         let Some(child) = self.children.get_mut(&key) else { return Err(exit) };
         if !child.circuit.is_present(run) {
             return Err(exit);
         }
-        let mut asked = None;
-        let completed = exit.is_completed();
-        let ended = child
-            .circuit
-            .end(at, completed, |attempt| ask_backoff(environment, key, attempt, &mut asked));
+        let ended = child.circuit.end(at, exit.is_completed());
         self.awaited -= usize::from(!ended.was_timed_out);
-        self.tell_end(key, ended, exit, asked, at);
+        self.tell_end(key, ended, exit, at, environment);
         Ok(())
     }
 
@@ -326,11 +231,11 @@ impl Roster {
         key: Key,
         run: u64,
         now: Instant,
-        environment: &mut impl Environment,
+        environment: &mut impl Environment<Entry = T>,
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) {
-            child.circuit.watch(environment.heartbeats(key).count, now);
+            child.circuit.watch(environment.heartbeats(&child.entry).count, now);
             self.unsettled.push_back((key, false));
         }
     }
@@ -340,22 +245,22 @@ impl Roster {
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
         self.closing = true;
         self.round = None;
-        for (&key, child) in self.children.iter_mut().rev() {
+        let mut keys: Vec<_> = self.children.keys().copied().collect();
+        keys.sort_unstable_by(|one, other| other.cmp(one));
+        for key in keys {
+            let Some(child) = self.children.get_mut(&key) else { continue };
             self.awaited += usize::from(child.circuit.close(now, limit));
             if child.circuit.is_running() {
-                self.actions.push_back(Step::Act(Action::MakeFinal { key }));
                 // All stop requests come before any report: the report on one child must not delay
                 // the stop of another.
-                if child.circuit.request_stop(StopCause::Shutdown, now) {
-                    self.actions.push_back(Step::Act(Action::Stop { key }));
+                let is_first = child.circuit.request_stop(StopCause::Shutdown, now);
+                self.act(key, Action::MakeFinal { is_closing: true });
+                if is_first {
+                    self.act(key, Action::Stop);
                 }
             }
             self.unsettled.push_back((key, false));
         }
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing
     }
 
     /// Whether a shutdown has nothing left to wait for: every child is down or its stop has timed
@@ -371,8 +276,9 @@ impl Roster {
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.order(order, now);
         if order == Order::Remove && child.circuit.is_running() {
-            self.actions.push_back(Step::Act(Action::MakeFinal { key }));
+            self.act(key, Action::MakeFinal { is_closing: self.closing });
         }
+        let Some(child) = self.children.get_mut(&key) else { return };
         if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
             child.circuit.request_stop(cause, now);
             self.stop_and_report(key, EventKind::Ordered { order }, now);
@@ -386,23 +292,34 @@ impl Roster {
 
     /// Takes one step. The caller repeats this until all is settled. Each step reads the time anew,
     /// since the step before may have called user code, which takes time.
-    pub(crate) fn settle(&mut self, environment: &mut impl Environment) -> Progress {
-        match self.actions.pop_front() {
-            Some(Step::Act(action)) => Progress::Perform(action),
-            Some(Step::Start(key)) => Progress::Perform(self.send_start(key, environment.now())),
-            None => match self.unsettled.pop_front() {
-                Some((key, asked)) => {
-                    self.decide(key, environment.now(), asked, environment);
-                    Progress::Again
-                }
-                None => Progress::Settled,
-            },
-        }
+    pub(crate) fn settle(
+        &mut self,
+        environment: &mut impl Environment<Entry = T>,
+    ) -> Progress<'_, T> {
+        let Some((key, step)) = self.actions.pop_front() else {
+            let Some((key, asked)) = self.unsettled.pop_front() else { return Progress::Settled };
+            self.decide(key, environment.now(), asked, environment);
+            return Progress::Again;
+        };
+        let action = match step {
+            Step::Act(action) => action,
+            Step::Start => self.send_start(key, environment.now()),
+            Step::Forget => {
+                let child = self.children.remove(&key).expect("a child is forgotten once");
+                return Progress::Forgotten(key, child.entry);
+            }
+        };
+        let child = self.children.get_mut(&key).expect("a child is forgotten last of all");
+        Progress::Perform(key, &mut child.entry, action)
     }
 
     /// Continues a round, up to the first child for which there is something to do, or to the end
     /// of a chunk. To be called only when all is settled.
-    pub(crate) fn continue_round(&mut self, now: Instant, environment: &mut impl Environment) {
+    pub(crate) fn continue_round(
+        &mut self,
+        now: Instant,
+        environment: &mut impl Environment<Entry = T>,
+    ) {
         debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
         let mut left = ROUND_CHUNK;
@@ -447,11 +364,6 @@ impl Roster {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    #[cfg(test)]
-    pub(crate) fn deadline_count(&self) -> usize {
-        self.deadlines.len()
-    }
-
     /// Does what the facts about one child demand, until they demand nothing more. `asked` says
     /// whether its flag was asked just now.
     fn decide(
@@ -459,7 +371,7 @@ impl Roster {
         key: Key,
         now: Instant,
         mut asked: bool,
-        environment: &mut impl Environment,
+        environment: &mut impl Environment<Entry = T>,
     ) {
         loop {
             let Some(child) = self.children.get_mut(&key) else { return };
@@ -483,7 +395,7 @@ impl Roster {
                 Decision::RequestStop(cause) => {
                     child.circuit.request_stop(cause, now);
                     self.publish(key, None, now);
-                    self.act(Action::Stop { key });
+                    self.act(key, Action::Stop);
                 }
                 Decision::StopTimedOut => {
                     self.awaited -= 1;
@@ -496,7 +408,7 @@ impl Roster {
                     self.report(key, EventKind::Healthy, now);
                 }
                 Decision::LookForHeartbeat => {
-                    let Heartbeats { count, doing } = environment.heartbeats(key);
+                    let Heartbeats { count, doing } = environment.heartbeats(&child.entry);
                     if let Some(silent_for) = child.circuit.look(count, now) {
                         child.circuit.request_stop(StopCause::Hung, now);
                         self.stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
@@ -504,14 +416,13 @@ impl Roster {
                 }
                 Decision::Retire { keep_body } => {
                     child.circuit.retired();
-                    self.act(Action::Retire { key, keep_body });
+                    self.act(key, Action::Retire { keep_body });
                 }
                 Decision::Forget => {
                     self.publish(key, None, now);
-                    self.act(Action::Forget { key });
+                    self.actions.push_back((key, Step::Forget));
                     self.wake_at(key, None);
                     self.flags.forget(key, self.round.as_mut().map(|round| &mut round.next));
-                    self.children.remove(&key);
                     return;
                 }
                 Decision::Sleep(deadline) => return self.rest(key, deadline, now),
@@ -533,95 +444,87 @@ impl Roster {
     /// The stop request comes before the report, since event sinks may take time.
     fn stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
         self.publish(key, None, now);
-        self.act(Action::Stop { key });
+        self.act(key, Action::Stop);
         self.report(key, kind, now);
     }
 
     /// Starts a run, or counts a failed spawn; a further decision about the child follows in either
     /// case. A child whose start is denied stays due until the message arrives that says why.
-    fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment) {
+    fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment<Entry = T>) {
         // The thread comes before the publication: callers are permitted as soon as they see a run.
-        match environment.provide_thread(key) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        match environment.provide_thread(&mut child.entry) {
             Ok(()) => {}
             Err(NotProvided::Denied(StartDenied)) => return self.rest(key, None, now),
             Err(NotProvided::Failed(failure)) => {
-                return self.not_spawned(key, failure, environment);
+                let (now, ended) = (environment.now(), child.circuit.end_without_thread());
+                return self.tell_end(key, ended, Exit::Failed(failure), now, environment);
             }
         }
-        let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.got_thread();
         child.circuit.begin(now);
         let view = child.circuit.view(now);
-        if let Err(StartDenied) = environment.begin(key, view) {
+        if let Err(StartDenied) = environment.begin(&child.entry, view) {
             child.circuit.unbegin();
             return self.rest(key, None, now);
         }
         self.awaited += 1;
         child.shown = Some(view);
         self.report(key, EventKind::Started, now);
-        self.actions.push_back(Step::Start(key));
-    }
-
-    fn not_spawned(&mut self, key: Key, failure: Failure, environment: &mut impl Environment) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let now = environment.now();
-        let mut asked = None;
-        let ended = child
-            .circuit
-            .end_without_thread(now, |attempt| ask_backoff(environment, key, attempt, &mut asked));
-        self.tell_end(key, ended, Exit::Failed(failure), asked, now);
+        self.actions.push_back((key, Step::Start));
     }
 
     fn send_start(&mut self, key: Key, now: Instant) -> Action {
-        let child =
-            self.children.get_mut(&key).expect("a started child is listed until it has ended");
+        let child = self.children.get_mut(&key).expect("a started child is in the table");
         child.circuit.started(now);
         let (run, failures) = (child.circuit.last_run(), child.circuit.failures());
         self.unsettled.push_front((key, false));
-        Action::SendStart { key, run, failures }
+        Action::SendStart { run, failures }
     }
 
-    /// Publishes and reports the end of a run.
+    /// Asks for the backoff if one follows the end of a run, then publishes and reports the end.
     fn tell_end(
         &mut self,
         key: Key,
         ended: Ended,
         exit: Exit,
-        asked: Option<Option<Panic>>,
-        now: Instant,
+        at: Instant,
+        environment: &mut impl Environment<Entry = T>,
     ) {
-        let Ended {
-            newly_healthy,
-            cause,
-            uptime,
-            failures,
-            failed,
-            retry_in,
-            gave_up,
-            was_timed_out: _,
-        } = ended;
+        let Ended { newly_healthy, cause, uptime, failures, consequence, was_timed_out: _ } = ended;
         let Some(child) = self.children.get_mut(&key) else { return };
+        let backoff = match consequence {
+            Consequence::BackOff { least } => {
+                let mut backoff =
+                    environment.backoff(key, &mut child.entry, child.circuit.failures());
+                backoff.value = backoff.value.max(least);
+                child.circuit.back_off(at, backoff.value);
+                Some(backoff)
+            }
+            Consequence::NoFailure | Consequence::GiveUp => None,
+        };
+        let failed = consequence != Consequence::NoFailure;
         let (id, run) = (child.id.clone(), child.circuit.last_run());
-        let given_up = (gave_up && child.circuit.rules.significant).then(|| exit.clone());
-        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), now);
+        let is_significant = child.circuit.rules.significant;
+        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), at);
         let mut report = |failures, kind| {
-            self.actions.push_back(Step::Act(Action::Report {
-                key,
-                report: Report { id: id.clone(), run, failures, kind },
-            }));
+            let report = Report { id: id.clone(), run, failures, kind };
+            self.actions.push_back((key, Step::Act(Action::Report(report))));
         };
         if newly_healthy {
             report(0, EventKind::Healthy);
         }
-        report(failures, EventKind::Stopped { cause, exit, uptime, failed, retry_in });
-        if gave_up {
+        let retry_in = backoff.as_ref().map(|backoff| backoff.value);
+        let stopped = EventKind::Stopped { cause, exit: exit.clone(), uptime, failed, retry_in };
+        report(failures, stopped);
+        if consequence == Consequence::GiveUp {
             report(failures.saturating_add(1), EventKind::GaveUp);
+            if is_significant {
+                self.act(key, Action::GiveUp { id, cause, exit });
+            }
         }
-        if let Some(exit) = given_up {
-            self.act(Action::GiveUp { id, cause, exit });
-        }
-        if let Some(panic) = asked {
-            self.note_call(key, Callback::Backoff, panic, now);
+        if let Some(backoff) = backoff {
+            self.note_call(key, Callback::Backoff, backoff.panic, at);
         }
         self.unsettled.push_back((key, false));
     }
@@ -676,7 +579,7 @@ impl Roster {
         self.publish(key, None, now);
         let Some(child) = self.children.get(&key) else { return };
         let (id, failures) = (child.id.clone(), child.circuit.failures());
-        self.act(Action::Report { key, report: Report { id, run, failures, kind } });
+        self.act(key, Action::Report(Report { id, run, failures, kind }));
     }
 
     /// Publishes the child's state if it has changed since the last time, or if a run has ended.
@@ -685,12 +588,12 @@ impl Roster {
         let view = child.circuit.view(now);
         if child.shown != Some(view) || stopped.is_some() {
             child.shown = Some(view);
-            self.act(Action::Publish { key, view, stopped });
+            self.act(key, Action::Publish { view, stopped });
         }
     }
 
-    fn act(&mut self, action: Action) {
-        self.actions.push_back(Step::Act(action));
+    fn act(&mut self, key: Key, action: Action) {
+        self.actions.push_back((key, Step::Act(action)));
     }
 
     fn wake_at(&mut self, key: Key, deadline: Option<Instant>) {
@@ -708,21 +611,16 @@ impl Roster {
     }
 }
 
-/// Asks for a backoff. Sets `asked`, which tells the caller that the callback was called, and
-/// whether it panicked.
-fn ask_backoff(
-    environment: &mut impl Environment,
-    key: Key,
-    attempt: u32,
-    asked: &mut Option<Option<Panic>>,
-) -> Duration {
-    let answer = environment.backoff(key, attempt);
-    *asked = Some(answer.panic);
-    answer.value
-}
-
 #[cfg(test)]
-impl Roster {
+impl Roster<Key> {
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    pub(crate) fn deadline_count(&self) -> usize {
+        self.deadlines.len()
+    }
+
     /// All that decides its future behaviour, once all is settled. Run numbers are left out, since
     /// nothing depends on them except that they rise.
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
@@ -743,24 +641,15 @@ impl Roster {
                 && round.is_none()
                 && deadlines.len() <= children.len()
         );
-        let children: Vec<_> = children
+        let children: std::collections::BTreeMap<_, _> = children
             .iter()
             .map(|(key, child)| {
-                let answers = match child.circuit.is_removing() {
-                    true => Answers::Unasked,
-                    false if child.faults.contains(&Callback::Enabled) => Answers::Unknown,
-                    false => Answers::NothingIf(child.circuit.flag()),
-                };
+                let answers = child.answers();
                 assert!(flags.get(*key) == Some(answers) && child.answers == answers);
-                let Child { id: _, circuit, shown, answers: _, wake, faults } = &**child;
+                let Child { id: _, entry: _, circuit, shown, answers: _, wake, faults } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
-                (
-                    *key,
-                    circuit.essence(now),
-                    shown.map(|view| (view.status, view.circuit)),
-                    wake,
-                    faults.clone(),
-                )
+                let shown = shown.map(|view| (view.status, view.circuit));
+                (*key, (circuit.essence(now), shown, wake, faults.clone()))
             })
             .collect();
         (children, *closing, *awaited)

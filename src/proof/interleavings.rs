@@ -37,7 +37,7 @@ use crate::{
     breaker::Breaker,
     child::{ChildSpec, Job},
     context::{ChildContext, Link},
-    core::{circuit::View, key::Key},
+    core::{circuit::View, key::Key, rules::Defaults},
     error::WaitError,
     event::Order,
     exit::Exit,
@@ -46,7 +46,8 @@ use crate::{
     report::{ShutdownCause, ShutdownReport},
     runtime::{
         inbox::{Message, ThreadNumber},
-        shared::{Defaults, Row, Shared},
+        row::Row,
+        shared::Shared,
         worker::{Thread, WorkerShared, drop_all, work},
     },
     status::{ChildStatus, CircuitState},

@@ -8,8 +8,9 @@ use std::{
 use super::world::MS;
 use crate::{
     core::{
-        circuit::{Policy, Rules, View},
-        roster::{NotProvided, StartDenied},
+        circuit::View,
+        environment::{NotProvided, StartDenied},
+        rules::{Policy, Rules},
     },
     event::{Callback, EventKind, Order, StopCause},
     exit::Failure,
@@ -585,7 +586,7 @@ impl Model {
             "since when {id} is stopping"
         );
         assert_eq!(view.is_overdue, self.body.is_some() && self.overdue, "whether {id} is overdue");
-        let retry_at = self.not_before.filter(|_| view.status == ChildStatus::BackingOff);
+        let retry_at = self.not_before.flatten().filter(|_| view.status == ChildStatus::BackingOff);
         assert_eq!(view.retry_at, retry_at, "when {id} is tried again");
         let circuit = match self.body {
             Some(_) if self.told.is_none() && (self.healthy || self.failures == 0) => {

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     core::{
-        circuit::{Policy, Rules},
         key::Key,
+        rules::{Policy, Rules},
     },
     event::Order,
     exit::Exit,

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use super::{trial::WITHIN, world::MS};
 use crate::{
     core::{
-        circuit::{Policy, Rules, View},
-        key::Key,
-        roster::{
-            Action, Answer, Environment, Heartbeats, NotProvided, Progress, Roster, StartDenied,
+        circuit::View,
+        environment::{
+            Action, Answer, Environment, Heartbeats, NotProvided, Progress, StartDenied,
         },
+        key::Key,
+        roster::Roster,
+        rules::{Policy, Rules},
     },
     event::{EventKind, Order},
     exit::{Exit, Failure},
@@ -23,7 +25,7 @@ const C: Key = Key(2);
 
 /// The core on virtual time: a script answers what it asks, and `told` records what it reports.
 struct Scene {
-    roster: Roster,
+    roster: Roster<()>,
     script: Script,
     origin: Instant,
     told: Vec<String>,
@@ -40,6 +42,8 @@ struct Script {
 }
 
 impl Environment for Script {
+    type Entry = ();
+
     fn now(&self) -> Instant {
         self.now
     }
@@ -49,20 +53,20 @@ impl Environment for Script {
         Answer { value: Some(!self.off.contains(&key)), panic: None }
     }
 
-    fn backoff(&mut self, _key: Key, attempt: u32) -> Answer<Duration> {
+    fn backoff(&mut self, _key: Key, _entry: &mut (), attempt: u32) -> Answer<Duration> {
         self.backoffs_asked.push(attempt);
         Answer { value: (self.delay)(attempt), panic: None }
     }
 
-    fn heartbeats(&mut self, _key: Key) -> Heartbeats {
+    fn heartbeats(&mut self, _entry: &()) -> Heartbeats {
         Heartbeats { count: self.heartbeats, doing: "working" }
     }
 
-    fn begin(&mut self, _key: Key, _view: View) -> Result<(), StartDenied> {
+    fn begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
         Ok(())
     }
 
-    fn provide_thread(&mut self, _key: Key) -> Result<(), NotProvided> {
+    fn provide_thread(&mut self, _entry: &mut ()) -> Result<(), NotProvided> {
         if self.no_thread {
             Err(NotProvided::Failed(Failure::new("no thread".into())))
         } else {
@@ -100,7 +104,7 @@ impl Scene {
         };
         let mut scene = Self { roster: Roster::new(), script, origin: now, told: Vec::new() };
         for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
-            scene.roster.insert(Key(number as u64), ChildId::from(name), rules.clone(), now);
+            scene.roster.insert(Key(number as u64), ChildId::from(name), (), rules.clone(), now);
         }
         scene.poll();
         scene
@@ -110,22 +114,24 @@ impl Scene {
         self.roster.expire(self.script.now);
         for _ in 0..WITHIN {
             match self.roster.settle(&mut self.script) {
-                Progress::Perform(action) => self.perform(action),
-                Progress::Again => {}
-                Progress::Settled if self.roster.is_in_round() => {
+                Progress::Perform(key, (), action) => self.perform(key, action),
+                Progress::Forgotten(..) | Progress::Again => {}
+                Progress::Settled => {
+                    if !self.roster.is_in_round() {
+                        return;
+                    }
                     self.roster.continue_round(self.script.now, &mut self.script);
                     self.roster.expire(self.script.now);
                 }
-                Progress::Settled => return,
             }
         }
         panic!("the core does not come to rest");
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, key: Key, action: Action) {
         let millis = (self.script.now - self.origin).as_millis();
         match action {
-            Action::Report { report, .. } => {
+            Action::Report(report) => {
                 let name = match report.kind {
                     EventKind::Started => "started",
                     EventKind::Stopped { .. } => "stopped",
@@ -139,7 +145,7 @@ impl Scene {
                 };
                 self.told.push(format!("{millis} {} {name} {}", report.id, report.failures));
             }
-            Action::Stop { key } => self.told.push(format!("{millis} {key:?} told to stop")),
+            Action::Stop => self.told.push(format!("{millis} {key:?} told to stop")),
             _ => {}
         }
     }
@@ -383,7 +389,7 @@ fn starts_without_a_thread_are_failures_with_a_backoff() {
     let mut scene = Scene::new(&[]);
     scene.script.no_thread = true;
     scene.script.delay = |attempt| 60 * MS * attempt;
-    scene.roster.insert(A, ChildId::from("a"), rules(), scene.script.now);
+    scene.roster.insert(A, ChildId::from("a"), (), rules(), scene.script.now);
     scene.poll();
     scene.at(219).script.no_thread = false;
     scene.at(300).tells(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
@@ -479,7 +485,7 @@ fn start_waits_for_the_first_round_unless_it_shuts_down() {
     let scene = Scene::new(&[rules()]);
     assert!(scene.roster.has_had_round() && !scene.roster.is_in_round());
 
-    let mut roster = Roster::new();
+    let mut roster = Roster::<()>::new();
     roster.begin_round();
     assert!(roster.is_in_round() && !roster.has_had_round());
     roster.close(system_now(), MS);
@@ -493,7 +499,7 @@ fn round_over_many_children_leaves_time_for_other_things() {
     let mut scene = Scene::new(&[]);
     let now = scene.script.now;
     for number in 0..300 {
-        scene.roster.insert(Key(number), ChildId::from("a"), rules(), now);
+        scene.roster.insert(Key(number), ChildId::from("a"), (), rules(), now);
     }
     scene.poll();
     scene.script.flags_asked.clear();

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     core::{
-        circuit::Rules,
+        environment::{Action, Progress},
         key::Key,
-        roster::{Action, Progress, Roster},
+        roster::Roster,
+        rules::Rules,
     },
     event::Order,
     exit::Exit,
@@ -60,7 +61,7 @@ pub(crate) enum Message {
 /// The core, its simulated environment, and the messages on their way to the core.
 #[derive(Clone)]
 pub(crate) struct Trial {
-    pub(crate) roster: Roster,
+    pub(crate) roster: Roster<Key>,
     pub(crate) world: World,
     pub(crate) inbox: VecDeque<Message>,
     next_key: u64,
@@ -129,7 +130,7 @@ impl Trial {
     pub(crate) fn insert(&mut self, key: Key) {
         let model = self.world.model(key);
         model.is_inserted = true;
-        self.roster.insert(key, model.id.clone(), model.rules.clone(), self.world.now);
+        self.roster.insert(key, model.id.clone(), key, model.rules.clone(), self.world.now);
     }
 
     pub(crate) fn deliver(&mut self) {
@@ -183,7 +184,7 @@ impl Trial {
 
     /// Runs `act` on the core, and checks that it changes nothing if its run or child is not
     /// present.
-    fn act(&mut self, is_present: bool, what: &str, act: impl FnOnce(&mut Roster)) {
+    fn act(&mut self, is_present: bool, what: &str, act: impl FnOnce(&mut Roster<Key>)) {
         let before = (!is_present).then(|| format!("{:?}", self.roster));
         act(&mut self.roster);
         if let Some(before) = before {
@@ -240,9 +241,13 @@ impl Trial {
     fn perform_all(&mut self) {
         for _ in 0..WITHIN {
             match self.roster.settle(&mut self.world) {
-                Progress::Perform(action) => {
-                    self.note(|| format!("{action:?}"));
-                    self.perform(action);
+                Progress::Perform(key, _, action) => {
+                    self.note(|| format!("{key:?}: {action:?}"));
+                    self.perform(key, action);
+                }
+                Progress::Forgotten(key, _) => {
+                    self.note(|| format!("{key:?}: forgotten"));
+                    self.world.model(key).forget();
                 }
                 Progress::Again => {}
                 Progress::Settled => return,
@@ -251,23 +256,25 @@ impl Trial {
         panic!("promise 14: there is no end to what the core does");
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, key: Key, action: Action) {
         let World { now, closing, is_closed, .. } = self.world;
         match action {
-            Action::Publish { key, view, .. } => self.world.model(key).show(view),
-            Action::Report { key, report } => {
+            Action::Publish { view, .. } => self.world.model(key).show(view),
+            Action::Report(report) => {
                 self.world.model(key).report(report.run, report.failures, report.kind, now);
             }
-            Action::SendStart { key, run, failures } => {
+            Action::SendStart { run, failures } => {
                 self.world.model(key).send_start(run, failures, now)
             }
-            Action::Stop { key } => {
+            Action::Stop => {
                 self.world.model(key).stop(now);
                 self.stops_in_close.iter_mut().for_each(|stops| stops.push(key));
             }
-            Action::MakeFinal { key } => self.world.model(key).is_last_run(is_closed),
-            Action::Retire { key, keep_body } => self.world.model(key).retire(keep_body, closing),
-            Action::Forget { key } => self.world.model(key).forget(),
+            Action::MakeFinal { is_closing } => {
+                assert_eq!(is_closing, is_closed, "a thread leaves by itself in a shutdown only");
+                self.world.model(key).is_last_run(is_closed);
+            }
+            Action::Retire { keep_body } => self.world.model(key).retire(keep_body, closing),
             Action::GiveUp { .. } => unreachable!("no child is significant"),
         }
     }

@@ -9,8 +9,8 @@ use super::model::Model;
 use crate::{
     core::{
         circuit::View,
+        environment::{Answer, Environment, Heartbeats, NotProvided, StartDenied},
         key::Key,
-        roster::{Answer, Environment, Heartbeats, NotProvided, StartDenied},
     },
     id::ChildId,
     sync::panic::{Panic, Text},
@@ -99,6 +99,8 @@ impl World {
 }
 
 impl Environment for World {
+    type Entry = Key;
+
     fn now(&self) -> Instant {
         self.now
     }
@@ -113,8 +115,9 @@ impl Environment for World {
         Answer { value, panic: panics.then(|| Panic::new(Text::Literal("flag"), None)) }
     }
 
-    fn backoff(&mut self, key: Key, attempt: u32) -> Answer<Duration> {
+    fn backoff(&mut self, key: Key, entry: &mut Key, attempt: u32) -> Answer<Duration> {
         assert!(attempt >= 1, "a backoff was asked for attempt 0");
+        assert_eq!(key, *entry);
         self.model(key).ask_backoff();
         let delay = self.whims.backoff();
         self.last_backoff = Some((attempt, delay));
@@ -122,24 +125,24 @@ impl Environment for World {
         Answer { value: delay, panic }
     }
 
-    fn heartbeats(&mut self, key: Key) -> Heartbeats {
-        Heartbeats { count: self.model(key).heartbeats, doing: "simulating" }
+    fn heartbeats(&mut self, key: &Key) -> Heartbeats {
+        Heartbeats { count: self.model(*key).heartbeats, doing: "simulating" }
     }
 
-    fn provide_thread(&mut self, key: Key) -> Result<(), NotProvided> {
+    fn provide_thread(&mut self, key: &mut Key) -> Result<(), NotProvided> {
         self.take_time();
         let (closing, settling, now) = (self.closing, self.settlings, self.now);
         if closing {
             return Err(NotProvided::Denied(StartDenied));
         }
-        self.model(key).provide_thread(settling, now)
+        self.model(*key).provide_thread(settling, now)
     }
 
-    fn begin(&mut self, key: Key, view: View) -> Result<(), StartDenied> {
+    fn begin(&mut self, key: &Key, view: View) -> Result<(), StartDenied> {
         if self.closing {
             return Err(StartDenied);
         }
         let settling = self.settlings;
-        self.model(key).begin(view, settling)
+        self.model(*key).begin(view, settling)
     }
 }

@@ -5,10 +5,7 @@ use std::sync::{Arc, Weak};
 use crate::{
     core::circuit::View,
     id::ChildId,
-    runtime::{
-        inbox::Message,
-        shared::{Row, Shared},
-    },
+    runtime::{inbox::Message, row::Row, shared::Shared},
     snapshot::ChildInfo,
     status::CircuitState,
     sync::{

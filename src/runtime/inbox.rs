@@ -13,6 +13,7 @@ use crate::{
     core::key::Key,
     event::Callback,
     exit::Exit,
+    runtime::row::Row,
     sync::{panic::Panic, unwind::Drops},
 };
 
@@ -57,7 +58,7 @@ pub(crate) enum Message {
     /// A caller wants all flags to be asked. Not sent again before it is received.
     PollNow,
     Add {
-        key: Key,
+        row: Arc<Row>,
         spec: Box<ChildSpec>,
     },
     /// The child has a pending order: there is one such message for each.

@@ -10,10 +10,11 @@ use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, t
 use crate::{
     report::ShutdownReport,
     runtime::{
-        engine::{Closing, Engine, Parts},
+        engine::{Engine, Parts},
         inbox::Message,
+        lifecycle::Closing,
         thread_registry::ThreadRegistry,
-        threads::Threads,
+        thread_workers::ThreadWorkers,
     },
     sync::deadline,
 };
@@ -22,7 +23,7 @@ use crate::{
 const AWAKE_AFTER_START: Duration = Duration::from_micros(100);
 
 pub(crate) struct MainLoop {
-    engine: Engine<Threads>,
+    engine: Engine<ThreadWorkers>,
     threads: Arc<ThreadRegistry>,
     inbox: Receiver<Message>,
     /// Ticks once per poll interval; `None` without flags, since there is nothing to poll.
@@ -56,7 +57,7 @@ impl MainLoop {
         // The ticker would panic when it sets a tick beyond the end of time.
         let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
         let ticker = polls.then(|| tick(parts.poll_interval));
-        let engine = Engine::new(parts, Threads::new(threads.clone()));
+        let engine = Engine::new(parts, ThreadWorkers::new(threads.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
         Self { engine, threads, inbox, ticker, started, is_nested, until: None, was_tick: false }
     }

@@ -1,7 +1,6 @@
-//! The shared state of one supervisor: its inbox, its shutdown, the rows of its children.
+//! Shared state of one supervisor, as handles and all its threads use it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -11,29 +10,31 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex as StaticMutex;
 
 use crate::{
-    breaker::Breaker,
     child::ChildSpec,
-    context::Activity,
     core::{
-        circuit::{Circuit, Rules, View},
+        circuit::{Circuit, View},
+        environment::StartDenied,
         key::Key,
-        roster::StartDenied,
+        rules::Defaults,
     },
-    error::{AddError, AddErrorReason, CommandError, ConfigError},
-    event::{Callback, LastStop, Order, StopCause},
+    error::{AddError, AddErrorReason, ChildGaveUp, CommandError, ConfigError},
+    event::{LastStop, Order, StopCause},
     id::ChildId,
     report::{ShutdownCause, ShutdownReport, StuckIn},
     runtime::{
-        breaker_state::{BreakerState, Last},
+        breaker_state::Last,
+        directory::Directory,
         inbox::{Message, RunEnd},
+        lifecycle::{Closing, Lifecycle},
+        row::Row,
+        user_call::UserCall,
     },
-    snapshot::ChildInfo,
     status::{ChildStatus, CircuitState, OffBy},
     sync::{
         clock::Clock,
         primitives::{
             Mutex, RwLock,
-            atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+            atomic::{AtomicBool, Ordering},
         },
         unwind,
         watch::Watch,
@@ -43,7 +44,7 @@ use crate::{
 /// The state that handles, worker threads and the supervisor thread share. No lock is held while
 /// user code runs.
 ///
-/// Locks are taken in this order: `directory`, `closing`, a row.
+/// Locks are taken in this order: `directory`, `lifecycle`, a row.
 pub(crate) struct Shared {
     me: Weak<Self>,
     pub(crate) name: Arc<str>,
@@ -52,87 +53,16 @@ pub(crate) struct Shared {
     /// The child of an outer supervisor whose body runs this one. Its id is the first part of the
     /// ids of all children here.
     prefix: Option<ChildId>,
-    /// The builder's settings for all children; a child's own settings override them.
     pub(crate) defaults: Defaults,
     clock: Clock,
     inbox: Sender<Message>,
     directory: RwLock<Directory>,
-    closing: Mutex<ClosingState>,
+    lifecycle: Mutex<Lifecycle>,
     /// `PollNow` was sent, and the supervisor thread has not received it yet.
     poll_is_sent: AtomicBool,
-    /// Why the supervisor shuts down, if no caller requested it.
-    given_up: Mutex<Option<ShutdownCause>>,
-    /// The children were stopped without the supervisor thread, which may be stuck for ever and
-    /// publish nothing any more.
-    is_taken_over: AtomicBool,
-    pub(crate) doing: Doing,
+    pub(crate) user_call: UserCall,
     /// Notified of the shutdown and of the end. Each child has a [`Watch`] of its own.
     watch: Watch,
-    end: Mutex<Option<ShutdownReport>>,
-}
-
-/// The shutdown that was requested, if any.
-#[derive(Default)]
-struct ClosingState {
-    /// The shortest of the requested limits for the children to stop. `None` means that no shutdown
-    /// was requested, and runs may begin.
-    limit: Option<Duration>,
-    /// `Shutdown` was sent, and the supervisor thread has not received it yet.
-    is_sent: bool,
-    /// When the supervisor thread noticed it.
-    noticed_at: Option<Instant>,
-}
-
-/// Settings that a child may have of its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Defaults {
-    pub(crate) healthy_after: Duration,
-    pub(crate) stop_timeout: Duration,
-}
-
-impl Defaults {
-    pub(crate) fn rules(&self, spec: &ChildSpec) -> Rules {
-        Rules {
-            policy: spec.policy,
-            healthy_after: spec.healthy_after.unwrap_or(self.healthy_after),
-            stop_timeout: spec.stop_timeout.unwrap_or(self.stop_timeout),
-            max_restarts: spec.max_restarts,
-            significant: spec.significant,
-            watchdog: spec.watchdog,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Directory {
-    closed: bool,
-    next_key: u64,
-    keys: HashMap<ChildId, Key>,
-    rows: BTreeMap<Key, Arc<Row>>,
-}
-
-/// The published state of one child, and the orders for it, which hold as soon as they are given.
-pub(crate) struct Row {
-    key: Key,
-    id: ChildId,
-    /// The state that callers check and report to.
-    breaker: Arc<BreakerState>,
-    /// What the child was doing at its last heartbeat, if it has a watchdog.
-    activity: Option<Arc<Activity>>,
-    state: Mutex<RowState>,
-}
-
-struct RowState {
-    view: View,
-    last_stop: Option<LastStop>,
-    held: bool,
-    removing: bool,
-    gone: bool,
-    /// The orders that the supervisor thread has yet to carry out, the latest at the end. An order
-    /// may replace an earlier one ([`Order::replaces`]).
-    pending: Vec<Order>,
-    /// The last view of a run that ended after its supervisor, until its [`RunEnd`] is found.
-    outlived: Option<View>,
 }
 
 impl Shared {
@@ -160,13 +90,10 @@ impl Shared {
             clock,
             inbox,
             directory: RwLock::default(),
-            closing: Mutex::default(),
+            lifecycle: Mutex::default(),
             poll_is_sent: AtomicBool::new(false),
-            given_up: Mutex::new(None),
-            is_taken_over: AtomicBool::new(false),
-            doing: Doing::default(),
+            user_call: UserCall::default(),
             watch: Watch::default(),
-            end: Mutex::new(None),
         })
     }
 
@@ -192,29 +119,43 @@ impl Shared {
 
     /// Lists a child, and sends it to the supervisor thread.
     pub(crate) fn add(&self, spec: ChildSpec) -> Result<(), AddError> {
-        if let Err(invalid) = check_spec(&spec) {
+        if let Err(invalid) = spec.check() {
             return Err(AddError::new(AddErrorReason::Config(invalid), spec));
         }
         let mut directory = self.directory.write();
         // Held until `Add` is sent: behind `Shutdown` in the inbox, it might never be received.
-        let closing = self.closing.lock();
-        if directory.closed || closing.limit.is_some() {
+        let lifecycle = self.lifecycle.lock();
+        if !lifecycle.is_running() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
-        let row = match directory.list(self, &spec) {
+        let row = match self.list_in(&mut directory, &spec) {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Config(invalid), spec)),
         };
         // Sent under the lock, so that keys reach the supervisor thread in their order. To send to
         // an unbounded channel does not block.
-        let _ = self.tell(Message::Add { key: row.key, spec: Box::new(spec) });
-        drop(closing);
+        let _ = self.tell(Message::Add { row, spec: Box::new(spec) });
+        drop(lifecycle);
         Ok(())
     }
 
     /// Lists a child of the builder.
     pub(crate) fn list(&self, spec: &ChildSpec) -> Arc<Row> {
-        self.directory.write().list(self, spec).expect("the builder's ids were checked")
+        self.list_in(&mut self.directory.write(), spec).expect("the builder's ids were checked")
+    }
+
+    fn list_in(
+        &self,
+        directory: &mut Directory,
+        spec: &ChildSpec,
+    ) -> Result<Arc<Row>, ConfigError> {
+        let now = self.now();
+        let view = Circuit::new(spec.rules(self.defaults), now).view(now);
+        let row = directory
+            .list(self.path(&spec.id), |key, id| Row::new(key, id, spec, view))
+            .map_err(ConfigError::DuplicateId)?;
+        row.breaker.place(self.me.clone(), Arc::downgrade(&row));
+        Ok(row)
     }
 
     /// Has the supervisor thread ask all flags.
@@ -243,76 +184,59 @@ impl Shared {
         }
         let row = self.row(id).ok_or_else(|| CommandError::UnknownId(id.into()))?;
         let mut state = row.state.lock();
-        match order {
-            _ if state.gone => return Err(CommandError::UnknownId(id.into())),
-            Order::Hold => state.held = true,
-            Order::Release => state.held = false,
-            Order::Remove => state.removing = true,
-            Order::Add | Order::Restart | Order::Reset => {}
+        if state.gone {
+            return Err(CommandError::UnknownId(id.into()));
         }
-        if let Some(place) = state.pending.iter().position(|pending| order.replaces(*pending)) {
-            // The message of the replaced order serves for this one.
-            state.pending.remove(place);
-            state.pending.push(order);
-            return Ok(());
-        }
-        state.pending.push(order);
         // Sent under the lock, so that messages arrive in the order of the orders.
-        self.tell(Message::Order { key: row.key })
+        if state.note(order) { self.tell(Message::Order { key: row.key() }) } else { Ok(()) }
     }
 
     /// Requests a shutdown. Once this has returned, no run starts. A further request counts only if
     /// its limit is shorter.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
-        let mut closing = self.closing.lock();
-        if closing.limit.is_some_and(|before| before <= limit) {
-            return;
-        }
-        closing.limit = Some(limit);
-        if !std::mem::replace(&mut closing.is_sent, true) {
-            let _ = self.tell(Message::Shutdown);
-        }
-        drop(closing);
+        let mut lifecycle = self.lifecycle.lock();
+        self.announce(lifecycle.request_shutdown(limit));
+        drop(lifecycle);
         self.watch.notify();
     }
 
-    /// Stores why the supervisor shuts down by itself. Returns `false` if there is a reason
-    /// already, which stays.
-    pub(crate) fn give_up(&self, cause: ShutdownCause) -> bool {
-        let mut given_up = self.given_up.lock();
-        if given_up.is_some() {
-            drop(given_up);
-            let _ = unwind::discard(cause);
-            return false;
+    /// Has the supervisor shut down because it gave up a child, unless it shuts down already.
+    pub(crate) fn give_up(&self, cause: ChildGaveUp) {
+        let mut lifecycle = self.lifecycle.lock();
+        let unused = lifecycle.give_up(cause).map(|is_new| self.announce(is_new));
+        drop(lifecycle);
+        let _ = unwind::discard(unused);
+        self.watch.notify();
+    }
+
+    /// Sends `Shutdown`, if need be: under the lock of the life cycle, so that it comes before what
+    /// is sent by those who see the change.
+    fn announce(&self, is_new: bool) {
+        if is_new {
+            let _ = self.tell(Message::Shutdown);
         }
-        *given_up = Some(cause);
-        true
+    }
+
+    /// Notes that the supervisor thread has noticed the shutdown.
+    pub(crate) fn notice_shutdown(&self) -> Closing {
+        let closing = self.lifecycle.lock().notice(self.now());
+        self.watch.notify();
+        closing
+    }
+
+    /// When the supervisor thread noticed the shutdown, or ended, if it has.
+    pub(crate) fn noticed_at(&self) -> Option<Instant> {
+        self.lifecycle.lock().noticed_at()
+    }
+
+    /// Whether no shutdown was requested.
+    pub(crate) fn is_running(&self) -> bool {
+        self.lifecycle.lock().is_running()
     }
 
     /// Why the supervisor shuts down.
     pub(crate) fn cause(&self) -> ShutdownCause {
-        self.given_up.lock().clone().unwrap_or(ShutdownCause::Requested)
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.lock().limit.is_some()
-    }
-
-    /// Notes that the supervisor thread has noticed the shutdown. Returns the limit for the
-    /// children to stop.
-    pub(crate) fn acknowledge(&self) -> Duration {
-        let mut closing = self.closing.lock();
-        closing.is_sent = false;
-        closing.noticed_at.get_or_insert_with(|| self.now());
-        let limit = closing.limit.unwrap_or(Duration::MAX);
-        drop(closing);
-        self.watch.notify();
-        limit
-    }
-
-    /// When the supervisor thread noticed the shutdown, if it has.
-    pub(crate) fn acknowledged_at(&self) -> Option<Instant> {
-        self.closing.lock().noticed_at
+        self.lifecycle.lock().cause()
     }
 
     /// A child's whole id. In a nested supervisor it begins with the id of the child that runs that
@@ -329,18 +253,17 @@ impl Shared {
     /// Looks a child up by its whole id or, in a nested supervisor, by its id without the prefix.
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
         let directory = self.directory.read();
-        let within = || self.prefix.as_ref().and_then(|_| directory.keys.get(&*self.path(id)));
-        let key = directory.keys.get(id).or_else(within)?;
-        directory.rows.get(key).cloned()
+        let within = || self.prefix.as_ref().and_then(|_| directory.find(&self.path(id)));
+        directory.find(id).or_else(within).cloned()
     }
 
-    pub(crate) fn row_of(&self, key: Key) -> Option<Arc<Row>> {
-        self.directory.read().rows.get(&key).cloned()
+    fn row_of(&self, key: Key) -> Option<Arc<Row>> {
+        self.directory.read().get(key).cloned()
     }
 
     /// All rows in list order.
     pub(crate) fn rows(&self) -> Vec<Arc<Row>> {
-        self.directory.read().rows.values().cloned().collect()
+        self.directory.read().rows().cloned().collect()
     }
 
     /// Publishes a child's view, and how its last run ended if that is new. Returns the end that
@@ -363,27 +286,22 @@ impl Shared {
 
     /// Checks whether a run may begin.
     pub(crate) fn check_start(&self, row: &Row) -> Result<(), StartDenied> {
-        let closing = self.closing.lock();
-        let state = row.state.lock();
-        if closing.limit.is_some() || state.removing || state.held {
-            Err(StartDenied)
-        } else {
-            Ok(())
-        }
+        let may_start = self.is_running() && !row.state.lock().forbids_start();
+        if may_start { Ok(()) } else { Err(StartDenied) }
     }
 
     /// Publishes that a run begins, unless an order or a shutdown forbids it. Both happen under the
     /// locks, so that no run begins once an order has been given.
     pub(crate) fn publish_begin(&self, row: &Row, view: View) -> Result<(), StartDenied> {
-        let closing = self.closing.lock();
+        let lifecycle = self.lifecycle.lock();
         let mut state = row.state.lock();
-        if closing.limit.is_some() || state.removing || state.held {
+        if !lifecycle.is_running() || state.forbids_start() {
             return Err(StartDenied);
         }
         state.view = view;
         row.breaker.show(&view);
         drop(state);
-        drop(closing);
+        drop(lifecycle);
         row.breaker.news.notify();
         Ok(())
     }
@@ -396,8 +314,7 @@ impl Shared {
     pub(crate) fn forget(&self, row: &Row) -> Option<Arc<Row>> {
         let last = Last::Gone(Box::new(row.info(self.now()).without_error()));
         let mut directory = self.directory.write();
-        directory.keys.remove(&row.id);
-        let row = directory.rows.remove(&row.key)?;
+        let row = directory.forget(row)?;
         row.breaker.open_for_good(Some(last));
         row.state.lock().gone = true;
         drop(directory);
@@ -407,40 +324,33 @@ impl Shared {
 
     /// The user callback that the supervisor thread is in now.
     pub(crate) fn stuck_in(&self) -> Option<StuckIn> {
-        let (callback, key) = self.doing.now()?;
-        let id = self.directory.read().rows.get(&key).map(|row| row.id.clone());
-        Some(StuckIn { callback, id })
-    }
-
-    /// The number of the call of user code that the supervisor thread is in now.
-    pub(crate) fn call_in_progress(&self) -> Option<u64> {
-        self.doing.now().map(|_| self.doing.calls.load(Ordering::Relaxed))
+        let (callback, key) = self.user_call.now()?;
+        Some(StuckIn { callback, id: self.row_of(key).map(|row| row.id().clone()) })
     }
 
     // ── The end ──
 
-    /// Takes no more children.
-    pub(crate) fn close_directory(&self) {
-        self.directory.write().closed = true;
+    /// Takes no more children and begins no more runs, as the supervisor thread ends.
+    pub(crate) fn begin_end(&self) {
+        self.lifecycle.lock().request_shutdown(Duration::ZERO);
     }
 
     /// Publishes that the supervisor has ended. The first report stays.
     pub(crate) fn ended(&self, report: ShutdownReport) {
-        self.close_directory();
-        self.closing.lock().limit = Some(Duration::ZERO);
+        self.begin_end();
         let rows = self.rows();
         let now = self.now();
         let lasts: Vec<_> =
             rows.iter().map(|row| Last::Ended(Box::new(row.info(now).without_error()))).collect();
-        let mut end = self.end.lock();
+        let mut lifecycle = self.lifecycle.lock();
         // Opened under the lock: who has seen that the supervisor has ended is told so by the
         // breakers.
         for (row, last) in rows.iter().zip(lasts) {
             row.breaker.open_for_good(Some(last));
         }
-        let unused = if end.is_none() { end.replace(report) } else { Some(report) };
-        drop(end);
-        drop(unused);
+        let unused = lifecycle.end(report, now);
+        drop(lifecycle);
+        let _ = unwind::discard(unused);
         // The watch in a child's breaker wakes the threads that wait for that child.
         for row in &rows {
             row.breaker.news.notify();
@@ -451,7 +361,7 @@ impl Shared {
     /// Publishes that the children are stopped without the supervisor thread. If that returns from
     /// its callback, it publishes its own views again; the breakers stay open.
     pub(crate) fn show_take_over(&self) {
-        self.is_taken_over.store(true, Ordering::SeqCst);
+        self.lifecycle.lock().take_over();
         let now = self.now();
         for row in self.rows() {
             let mut state = row.state.lock();
@@ -470,7 +380,7 @@ impl Shared {
     /// Whether the supervisor thread may never publish the end of a run: it has ended, or was found
     /// stuck.
     pub(crate) fn shows_no_more(&self) -> bool {
-        self.is_taken_over.load(Ordering::SeqCst) || self.has_ended()
+        self.lifecycle.lock().shows_no_more()
     }
 
     /// Publishes the end of a run in place of the supervisor thread, which has ended or is stuck.
@@ -510,11 +420,11 @@ impl Shared {
     }
 
     pub(crate) fn end(&self) -> Option<ShutdownReport> {
-        self.end.lock().clone()
+        self.lifecycle.lock().report().cloned()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.end.lock().is_some()
+        self.lifecycle.lock().report().is_some()
     }
 
     /// Waits for the shutdown or the end of the supervisor, otherwise like [`Watch::wait_for`].
@@ -536,168 +446,10 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Directory {
-    fn list(&mut self, shared: &Shared, spec: &ChildSpec) -> Result<Arc<Row>, ConfigError> {
-        let id = shared.path(&spec.id);
-        if self.keys.contains_key(&id) {
-            return Err(ConfigError::DuplicateId(id));
-        }
-        let key = Key(self.next_key);
-        self.next_key += 1;
-        let rules = shared.defaults.rules(spec);
-        let now = shared.now();
-        let view = Circuit::new(rules, now).view(now);
-        let state = RowState {
-            view,
-            last_stop: None,
-            held: false,
-            removing: false,
-            gone: false,
-            pending: Vec::new(),
-            outlived: None,
-        };
-        let activity = spec.watchdog.map(|_| Arc::default());
-        let row = Arc::new(Row {
-            key,
-            id: id.clone(),
-            breaker: spec.breaker.clone(),
-            activity,
-            state: Mutex::new(state),
-        });
-        row.breaker.place(shared.me.clone(), Arc::downgrade(&row));
-        self.keys.insert(id, key);
-        self.rows.insert(key, row.clone());
-        Ok(row)
-    }
-}
-
-impl Row {
-    pub(crate) fn key(&self) -> Key {
-        self.key
-    }
-
-    pub(crate) fn id(&self) -> &ChildId {
-        &self.id
-    }
-
-    pub(crate) fn info(&self, now: Instant) -> ChildInfo {
-        let state = self.state.lock();
-        let (view, last_stop) = (state.view, state.last_stop.clone());
-        drop(state);
-        let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
-        ChildInfo::new(self.id.clone(), &view, doing, last_stop, now)
-    }
-
-    pub(crate) fn activity(&self) -> Option<&Arc<Activity>> {
-        self.activity.as_ref()
-    }
-
-    pub(crate) fn breaker(&self) -> Breaker {
-        Breaker::new(self.breaker.clone())
-    }
-
-    /// Whether the last stop holds a user's error.
-    pub(crate) fn holds_error(&self) -> bool {
-        self.state.lock().last_stop.as_ref().is_some_and(LastStop::holds_error)
-    }
-
-    /// Takes the oldest pending order.
-    pub(crate) fn take_order(&self) -> Option<Order> {
-        let pending = &mut self.state.lock().pending;
-        if pending.is_empty() { None } else { Some(pending.remove(0)) }
-    }
-
-    pub(crate) fn is_gone(&self) -> bool {
-        self.state.lock().gone
-    }
-
-    /// Waits for a change of this child, for its removal, or for the end of its supervisor,
-    /// otherwise like [`Watch::wait_for`].
-    pub(crate) fn wait_for<T>(
-        &self,
-        deadline: Option<Instant>,
-        check: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        self.breaker.news.wait_for(deadline, check)
-    }
-}
-
-/// Drops the user's error, and catches its panic. The last reference may be dropped by a caller
-/// that waits for the shutdown's report, or by a child's thread that runs the destructors of its
-/// thread-local variables, where a panic would end the process.
-impl Drop for Row {
-    fn drop(&mut self) {
-        let _ = unwind::discard(self.state.get_mut().last_stop.take());
-    }
-}
-
 /// Drops the cause and the report, and catches their panics: like a row, they may hold a user's
 /// error.
 impl Drop for Shared {
     fn drop(&mut self) {
-        let _ = unwind::discard(self.given_up.get_mut().take());
-        let _ = unwind::discard(self.end.get_mut().take());
-    }
-}
-
-/// Checks a child's settings, except whether its id is taken.
-pub(crate) fn check_spec(spec: &ChildSpec) -> Result<(), ConfigError> {
-    let id = &spec.id;
-    if spec.watchdog.is_some_and(|limit| limit.is_zero()) {
-        Err(ConfigError::ZeroWatchdog(id.clone()))
-    } else if spec.breaker.threshold() == 0 {
-        Err(ConfigError::ZeroFailureThreshold(id.clone()))
-    } else if id.is_empty() {
-        Err(ConfigError::EmptyId)
-    } else if id.contains('\0') {
-        Err(ConfigError::NulInId(id.clone()))
-    } else {
-        Ok(())
-    }
-}
-
-/// The user callback that the supervisor thread is in. That thread writes it around each call;
-/// threads that wait for it read it, to find out whether it is stuck.
-#[derive(Debug, Default)]
-pub(crate) struct Doing {
-    /// 0 for none.
-    callback: AtomicU8,
-    key: AtomicU64,
-    /// The number of calls so far.
-    calls: AtomicU64,
-}
-
-impl Doing {
-    /// The key of a call for no child; no supervisor lists so many children.
-    const NOBODY: u64 = u64::MAX;
-    const CALLBACKS: [Callback; 4] =
-        [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
-
-    /// Calls user code on the supervisor thread.
-    ///
-    /// Relaxed stores are enough: a reader acts only after the thread has been stuck for long, and
-    /// the callback's name goes into a report for people.
-    pub(crate) fn call<R>(
-        &self,
-        callback: Callback,
-        key: impl Into<Option<Key>>,
-        f: impl FnOnce() -> R,
-    ) -> R {
-        let position = Self::CALLBACKS
-            .iter()
-            .position(|known| *known == callback)
-            .map_or(0, |position| position + 1);
-        self.key.store(key.into().map_or(Self::NOBODY, |key| key.0), Ordering::Relaxed);
-        // No other thread writes to it.
-        self.calls.store(self.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.callback.store(u8::try_from(position).unwrap_or(0), Ordering::Relaxed);
-        let result = f();
-        self.callback.store(0, Ordering::Relaxed);
-        result
-    }
-
-    fn now(&self) -> Option<(Callback, Key)> {
-        let position = usize::from(self.callback.load(Ordering::Relaxed)).checked_sub(1)?;
-        Some((*Self::CALLBACKS.get(position)?, Key(self.key.load(Ordering::Relaxed))))
+        let _ = unwind::discard(std::mem::take(self.lifecycle.get_mut()));
     }
 }

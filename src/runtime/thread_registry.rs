@@ -410,9 +410,10 @@ mod tests {
     use crate::{
         child::Job,
         context::{ChildContext, Link},
+        core::rules::Defaults,
         handle::Handle,
         id::ChildId,
-        runtime::{shared::Defaults, worker::Command},
+        runtime::worker::Command,
         sync::clock::Clock,
     };
 

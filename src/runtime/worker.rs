@@ -19,7 +19,7 @@ use crate::{
     report::UnstoppedPhase,
     runtime::{
         inbox::{Message, RunEnd, ThreadNumber},
-        shared::Row,
+        row::Row,
     },
     sync::{
         clock::system_now,

@@ -295,7 +295,7 @@ fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
     take(&is_held);
     let report = supervisor.shutdown();
     assert!(
-        matches!(&report.cause, ShutdownCause::GaveUp { id, .. } if *id == "doomed"),
+        matches!(&report.cause, ShutdownCause::GaveUp(child) if child.id == "doomed"),
         "{report}"
     );
     assert_eq!(report.stuck_in.map(|stuck| stuck.callback), Some(Callback::Sink));

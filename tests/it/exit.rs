@@ -475,9 +475,8 @@ fn significant_child_that_is_given_up_takes_the_supervisor_with_it() {
     strings.act(Act::Fail("first"));
     strings.act(Act::Fail("last"));
     let report = supervisor.wait();
-    assert!(
-        matches!(&report.cause, ShutdownCause::GaveUp { id, exit, .. } if *id == "heart" && exit.message() == Some("last"))
-    );
+    let ShutdownCause::GaveUp(child) = &report.cause else { panic!("{report}") };
+    assert_eq!((child.id.as_str(), child.exit.message()), ("heart", Some("last")));
     assert!(!report.is_clean() && report.unstopped.is_empty(), "{report}");
     assert_eq!(recorder.story("limb"), ["start 0", "stop shutdown 0"]);
     check_trace(&recorder.events(), Some(&report), false);

@@ -363,7 +363,7 @@ impl Pair {
             Ok(report) => {
                 assert!(reference.has_ended, "it has ended: {report}");
                 let culprit = match &report.cause {
-                    ShutdownCause::GaveUp { id, .. } => Some(id.to_string()),
+                    ShutdownCause::GaveUp(child) => Some(child.id.to_string()),
                     _ => None,
                 };
                 assert_eq!(culprit.as_deref(), reference.gave_up);

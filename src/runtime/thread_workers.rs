@@ -9,13 +9,13 @@ use std::{
 use crate::{
     child::Job,
     context::Link,
-    core::roster::Heartbeats,
+    core::environment::Heartbeats,
     exit::Failure,
     report::Unstopped,
     runtime::{
-        engine::Workers,
         thread_registry::ThreadRegistry,
         worker::{Remain, WorkerShared},
+        workers::Workers,
     },
     sync::{clock::system_now, deadline},
 };
@@ -24,7 +24,7 @@ use crate::{
 const DELAY: Duration = Duration::from_millis(100);
 
 /// The supervisor thread's access to its threads, with the spawns that failed.
-pub(crate) struct Threads {
+pub(crate) struct ThreadWorkers {
     threads: Arc<ThreadRegistry>,
     deferred: Vec<DeferredSpawn>,
     try_again_at: Option<Instant>,
@@ -36,7 +36,7 @@ enum DeferredSpawn {
     Drop(Arc<WorkerShared>),
 }
 
-impl Threads {
+impl ThreadWorkers {
     pub(crate) fn new(threads: Arc<ThreadRegistry>) -> Self {
         Self { threads, deferred: Vec::new(), try_again_at: None }
     }
@@ -74,8 +74,8 @@ impl Threads {
     }
 }
 
-impl Workers for Threads {
-    type WorkerShared = Arc<WorkerShared>;
+impl Workers for ThreadWorkers {
+    type Worker = Arc<WorkerShared>;
 
     fn engage(&mut self, link: Link, job: Job) -> Arc<WorkerShared> {
         WorkerShared::new(link, job)

@@ -1,0 +1,118 @@
+//! Interface of the core: what it asks of its environment, and the actions it has it perform.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    core::{circuit::View, key::Key},
+    event::{EventKind, LastStop, StopCause},
+    exit::{Exit, Failure},
+    id::ChildId,
+    sync::panic::Panic,
+};
+
+/// What the core asks of its environment. Every method is total: it answers whatever user code
+/// does.
+pub(crate) trait Environment {
+    /// What the environment keeps for each child, in the core's table.
+    type Entry;
+
+    fn now(&self) -> Instant;
+    /// Asks the child's flag; `None` keeps the last answer.
+    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
+    /// Asks how long the child stays down after a failure that raised the failure count to
+    /// `attempt`.
+    fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;
+    /// Reads the number of heartbeats of the present run, and the text of the last.
+    fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
+    /// Makes sure that the child has a thread, unless an order forbids its start.
+    fn provide_thread(&mut self, entry: &mut Self::Entry) -> Result<(), NotProvided>;
+    /// Publishes the new run, unless an order forbids it. Check and publication are one atomic
+    /// step, so that no run begins after an order was given.
+    fn begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied>;
+}
+
+/// An answer of user code. After a panic, `value` is the answer that replaces it.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) panic: Option<Panic>,
+}
+
+/// The heartbeats of a run, and the text that came with the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heartbeats {
+    pub(crate) count: u64,
+    pub(crate) doing: &'static str,
+}
+
+/// Why there is no thread for a start.
+#[derive(Debug)]
+pub(crate) enum NotProvided {
+    /// No thread is needed: the start is forbidden.
+    Denied(StartDenied),
+    /// No thread could be spawned.
+    Failed(Failure),
+}
+
+/// An order or a shutdown, requested while a start was being prepared, forbids the start. Its
+/// message is on the way to the core, which acts on it when it arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StartDenied;
+
+/// The result of one step of the core.
+#[derive(Debug)]
+pub(crate) enum Progress<'a, T> {
+    /// The environment has to do this for a child. It performs actions in the order in which it
+    /// receives them.
+    Perform(Key, &'a mut T, Action),
+    /// The child has left the table: the environment drops what it keeps for it.
+    Forgotten(Key, T),
+    Again,
+    /// There is nothing to do before the next message or deadline.
+    Settled,
+}
+
+/// What the environment has to do for one child.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(crate) enum Action {
+    /// Show this to other threads. `stopped` is set if a run has just ended.
+    Publish {
+        view: View,
+        stopped: Option<LastStop>,
+    },
+    Report(Report),
+    /// Send the start signal of a run, after the report that it has started.
+    SendStart {
+        run: u64,
+        failures: u32,
+    },
+    /// Request the present run to stop.
+    Stop,
+    /// Mark the present run as the final one: the body may be dropped when it ends. In a shutdown
+    /// its thread then leaves.
+    MakeFinal {
+        is_closing: bool,
+    },
+    /// End the thread that waits for the next run. Drop the body too, unless an operator may start
+    /// the child again.
+    Retire {
+        keep_body: bool,
+    },
+    /// Shut the supervisor down, because a significant child has used up its restarts.
+    GiveUp {
+        id: ChildId,
+        cause: StopCause,
+        exit: Exit,
+    },
+}
+
+/// An event without its sequence number, which the environment assigns when it records the event.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(crate) struct Report {
+    pub(crate) id: ChildId,
+    pub(crate) run: u64,
+    pub(crate) failures: u32,
+    pub(crate) kind: EventKind,
+}

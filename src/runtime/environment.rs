@@ -1,0 +1,168 @@
+//! Environment of the core: answers to what it asks, and its actions carried out.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    backoff::Backoff,
+    core::{
+        circuit::View,
+        environment::{Action, Answer, Environment, Heartbeats, NotProvided, Report, StartDenied},
+        key::Key,
+    },
+    error::ChildGaveUp,
+    event::{Callback, Event},
+    id::ChildId,
+    runtime::{
+        inbox::{Message, RunEnd},
+        row::Row,
+        shared::Shared,
+        sinks::Sinks,
+        worker::Remain,
+        workers::Workers,
+    },
+    sync::{panic::Panic, unwind},
+};
+
+/// Answers whether a child is enabled; `None` keeps the last answer.
+pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
+
+pub(crate) struct EngineEnvironment<W: Workers> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) workers: W,
+    pub(crate) flag: Option<FlagFn>,
+    pub(crate) backoff: Backoff,
+    /// Takes the place of a backoff closure that panics.
+    pub(crate) fallback: Backoff,
+    pub(crate) sinks: Sinks,
+    /// The number of events so far.
+    pub(crate) events: u64,
+    /// A start signal was sent since the main loop looked last.
+    pub(crate) has_started_run: bool,
+}
+
+/// What the runtime keeps for one child, in the core's table.
+pub(crate) struct ChildEntry<W> {
+    pub(crate) row: Arc<Row>,
+    pub(crate) worker: W,
+    /// The child's own backoff. In a box, because few children have one.
+    pub(crate) backoff: Option<Box<Backoff>>,
+}
+
+impl<W: Workers> EngineEnvironment<W> {
+    /// Carries out an action of the core.
+    pub(crate) fn perform(&mut self, key: Key, entry: &mut ChildEntry<W::Worker>, action: Action) {
+        match action {
+            Action::Publish { view, stopped } => {
+                let before = self.shared.publish(&entry.row, view, stopped);
+                if let Some(before) = before.filter(|before| before.holds_error()) {
+                    self.workers.entrust(&entry.worker, Remain::Stop(before));
+                }
+            }
+            Action::Report(report) => self.record(key, report),
+            Action::SendStart { run, failures } => {
+                self.has_started_run = true;
+                if !self.workers.send_start(&entry.worker, run, failures) {
+                    // Another thread found this one stuck and has sealed the worker, so the body
+                    // never ran. Its start was reported already, so the run needs an end.
+                    let end = RunEnd::of_no_run(key, run, self.now());
+                    let _ = self.shared.tell(Message::Exit(end));
+                }
+            }
+            Action::Stop => self.workers.stop(&entry.worker),
+            Action::MakeFinal { is_closing } => {
+                // No run follows, so the backoff closure is not called any more.
+                self.entrust_backoff(entry);
+                self.workers.make_final(&entry.worker, is_closing);
+            }
+            Action::Retire { keep_body } => {
+                if !keep_body {
+                    self.entrust_backoff(entry);
+                }
+                self.workers.retire(&entry.worker, keep_body);
+            }
+            Action::GiveUp { id, cause, exit } => {
+                self.shared.give_up(ChildGaveUp { id, cause, exit });
+            }
+        }
+    }
+
+    /// Takes a child off the list, and has its worker drop what it still holds.
+    pub(crate) fn forget(&mut self, key: Key, mut entry: ChildEntry<W::Worker>) {
+        self.entrust_backoff(&mut entry);
+        let ChildEntry { row, worker, backoff: _ } = entry;
+        drop(self.shared.forget(&row));
+        if row.holds_error() {
+            self.workers.entrust(&worker, Remain::Row(row));
+        }
+        self.workers.retire(&worker, false);
+        self.sinks.forget(key);
+    }
+
+    /// Has the child's worker drop its backoff closure, whose `Drop` may take long.
+    pub(crate) fn entrust_backoff(&mut self, entry: &mut ChildEntry<W::Worker>) {
+        if let Some(backoff) = entry.backoff.take_if(|backoff| backoff.holds_closure()) {
+            self.workers.entrust(&entry.worker, Remain::Backoff(backoff));
+        }
+    }
+
+    /// Numbers a report, and passes it to all sinks as an event.
+    fn record(&mut self, key: Key, report: Report) {
+        let Report { id, run, failures, kind } = report;
+        let event = Event { seq: self.events, id, run, failures, at: self.now(), kind };
+        self.events += 1;
+        self.sinks.record(&self.shared, key, &event);
+        let _ = self.discard(key, event);
+    }
+
+    /// Drops a value that may hold a user's value.
+    pub(crate) fn discard<T>(&self, key: Key, value: T) -> Result<(), Panic> {
+        self.shared.user_call.make(Callback::Drop, key, || unwind::discard(value))
+    }
+}
+
+impl<W: Workers> Environment for EngineEnvironment<W> {
+    type Entry = ChildEntry<W::Worker>;
+
+    fn now(&self) -> Instant {
+        self.shared.now()
+    }
+
+    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
+        let Some(flag) = &mut self.flag else { return Answer { value: None, panic: None } };
+        let ask = || unwind::catch(|| flag(id));
+        match self.shared.user_call.make(Callback::Enabled, key, ask) {
+            Ok(value) => Answer { value, panic: None },
+            Err(panic) => Answer { value: None, panic: Some(panic) },
+        }
+    }
+
+    fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration> {
+        let backoff = entry.backoff.as_deref_mut().unwrap_or(&mut self.backoff);
+        let ask = || unwind::catch(|| backoff.delay(attempt));
+        match self.shared.user_call.make(Callback::Backoff, key, ask) {
+            Ok(value) => Answer { value, panic: None },
+            Err(panic) => Answer { value: self.fallback.delay(attempt), panic: Some(panic) },
+        }
+    }
+
+    fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats {
+        self.workers.heartbeats(&entry.worker)
+    }
+
+    fn provide_thread(&mut self, entry: &mut Self::Entry) -> Result<(), NotProvided> {
+        self.shared.check_start(&entry.row).map_err(NotProvided::Denied)?;
+        self.workers.provide(&entry.worker).map_err(|failure| {
+            // An order may have forbidden the start meanwhile: then it is no failed start.
+            self.shared
+                .check_start(&entry.row)
+                .map_or_else(NotProvided::Denied, |()| NotProvided::Failed(failure))
+        })
+    }
+
+    fn begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied> {
+        self.shared.publish_begin(&entry.row, view)
+    }
+}

@@ -1,0 +1,149 @@
+//! Published state of one child, with the orders for it.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use crate::{
+    breaker::Breaker,
+    child::ChildSpec,
+    context::Activity,
+    core::{circuit::View, key::Key},
+    event::{LastStop, Order},
+    id::ChildId,
+    runtime::breaker_state::BreakerState,
+    snapshot::ChildInfo,
+    sync::{primitives::Mutex, unwind},
+};
+
+/// What all threads see of one child. An order holds as soon as it is noted here.
+pub(crate) struct Row {
+    key: Key,
+    id: ChildId,
+    /// The state that callers check and report to.
+    pub(super) breaker: Arc<BreakerState>,
+    /// What the child was doing at its last heartbeat, if it has a watchdog.
+    activity: Option<Arc<Activity>>,
+    pub(super) state: Mutex<RowState>,
+}
+
+pub(super) struct RowState {
+    pub(super) view: View,
+    pub(super) last_stop: Option<LastStop>,
+    pub(super) held: bool,
+    pub(super) removing: bool,
+    pub(super) gone: bool,
+    /// The orders that the supervisor thread has yet to carry out, the latest at the end. An order
+    /// may replace an earlier one ([`Order::replaces`]).
+    pub(super) pending: Vec<Order>,
+    /// The last view of a run that ended after its supervisor, until its [`RunEnd`](crate::runtime::inbox::RunEnd) is found.
+    pub(super) outlived: Option<View>,
+}
+
+impl RowState {
+    /// Notes an order. Returns whether a message for it has to be sent: that of a pending order
+    /// which it replaces serves for it, too.
+    pub(super) fn note(&mut self, order: Order) -> bool {
+        match order {
+            Order::Hold => self.held = true,
+            Order::Release => self.held = false,
+            Order::Remove => self.removing = true,
+            Order::Add | Order::Restart | Order::Reset => {}
+        }
+        let replaced = self.pending.iter().position(|pending| order.replaces(*pending));
+        if let Some(place) = replaced {
+            self.pending.remove(place);
+        }
+        self.pending.push(order);
+        replaced.is_none()
+    }
+
+    /// Whether an order forbids that a run begins.
+    pub(super) fn forbids_start(&self) -> bool {
+        self.removing || self.held
+    }
+}
+
+impl Row {
+    /// Makes the row of a child of which nothing is known but this view.
+    pub(crate) fn new(key: Key, id: ChildId, spec: &ChildSpec, view: View) -> Arc<Self> {
+        let state = RowState {
+            view,
+            last_stop: None,
+            held: false,
+            removing: false,
+            gone: false,
+            pending: Vec::new(),
+            outlived: None,
+        };
+        Arc::new(Self {
+            key,
+            id,
+            breaker: spec.breaker.clone(),
+            activity: spec.watchdog.map(|_| Arc::default()),
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn id(&self) -> &ChildId {
+        &self.id
+    }
+
+    pub(crate) fn info(&self, now: Instant) -> ChildInfo {
+        let state = self.state.lock();
+        let (view, last_stop) = (state.view, state.last_stop.clone());
+        drop(state);
+        let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
+        ChildInfo::new(self.id.clone(), &view, doing, last_stop, now)
+    }
+
+    pub(crate) fn activity(&self) -> Option<&Arc<Activity>> {
+        self.activity.as_ref()
+    }
+
+    pub(crate) fn breaker(&self) -> Breaker {
+        Breaker::new(self.breaker.clone())
+    }
+
+    /// Whether the last stop holds a user's error.
+    pub(crate) fn holds_error(&self) -> bool {
+        self.state.lock().last_stop.as_ref().is_some_and(LastStop::holds_error)
+    }
+
+    /// Takes the oldest pending order.
+    pub(crate) fn take_order(&self) -> Option<Order> {
+        let pending = &mut self.state.lock().pending;
+        if pending.is_empty() { None } else { Some(pending.remove(0)) }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.lock().gone
+    }
+
+    /// Waits for a change of this child, for its removal, or for the end of its supervisor,
+    /// otherwise like [`Watch::wait_for`](crate::sync::watch::Watch::wait_for).
+    pub(crate) fn wait_for<T>(
+        &self,
+        deadline: Option<Instant>,
+        check: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        self.breaker.news.wait_for(deadline, check)
+    }
+}
+
+/// Drops the user's error, and catches its panic. The last reference may be dropped by a caller
+/// that waits for the shutdown's report, or by a child's thread that runs the destructors of its
+/// thread-local variables, where a panic would end the process.
+impl Drop for Row {
+    fn drop(&mut self) {
+        let _ = unwind::discard(self.state.get_mut().last_stop.take());
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,40 @@
+//! Interface of what runs the bodies: threads, or the script of a simulation.
+
+use std::time::Instant;
+
+use crate::{
+    child::Job, context::Link, core::environment::Heartbeats, exit::Failure, report::Unstopped,
+    runtime::worker::Remain,
+};
+
+/// What runs the bodies: threads, or the script of a simulation.
+pub(crate) trait Workers {
+    /// What runs the body of one child.
+    type Worker;
+
+    /// Makes the worker of a new child.
+    fn engage(&mut self, link: Link, job: Job) -> Self::Worker;
+    /// Provides what waits for the start signal: with threads, spawns one if there is none.
+    fn provide(&mut self, worker: &Self::Worker) -> Result<(), Failure>;
+    /// Sends the start signal. Returns `false` if it is refused by now: the body will not run.
+    fn send_start(&mut self, worker: &Self::Worker, run: u64, failures: u32) -> bool;
+    /// Requests the present run to stop.
+    fn stop(&mut self, worker: &Self::Worker);
+    /// Makes the present run the last: the body may be dropped as it ends, and in a shutdown its
+    /// thread then leaves.
+    fn make_final(&mut self, worker: &Self::Worker, is_closing: bool);
+    /// Notes that the engine has received the end of the present run.
+    fn run_is_over(&mut self, worker: &Self::Worker);
+    /// Keeps a user's value, to be dropped where the body is dropped.
+    fn entrust(&mut self, worker: &Self::Worker, remain: Remain);
+    /// Ends the thread that waits for a next run, and drops the body unless it is kept.
+    fn retire(&mut self, worker: &Self::Worker, keep_body: bool);
+    fn heartbeats(&self, worker: &Self::Worker) -> Heartbeats;
+    /// Notes that a shutdown begins.
+    fn close(&mut self);
+    /// The children that have not stopped, in list order. Each was requested to stop at `since` at
+    /// the latest.
+    fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped>;
+    /// Asks all worker threads to leave, as the engine ends.
+    fn dismiss(&mut self);
+}
