@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the ban keeps the library's logic off the clock and its spawns in one file; tests are the outside world"
+    reason = "the ban keeps the library's logic off the clock and its spawns in one file; \
+              tests are the outside world"
 )]
 #![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
 
