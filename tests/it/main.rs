@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
 
+mod chronicle;
 mod laws;
 mod program;
 mod reference;
