@@ -39,6 +39,7 @@ mod process;
 mod queries;
 mod races;
 mod reentrancy;
+mod restarting;
 mod rooms;
 mod seen;
 mod shortage;
