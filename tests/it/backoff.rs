@@ -1,4 +1,4 @@
-//! How long children stay down, and how failures are forgiven.
+//! Backoff after a failure, and the failures that are forgiven.
 
 use std::time::{Duration, Instant};
 

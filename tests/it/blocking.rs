@@ -1,38 +1,21 @@
-//! User code that blocks the supervisor thread.
+//! User code that blocks the supervisor thread: what goes on meanwhile, and what the report says.
 
 use std::{
-    cell::RefCell,
     error::Error,
     fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, Callback, ChildSpec, Event, EventKind, Handle, OffBy, ShutdownCause, Supervisor,
-    UnstoppedPhase, WaitError,
+    Backoff, Callback, ChildSpec, EventKind, Handle, Supervisor, UnstoppedPhase, WaitError,
 };
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::support::*;
-
-/// A sink that holds the supervisor thread when it is told of the child `last`; whoever has the
-/// receiver hears of it.
-fn holding() -> (impl Fn(&Event) + Send + Sync + 'static, Gate, Receiver<()>) {
-    let (gate, bar) = gate();
-    let (entered, blocked) = bounded(1);
-    let hold = move |event: &Event| {
-        if event.id == "last" {
-            let _ = entered.try_send(());
-            bar.wait();
-        }
-    };
-    (hold, gate, blocked)
-}
 
 /// Everything but a wait answers while the supervisor thread is stuck; a wait ends in time.
 fn check_answers(handle: &Handle, id: &str) {
@@ -216,173 +199,14 @@ fn error_whose_drop_blocks_keeps_its_own_child_from_running_and_nobody_else() {
     eventually("its thread is gone", || threads_named("child") == 0);
 }
 
-#[test]
-fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
-    let (hold, gate, blocked) = holding();
-    let (deaf, deaf_gate, started) = stubborn("deaf");
-    let supervisor =
-        Supervisor::builder().stop_timeout(1000 * MS).on_event(hold).child(deaf).start().unwrap();
-    let handle = supervisor.handle().clone();
-    let ctx = take(&started);
-    handle.add(idler("last")).unwrap();
-    take(&blocked);
-    let report = supervisor.shutdown();
-    assert!(ctx.is_stopping());
-    assert_eq!(
-        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-        ["deaf"],
-        "{report}"
-    );
-    assert!(report.stuck_in.is_some());
-    // The supervisor thread comes back, and finds it there as well.
-    drop(gate);
-    let report = handle.wait_until_stopped(DEADLINE).unwrap();
-    assert_eq!(
-        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-        ["deaf"],
-        "{report}"
-    );
-    assert!(report.stuck_in.is_none());
-    drop(deaf_gate);
-}
-
-#[test]
-fn stuck_supervisor_still_has_stop_callbacks_called() {
-    let (hold, gate, blocked) = holding();
-    let (sender, ended) = unbounded();
-    let supervisor = Supervisor::builder()
-        .stop_timeout(DEADLINE)
-        .on_event(hold)
-        .child(ChildSpec::new("reader", move |ctx| {
-            let (close, socket) = bounded::<()>(0);
-            let _guard = ctx.on_stop(move || drop(close));
-            let _ = socket.recv();
-            let _ = sender.send(());
-            Ok(())
-        }))
-        .start()
-        .unwrap();
-    let handle = supervisor.handle().clone();
-    handle.add(idler("last")).unwrap();
-    take(&blocked);
-    let ender = thread::spawn(move || supervisor.shutdown_within(Duration::from_secs(1)));
-    take(&ended);
-    let report = ender.join().unwrap();
-    assert!(report.unstopped.is_empty() && report.stuck_in.is_some(), "{report}");
-    drop(gate);
-    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
-}
-
-#[test]
-fn report_of_a_stuck_supervisor_says_who_gave_up_all_the_same() {
-    let (held, bar) = gate();
-    let (entered, is_held) = unbounded();
-    let supervisor = Supervisor::builder()
-        .on_event(move |event| {
-            // The very last event of a supervisor that ends by itself.
-            if event.id == "idle" && matches!(event.kind, EventKind::Stopped { .. }) {
-                let _ = entered.send(());
-                bar.wait();
-            }
-        })
-        .stop_timeout(100 * MS)
-        .child(idler("idle"))
-        .child(
-            ChildSpec::new("doomed", |_| Err("no luck".into())).max_restarts(0).significant(true),
-        )
-        .start()
-        .unwrap();
-    take(&is_held);
-    let report = supervisor.shutdown();
-    assert!(
-        matches!(&report.cause, ShutdownCause::GaveUp(child) if child.id == "doomed"),
-        "{report}"
-    );
-    assert_eq!(report.stuck_in.map(|stuck| stuck.callback), Some(Callback::Sink));
-    drop(held);
-}
-
-/// A child that is down has nothing to stop, however long it might take; and the others have no
-/// more than their own time.
-#[test]
-fn shutdown_of_a_stuck_supervisor_waits_for_nobody_who_is_down() {
-    for patience in [HOUR, Duration::MAX] {
-        let (hold, gate, blocked) = holding();
-        let (deaf, _deaf_gate, started) = stubborn("deaf");
-        let supervisor = Supervisor::builder()
-            .on_event(hold)
-            .child(idler("held").stop_timeout(patience))
-            .child(idler("obedient").stop_timeout(patience))
-            .child(deaf.stop_timeout(50 * MS))
-            .start()
-            .unwrap();
-        let handle = supervisor.handle().clone();
-        take(&started);
-        handle.hold("held").unwrap();
-        wait_off(&handle, "held", OffBy::Operator);
-        handle.add(idler("last")).unwrap();
-        take(&blocked);
-        let (sender, reports) = bounded(1);
-        thread::spawn(move || sender.send(supervisor.shutdown()));
-        let report = take(&reports);
-        assert_eq!(
-            report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-            ["deaf"],
-            "{report}"
-        );
-        assert!(report.stuck_in.is_some() && !report.has_ended && !report.is_clean(), "{report}");
-        drop(gate);
-        let _ = handle.wait_until_stopped(DEADLINE).unwrap();
-    }
-}
-
-#[test]
-fn child_that_is_down_is_not_named_where_the_shutdown_gets_stuck() {
-    let (gate, bar) = gate();
-    let (deaf, _deaf_gate, started) = stubborn("deaf");
-    let supervisor = Supervisor::builder()
-        .on_event(move |event| {
-            if matches!(event.kind, EventKind::Overdue { .. }) {
-                bar.wait();
-            }
-        })
-        .child(idler("held"))
-        .child(deaf.stop_timeout(Duration::ZERO))
-        .start()
-        .unwrap();
-    let handle = supervisor.handle().clone();
-    take(&started);
-    handle.hold("held").unwrap();
-    wait_off(&handle, "held", OffBy::Operator);
-    let report = supervisor.shutdown();
-    assert_eq!(
-        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-        ["deaf"],
-        "{report}"
-    );
-    drop(gate);
-    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
-}
-
 /// What a sink has made on the supervisor thread, and blocks as it goes.
 #[test]
 fn supervisor_thread_that_does_not_end_makes_no_clean_report() {
-    struct Lingering(Bar);
-    impl Drop for Lingering {
-        fn drop(&mut self) {
-            self.0.wait();
-        }
-    }
-    thread_local! {
-        static MADE: RefCell<Option<Lingering>> = const { RefCell::new(None) };
-    }
     let (gate, bar) = gate();
     let supervisor = Supervisor::builder()
         .name("lingering")
         .on_event(move |_| {
-            MADE.with_borrow_mut(|made| {
-                made.get_or_insert_with(|| Lingering(bar.clone()));
-            });
+            linger(&bar);
         })
         .child(ChildSpec::once("child", |_| Ok(())))
         .start()

@@ -1,4 +1,4 @@
-//! The clocks: the wall clock is set back and forth, and the whole process is stopped for a while.
+//! Clocks: the wall clock is set back and forth, and the whole process is stopped for a while.
 
 use std::{
     env, fs,

@@ -1,4 +1,4 @@
-//! Calls in tight loops: what a body, a caller or an operator does without pause takes no memory,
+//! Calls in tight loops. What a body, a caller or an operator does without pause takes no memory,
 //! delays no other child and makes no shutdown late. Each case has a process of its own, where
 //! nobody else takes memory.
 
@@ -12,9 +12,7 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{
-    Breaker, ChildContext, ChildSpec, EventKind, Handle, OffBy, Supervisor,
-};
+use circuit_breaker_supervisor::{Breaker, ChildContext, ChildSpec, Handle, OffBy, Supervisor};
 use crossbeam_channel::{TryRecvError, unbounded};
 
 use crate::{subprocess::*, support::*};
@@ -38,9 +36,9 @@ const NAME: &str = "flooded-sup";
 #[derive(Clone)]
 struct Stage {
     handle: Handle,
-    /// Of a run that was told to stop and ignores it. Its child has a watchdog.
+    /// Of a run that was asked to stop and ignores it. Its child has a watchdog.
     stopping: ChildContext,
-    /// Of a run that was not told to stop.
+    /// Of a run that was not asked to stop.
     running: ChildContext,
     /// Of the same child.
     breaker: Breaker,
@@ -49,8 +47,7 @@ struct Stage {
 /// Has some threads make this call again and again: while the supervisor thread is held by a sink,
 /// while it goes on, and while it shuts down.
 fn check_flood(call: fn(&Stage), is_closing: bool) {
-    let (mut hold, bar) = gate();
-    let (sender, held) = unbounded();
+    let (hold, mut gate_of_plug, held) = hold_at_plug();
     let (deaf, _gate, deaf_runs) = stubborn("deaf");
     let (running_sender, running_runs) = unbounded();
     let running = ChildSpec::new("running", move |ctx| {
@@ -60,12 +57,7 @@ fn check_flood(call: fn(&Stage), is_closing: bool) {
     let (sibling, strings) = puppet("sibling");
     let supervisor = Supervisor::builder()
         .name(NAME)
-        .on_event(move |event| {
-            if event.id == "plug" && matches!(event.kind, EventKind::Started) {
-                let _ = sender.send(());
-                bar.wait();
-            }
-        })
+        .on_event(hold)
         .backoff(constant(Duration::ZERO))
         .child(deaf.stop_timeout(10 * MS).watchdog(HOUR))
         .child(running)
@@ -123,14 +115,15 @@ fn check_flood(call: fn(&Stage), is_closing: bool) {
     };
     // Asserted at the end, so that one fault does not hide the others.
     let while_held = growth_of_calls(&mut gates[0]);
-    hold.open();
+    gate_of_plug.open();
     if !is_closing {
         strings.act(Act::Fail("it goes on"));
         strings.next_run();
     }
     let while_free = growth_of_calls(&mut gates[1]);
     println!(
-        "grown by {while_held} KiB while the supervisor thread was held, and by {while_free} KiB in all"
+        "grown by {while_held} KiB while the supervisor thread was held, \
+         and by {while_free} KiB in all"
     );
     gates[2].open();
     if !is_closing {
@@ -174,21 +167,29 @@ floods! {
     // Of a body, or a helper thread of one.
     on_stop: |stage| drop(stage.running.on_stop(|| ())), false;
     on_stop_after_the_stop: |stage| drop(stage.stopping.on_stop(|| ())), false;
-    on_stop_that_panics_after_the_stop: |stage| drop(stage.stopping.on_stop(|| -> () { resume_unwind(Box::new("no")) })), false;
+    on_stop_that_panics_after_the_stop: |stage| {
+        drop(stage.stopping.on_stop(|| -> () { resume_unwind(Box::new("no")) }))
+    }, false;
     mark_healthy: |stage| stage.running.mark_healthy(), false;
     mark_healthy_after_the_stop: |stage| stage.stopping.mark_healthy(), false;
     heartbeats_of_alternating_texts: |stage| {
         stage.stopping.heartbeat("reading");
         stage.stopping.heartbeat("writing");
     }, false;
-    stopped_after_the_stop: |stage| assert_ne!(stage.stopping.stopped().try_recv(), Err(TryRecvError::Empty)), false;
+    stopped_after_the_stop: |stage| {
+        assert_ne!(stage.stopping.stopped().try_recv(), Err(TryRecvError::Empty))
+    }, false;
 
     // Of a caller.
     breaker_of_a_handle: |stage| drop(stage.handle.breaker("running")), false;
     call_that_succeeds: |stage| drop(stage.breaker.call(|| Ok::<_, &str>(()))), false;
     call_that_fails: |stage| drop(stage.breaker.call(|| Err::<(), _>("no"))), false;
-    permit_and_success: |stage| if let Ok(permit) = stage.breaker.permit() { permit.success() }, false;
-    permit_and_failure: |stage| if let Ok(permit) = stage.breaker.permit() { permit.failure("no") }, false;
+    permit_and_success: |stage| {
+        if let Ok(permit) = stage.breaker.permit() { permit.success() }
+    }, false;
+    permit_and_failure: |stage| {
+        if let Ok(permit) = stage.breaker.permit() { permit.failure("no") }
+    }, false;
     report_success: |stage| stage.breaker.report_success(), false;
     report_failure: |stage| stage.breaker.report_failure("no"), false;
     failures_and_successes: |stage| {
@@ -199,9 +200,15 @@ floods! {
     // Of an operator.
     child: |stage| drop(stage.handle.child("running")), false;
     snapshot: |stage| drop(stage.handle.snapshot()), false;
-    wait_for_without_time: |stage| drop(stage.handle.wait_for("running", Duration::ZERO, |_| false)), false;
-    wait_until_gone_without_time: |stage| drop(stage.handle.wait_until_gone("running", Duration::ZERO)), false;
-    wait_until_stopped_without_time: |stage| drop(stage.handle.wait_until_stopped(Duration::ZERO)), false;
+    wait_for_without_time: |stage| {
+        drop(stage.handle.wait_for("running", Duration::ZERO, |_| false))
+    }, false;
+    wait_until_gone_without_time: |stage| {
+        drop(stage.handle.wait_until_gone("running", Duration::ZERO))
+    }, false;
+    wait_until_stopped_without_time: |stage| {
+        drop(stage.handle.wait_until_stopped(Duration::ZERO))
+    }, false;
     poll_now: |stage| drop(stage.handle.poll_now()), false;
     reset: |stage| drop(stage.handle.reset("running")), false;
     reset_of_a_held_child: |stage| drop(stage.handle.reset("held")), false;

@@ -1,10 +1,18 @@
-//! What a supervisor takes of its process stays flat: memory and threads. Each test has a process
-//! of its own, where nobody else takes any.
+//! Memory and threads that a supervisor takes of its process. Each test has a process of its own,
+//! where nobody else takes any.
 
-use std::{panic::resume_unwind, time::Duration};
+use std::{
+    panic::resume_unwind,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildResult, ChildSpec, ChildStatus, OffBy, Supervisor,
+    ChildContext, ChildResult, ChildSpec, ChildStatus, EventKind, OffBy, Supervisor,
 };
 
 use crate::{subprocess::*, support::*};
@@ -132,5 +140,42 @@ fn two_thousand_children_that_are_done_leave_no_thread() {
     assert_eq!(supervisor.handle().child("kept").unwrap().status, ChildStatus::OnTrial);
     assert!(supervisor.shutdown().is_clean());
     eventually("all threads are gone", || thread_count() == threads);
+    println!("{DONE}");
+}
+
+/// What a failed start leaves to be dropped is not kept until there is a thread for it, which may
+/// be never.
+#[test]
+fn failed_starts_take_no_memory() {
+    if !is_inside() {
+        println!("{}", run_to_the_end(again("footprint::failed_starts_take_no_memory")).out);
+        return;
+    }
+    let failures = Arc::new(AtomicU64::new(0));
+    let counted = failures.clone();
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            if matches!(event.kind, EventKind::Stopped { .. }) {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .child(idler("none").stack_size(IMPOSSIBLE_STACK))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    let flood = |count: u64| {
+        let until = failures.load(Ordering::SeqCst) + count;
+        while failures.load(Ordering::SeqCst) < until {
+            handle.restart("none").unwrap();
+            thread::yield_now();
+        }
+    };
+    flood(2_000);
+    let before = resident();
+    flood(50_000);
+    let grown = resident().saturating_sub(before);
+    println!("grown by {grown} KiB over 50000 failed starts");
+    drop(supervisor);
+    assert!(grown < 2 << 10, "grown by {grown} KiB over 50000 failed starts");
     println!("{DONE}");
 }

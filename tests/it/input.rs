@@ -95,7 +95,10 @@ fn child_whose_id_is_taken_is_given_back() {
             }))
             .unwrap_err();
         assert!(
-            matches!(error.reason(), AddErrorReason::Config(ConfigError::DuplicateId(id)) if *id == "child"),
+            matches!(
+                error.reason(),
+                AddErrorReason::Config(ConfigError::DuplicateId(id)) if *id == "child"
+            ),
             "{error}"
         );
         assert_eq!(drops.count(), before);

@@ -9,7 +9,7 @@ use crossbeam_channel::unbounded;
 use crate::{subprocess::*, support::*};
 
 /// Names the file that lets the threads end.
-const LET_GO: &str = "CIRCUIT_BREAKER_SUPERVISOR_TEST_LET_GO";
+const UNBLOCK: &str = "CIRCUIT_BREAKER_SUPERVISOR_TEST_UNBLOCK";
 
 /// Stands before the C library's function, which every Rust thread with a name calls, and gives
 /// threads whose names begin with `lingers` a value with a destructor. Such destructors run after
@@ -35,8 +35,9 @@ static void make_key(void) {
 }
 
 int pthread_setname_np(pthread_t thread, const char *name) {
-    int (*real)(pthread_t, const char *) = (int (*)(pthread_t, const char *))dlsym(RTLD_NEXT, "pthread_setname_np");
-    char *file = getenv("CIRCUIT_BREAKER_SUPERVISOR_TEST_LET_GO");
+    int (*real)(pthread_t, const char *) =
+        (int (*)(pthread_t, const char *))dlsym(RTLD_NEXT, "pthread_setname_np");
+    char *file = getenv("CIRCUIT_BREAKER_SUPERVISOR_TEST_UNBLOCK");
     if (file && strncmp(name, "lingers", 7) == 0) {
         pthread_once(&once, make_key);
         pthread_setspecific(key, file);
@@ -67,14 +68,14 @@ fn again_with_lingering_threads(test: &str) {
     };
     assert!(compiled.success());
     let mut command = again(test);
-    command.env("LD_PRELOAD", &library).env(LET_GO, folder.join("let-go"));
+    command.env("LD_PRELOAD", &library).env(UNBLOCK, folder.join("unblock"));
     run_to_the_end(command);
     fs::remove_dir_all(folder).unwrap();
 }
 
 /// Lets the threads end as it is dropped, so that a test which fails does not wait for them either.
-fn let_go_at_the_end() -> OnDrop<impl FnMut()> {
-    OnDrop(|| fs::write(env::var_os(LET_GO).unwrap(), "").unwrap())
+fn unblock_at_the_end() -> OnDrop<impl FnMut()> {
+    OnDrop(|| fs::write(env::var_os(UNBLOCK).unwrap(), "").unwrap())
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn thread_that_lingers_delays_no_restart() {
         .child(sibling)
         .start()
         .unwrap();
-    let let_go = let_go_at_the_end();
+    let unblock = unblock_at_the_end();
     take(&runs);
     gate.open();
     supervisor.handle().wait_until_gone("lingers", DEADLINE).unwrap();
@@ -110,7 +111,7 @@ fn thread_that_lingers_delays_no_restart() {
         take(&runs);
     }
     assert_eq!(threads_named("lingers"), 1, "it is still there");
-    drop(let_go);
+    drop(unblock);
     assert!(supervisor.shutdown().is_clean());
     println!("{DONE}");
 }
@@ -119,7 +120,7 @@ fn thread_that_lingers_delays_no_restart() {
 fn check_shutdown(shut_down: impl FnOnce(Supervisor) -> ShutdownReport + Send + 'static) {
     let children = (0..3).map(|number| idler(&format!("lingers-{number}")));
     let supervisor = Supervisor::builder().telemetry(()).children(children).start().unwrap();
-    let _let_go = let_go_at_the_end();
+    let _unblock = unblock_at_the_end();
     let handle = supervisor.handle().clone();
     for number in 0..3 {
         handle

@@ -1,4 +1,4 @@
-//! Waits keep their limits and are woken only for their own child, whatever else is new.
+//! Limits of waits, which are woken only for their own child, whatever else is new.
 
 use std::{
     fmt,

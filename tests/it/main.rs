@@ -2,10 +2,12 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the ban keeps the library's logic off the clock and its spawns in one file; tests are the outside world"
+    reason = "the ban keeps the library's logic off the clock and its spawns in one file; \
+              tests are the outside world"
 )]
 #![allow(clippy::unwrap_used, reason = "a test that finds no value has failed")]
 
+mod chronicle;
 mod laws;
 mod program;
 mod reference;
@@ -17,29 +19,35 @@ mod blocking;
 mod breaker;
 mod callbacks;
 mod clock;
+mod contexts;
 mod drops;
 mod exit;
 mod flags;
 mod flood;
 mod footprint;
+mod force_stop;
 mod input;
 mod joins;
 mod limits;
 mod model;
 mod nesting;
+mod on_stop;
 mod operating;
-mod past_faults;
+mod order_table;
+mod ownership;
 mod process;
 mod queries;
 mod races;
 mod reentrancy;
+mod restarting;
 mod rooms;
 mod seen;
 mod shortage;
+mod shutdown;
 mod simulating;
 mod slow_drops;
 mod start;
-mod stop;
+mod stop_timeout;
 mod storm;
 mod stress;
 mod stubborn;

@@ -150,16 +150,20 @@ impl ReferenceStateMachine for Documented {
             12 => durations(reference).prop_map(Transition::Advance),
             8 => (id(), select(endings)).prop_map(|(id, ending)| Transition::Exit(id, ending)),
             2 => id().prop_map(Transition::MarkHealthy),
-            4 => (id(), select(vec!["reading", "writing"])).prop_map(|(id, doing)| Transition::Heartbeat(id, doing)),
-            3 => (id(), select(vec![Some(true), Some(false), None])).prop_map(|(id, answer)| Transition::Flag(id, answer)),
+            4 => (id(), select(vec!["reading", "writing"]))
+                .prop_map(|(id, doing)| Transition::Heartbeat(id, doing)),
+            3 => (id(), select(vec![Some(true), Some(false), None]))
+                .prop_map(|(id, answer)| Transition::Flag(id, answer)),
             10 => (id(), select(orders)).prop_map(|(id, order)| Transition::Order(id, order)),
             2 => spec(select(IDS.to_vec())).prop_map(Transition::Add),
             2 => Just(Transition::PollNow),
-            1 => prop::bool::weighted(0.3).prop_map(|is_it| if is_it { Transition::Shutdown } else { Transition::PollNow }),
+            1 => prop::bool::weighted(0.3)
+                .prop_map(|is_it| if is_it { Transition::Shutdown } else { Transition::PollNow }),
             6 => id().prop_map(Transition::ReportFailure),
             1 => id().prop_map(Transition::ReportSuccess),
             2 => id().prop_map(Transition::FailNextSpawn),
-            3 => (id(), select(deafness)).prop_map(|(id, time)| Transition::IgnoreStopFor(id, time)),
+            3 => (id(), select(deafness))
+                .prop_map(|(id, time)| Transition::IgnoreStopFor(id, time)),
         ]
         .boxed()
     }

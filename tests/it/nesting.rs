@@ -1,8 +1,11 @@
 //! Supervisors that run on a child of another.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use circuit_breaker_supervisor::{
@@ -401,7 +404,7 @@ fn callback_that_holds_a_nested_supervisor_does_not_keep_its_children_from_stopp
     assert_eq!(
         order.recv_timeout(DEADLINE),
         Ok("leaf"),
-        "it is told to stop without the thread that is held"
+        "it is asked to stop without the thread that is held"
     );
     held.open();
     let _ = supervisor.shutdown();
@@ -428,4 +431,37 @@ fn helper_of_a_body_cannot_run_a_nested_supervisor_that_would_outlive_it() {
         r#"a nested supervisor has to run on the own thread of its child "outer""#
     );
     assert!(supervisor.shutdown().is_clean());
+}
+
+/// A stop request that comes while a nested supervisor is being made finds nobody to pass it on to.
+/// If it were lost, the child would wait for itself.
+#[test]
+fn nested_supervisor_that_is_stopped_as_it_begins_does_not_take_a_second() {
+    let (sender, begun) = unbounded();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(Duration::ZERO))
+        .child(ChildSpec::new("branch", move |ctx| {
+            let _ = sender.send(());
+            Supervisor::builder().telemetry(()).child(idler("leaf")).run(ctx)
+        }))
+        .telemetry(())
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    let mut dice = Dice(3);
+    for _ in rounds(2000) {
+        take(&begun);
+        for _ in 0..dice.roll(3000) {
+            std::hint::spin_loop();
+        }
+        let since = Instant::now();
+        handle.hold("branch").unwrap();
+        handle.wait_for("branch", DEADLINE, |child| !child.is_running()).unwrap();
+        let took = since.elapsed();
+        // A busy machine may take any time; just a second is that of a thread that waits for
+        // itself.
+        assert!(!(1000 * MS..1100 * MS).contains(&took), "{took:?}");
+        while begun.try_recv().is_ok() {}
+        handle.release("branch").unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! The words of a supervised program: what is described and done, and what is told and shown of it.
+//! Vocabulary of the model test: a program of children and calls, and what is seen of it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What handles answer.
+//! Answers of a handle.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -116,9 +116,10 @@ fn unknown_child_is_told_from_known_ones() {
         ] {
             assert_eq!(command, Err(CommandError::UnknownId(id.into())));
         }
-        assert!(
-            matches!(handle.wait_for(id, HOUR, |_| true), Err(WaitError::UnknownId(unknown)) if unknown == id)
-        );
+        assert!(matches!(
+            handle.wait_for(id, HOUR, |_| true),
+            Err(WaitError::UnknownId(unknown)) if unknown == id
+        ));
         handle.wait_until_gone(id, HOUR).unwrap();
     }
 }

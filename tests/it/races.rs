@@ -1,4 +1,4 @@
-//! The end that a run comes to by itself, against a stop at the same moment: ten thousand times,
+//! Races of the end that a run comes to by itself against a stop at the same moment: ten thousand,
 //! over all causes.
 //!
 //! Whichever comes first is the cause, there is one end, and what was asked for holds either way.
@@ -19,32 +19,32 @@ use circuit_breaker_supervisor::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::{laws::Chronicle, support::*};
+use crate::{chronicle::Chronicle, support::*};
 
 /// For each cause.
 const RACES: u64 = 2000;
 
-/// One child, each run of which waits for a word, and ends by itself a little later.
+/// One child, each run of which waits for a signal to end, and ends by itself a little later.
 struct Race {
     chronicle: Chronicle,
     start: Sender<()>,
-    word: Receiver<()>,
+    signal: Receiver<()>,
     dice: Dice,
 }
 
 impl Race {
     fn new(seed: u64) -> Self {
         // Without room, so that whoever has sent knows that a run is on its way out.
-        let (start, word) = bounded(0);
-        Self { chronicle: Chronicle::default(), start, word, dice: Dice(seed) }
+        let (start, signal) = bounded(0);
+        Self { chronicle: Chronicle::default(), start, signal, dice: Dice(seed) }
     }
 
     fn child(&mut self) -> ChildSpec {
-        let (word, chronicle) = (self.word.clone(), self.chronicle.clone());
+        let (signal, chronicle) = (self.signal.clone(), self.chronicle.clone());
         let mut dice = Dice(self.dice.roll(u64::MAX));
         let run = move |ctx: &ChildContext| -> ChildResult {
             let token = chronicle.token();
-            ctx.recv(&word)?;
+            ctx.recv(&signal)?;
             dice.dawdle();
             match dice.roll(4) {
                 0 => resume_unwind(Box::new(token)),

@@ -1,4 +1,4 @@
-//! The rooms of the house: what each may import.
+//! Folders of the source: what each may import.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! A start that gets no thread is never seen as a run.
+//! Start that gets no thread, which is never seen as a run.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! Where there is no room for another thread. Each test runs itself again in a process with little
+//! Processes with no room for another thread. Each test runs itself again in one with little
 //! address space.
 
 use std::{
@@ -214,7 +214,8 @@ fn stop_callbacks_for_which_there_is_no_thread_are_called_once_there_is() {
 #[test]
 fn bodies_for_which_there_is_no_thread_to_be_dropped_on_are_dropped_once_there_is() {
     if !is_inside() {
-        let name = "shortage::bodies_for_which_there_is_no_thread_to_be_dropped_on_are_dropped_once_there_is";
+        let name = "shortage::\
+            bodies_for_which_there_is_no_thread_to_be_dropped_on_are_dropped_once_there_is";
         let mut command = again_within(8 << 20, name);
         command.env(DEFAULT_STACK, GIB.to_string());
         run_to_the_end(command);

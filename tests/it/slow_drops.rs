@@ -237,3 +237,32 @@ fn payload_of_a_panic() {
         leave_alone,
     );
 }
+
+/// The thread of a child may be dropping the error of an earlier run while the next one is started.
+/// However long that takes, a run whose body has not begun is not healthy.
+#[test]
+fn run_is_not_healthy_before_its_body_has_begun() {
+    let (value, _drops) = sticky();
+    let mut values = vec![value];
+    let (sender, begun) = unbounded();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(Duration::ZERO))
+        .healthy_after(100 * MS)
+        .stop_timeout(10 * MS)
+        .child(ChildSpec::new("child", move |ctx| {
+            let _ = sender.send(ctx.run());
+            match ctx.run() {
+                1 => Err(values.pop().unwrap().into()),
+                2 => Err("another".into()),
+                _ => idle(ctx),
+            }
+        }))
+        .start()
+        .unwrap();
+    let child = supervisor
+        .handle()
+        .wait_for("child", DEADLINE, |child| child.status == ChildStatus::Healthy)
+        .unwrap();
+    let runs: Vec<_> = begun.try_iter().collect();
+    assert!(runs.contains(&child.run), "{child}; bodies begun: {runs:?}");
+}

@@ -1,4 +1,4 @@
-//! What happens from `start` until every enabled child has had its first start.
+//! Start of a supervisor, until every enabled child has had its first start.
 
 use std::{thread, time::Duration};
 

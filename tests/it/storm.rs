@@ -22,7 +22,7 @@ use circuit_breaker_supervisor::{
 use crossbeam_channel::{bounded, never};
 use parking_lot::Mutex;
 
-use crate::{laws::Chronicle, subprocess::*, support::*};
+use crate::{chronicle::Chronicle, subprocess::*, support::*};
 
 /// The children that nobody resets, restarts, removes or gives up.
 const STEADY: [&str; 3] = ["s0", "s1", "s2"];
@@ -155,8 +155,8 @@ fn child(id: &str, chronicle: &Chronicle, stack: usize, mut dice: Dice) -> Child
     spec
 }
 
-/// What operators have in their hands.
-struct Desk {
+/// What the operators of one round share.
+struct Stage {
     handle: Handle,
     chronicle: Chronicle,
     /// One for each child.
@@ -165,7 +165,7 @@ struct Desk {
     stack: usize,
 }
 
-impl Desk {
+impl Stage {
     /// Gives random commands until it is over.
     fn operate(&self, mut dice: Dice) {
         let Self { handle, chronicle, turns, over, stack } = self;
@@ -323,7 +323,7 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
         .start()
         .unwrap();
     let handle = supervisor.handle().clone();
-    let desk = Desk {
+    let stage = Stage {
         handle,
         chronicle,
         turns: [(); 8].map(|()| Mutex::new(())),
@@ -331,29 +331,29 @@ fn storm(seed: u64, threads: usize, are_threads_scarce: bool) -> usize {
         stack,
     };
     let (report, seen) = thread::scope(|scope| {
-        let observer = scope.spawn(|| desk.observe());
+        let observer = scope.spawn(|| stage.observe());
         for _ in 0..=dice.roll(4) {
             let dice = Dice(dice.roll(u64::MAX));
-            scope.spawn(|| desk.operate(dice));
+            scope.spawn(|| stage.operate(dice));
         }
         let (since, wanted) = (Instant::now(), usize::try_from(dice.roll(4000)).unwrap());
-        while desk.chronicle.len() < wanted && since.elapsed() < 50 * MS {
+        while stage.chronicle.len() < wanted && since.elapsed() < 50 * MS {
             thread::yield_now();
         }
         // Half of them are still at it as the supervisor ends.
         if dice.roll(2) == 0 {
-            desk.over.store(true, Ordering::SeqCst);
+            stage.over.store(true, Ordering::SeqCst);
             // Where there are too few threads, nobody is owed one.
             if dice.roll(2) == 0 && !are_threads_scarce {
                 is_honest.store(true, Ordering::SeqCst);
-                desk.check_alive();
+                stage.check_alive();
             }
         }
-        let report = end(supervisor, &desk.chronicle, &mut dice);
-        desk.over.store(true, Ordering::SeqCst);
+        let report = end(supervisor, &stage.chronicle, &mut dice);
+        stage.over.store(true, Ordering::SeqCst);
         (report, observer.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    let Desk { chronicle, handle, .. } = desk;
+    let Stage { chronicle, handle, .. } = stage;
     drop(handle);
     eventually("all threads are gone", || thread_count() == threads);
     chronicle.check_seen(&seen);

@@ -1,23 +1,25 @@
-//! What the tests have in common: a sink that remembers, children on strings, gates.
+//! Equipment of the tests: waits, gates, virtual time, and values that count their drops.
+
+mod children;
+mod recorder;
 
 use std::{
-    fmt::Write as _,
+    cell::RefCell,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind,
-    Handle, OffBy, ShutdownReport, Simulation, StopCause, Supervisor, SupervisorBuilder,
-    TelemetrySink,
+    ChildInfo, ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, ShutdownReport, Simulation,
+    Supervisor, SupervisorBuilder,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use parking_lot::{Condvar, Mutex};
 
+pub(crate) use self::{children::*, recorder::*};
 pub(crate) use crate::laws::check_trace;
 
 /// How long anything is waited for that is bound to happen. Reaching it fails the test.
@@ -94,23 +96,13 @@ pub(crate) fn barrier(handle: &Handle) {
 }
 
 /// Shuts down, and returns once the supervisor thread has ended too: a caller who loses patience
-/// with a late one is let go sooner.
+/// with a late one returns sooner.
 #[track_caller]
 pub(crate) fn shut_down(supervisor: Supervisor, limit: Duration) -> ShutdownReport {
     let handle = supervisor.handle().clone();
     let report = supervisor.shutdown_within(limit);
     let _ = handle.wait_until_stopped(DEADLINE).unwrap();
     report
-}
-
-/// Whether an event tells of an order, which the test itself has given.
-pub(crate) fn is_order(event: &Event) -> bool {
-    matches!(event.kind, EventKind::Ordered { .. })
-}
-
-/// Whether an event is of a child that only [`barrier`] made.
-fn is_of_barrier(event: &Event) -> bool {
-    event.id.starts_with("barrier ")
 }
 
 // ── Chance ──
@@ -163,6 +155,36 @@ impl Bar {
     }
 }
 
+/// A sink that holds the supervisor thread at the start of the child `plug`, until the gate opens.
+/// The receiver says that it does.
+pub(crate) fn hold_at_plug() -> (impl Fn(&Event) + Send + Sync + 'static, Gate, Receiver<()>) {
+    let (gate, bar) = gate();
+    let (sender, held) = unbounded();
+    let hold = move |event: &Event| {
+        if event.id == "plug" && matches!(event.kind, EventKind::Started) {
+            let _ = sender.send(());
+            bar.wait();
+        }
+    };
+    (hold, gate, held)
+}
+
+/// Keeps the thread that calls this from ending until the gate is open.
+pub(crate) fn linger(bar: &Bar) {
+    struct Linger(Bar);
+    impl Drop for Linger {
+        fn drop(&mut self) {
+            self.0.wait();
+        }
+    }
+    thread_local! {
+        static LINGER: RefCell<Option<Linger>> = const { RefCell::new(None) };
+    }
+    LINGER.with_borrow_mut(|linger| {
+        linger.get_or_insert_with(|| Linger(bar.clone()));
+    });
+}
+
 // ── Virtual time ──
 
 /// Simulates it, from right after the first starts.
@@ -195,115 +217,7 @@ pub(crate) fn unused(id: &str) -> ChildSpec {
     ChildSpec::new(id, |_| unreachable!("a simulation calls no body"))
 }
 
-// ── Children ──
-
-/// A body that does nothing until it is told to stop.
-pub(crate) fn idle(ctx: &ChildContext) -> ChildResult {
-    Ok(ctx.sleep(Duration::MAX)?)
-}
-
-/// A backoff that is always the same, to the nanosecond.
-pub(crate) fn constant(delay: Duration) -> Backoff {
-    Backoff::constant(delay).jitter(0.0)
-}
-
-pub(crate) fn idler(id: &str) -> ChildSpec {
-    ChildSpec::new(id, idle)
-}
-
-/// A child that ignores every stop until its gate opens.
-pub(crate) fn stubborn(id: &str) -> (ChildSpec, Gate, Receiver<ChildContext>) {
-    let (gate, bar) = gate();
-    let (sender, started) = unbounded();
-    let spec = ChildSpec::new(id, move |ctx| {
-        let _ = sender.send(ctx.clone());
-        bar.wait();
-        Ok(())
-    });
-    (spec, gate, started)
-}
-
-/// What a puppet does next.
-#[derive(Debug)]
-pub(crate) enum Act {
-    Return,
-    Fail(&'static str),
-    Panic(&'static str),
-    MarkHealthy,
-}
-
-/// Pulls the strings of one child.
-pub(crate) struct Puppet {
-    acts: Sender<Act>,
-    /// The run number and attempt count of each run, said by its body.
-    pub(crate) runs: Receiver<(u64, u32)>,
-}
-
-impl Puppet {
-    pub(crate) fn act(&self, act: Act) {
-        self.acts.send(act).unwrap();
-    }
-
-    /// Waits for the next run, and returns its number and attempt count.
-    #[track_caller]
-    pub(crate) fn next_run(&self) -> (u64, u32) {
-        take(&self.runs)
-    }
-}
-
-/// A child that says when it runs, obeys stops, and otherwise does what it is told.
-pub(crate) fn puppet(id: &str) -> (ChildSpec, Puppet) {
-    let (body, strings) = puppet_body();
-    (ChildSpec::new(id, body), strings)
-}
-
-/// One that has a single run.
-pub(crate) fn puppet_once(id: &str) -> (ChildSpec, Puppet) {
-    let (mut body, strings) = puppet_body();
-    (ChildSpec::once(id, move |ctx| body(ctx)), strings)
-}
-
-fn puppet_body() -> (impl FnMut(&ChildContext) -> ChildResult + Send + 'static, Puppet) {
-    let (acts, script) = unbounded();
-    let (sender, runs) = unbounded();
-    let body = move |ctx: &ChildContext| {
-        let _ = sender.send((ctx.run(), ctx.failures()));
-        loop {
-            match ctx.recv(&script)? {
-                Act::Return => return Ok(()),
-                Act::Fail(text) => return Err(text.into()),
-                Act::Panic(text) => panic!("{text}"),
-                Act::MarkHealthy => ctx.mark_healthy(),
-            }
-        }
-    };
-    (body, Puppet { acts, runs })
-}
-
-/// Notices two runs at a time.
-#[derive(Clone, Default)]
-pub(crate) struct Exclusive(Arc<(AtomicBool, AtomicBool)>);
-
-pub(crate) struct Inside<'a>(&'a Exclusive);
-
-impl Exclusive {
-    pub(crate) fn enter(&self) -> Inside<'_> {
-        if self.0.0.swap(true, Ordering::SeqCst) {
-            self.0.1.store(true, Ordering::SeqCst);
-        }
-        Inside(self)
-    }
-
-    pub(crate) fn was_broken(&self) -> bool {
-        self.0.1.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.0.0.store(false, Ordering::SeqCst);
-    }
-}
+// ── Drops ──
 
 /// Counts how often clones of it were dropped by the code under test.
 #[derive(Clone, Debug, Default)]
@@ -336,6 +250,8 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
+// ── The process ──
+
 /// The names of this process's threads, as the kernel shows them: cut after 15 bytes.
 pub(crate) fn threads_named(name: &str) -> usize {
     let cut = &name.as_bytes()[..name.len().min(15)];
@@ -356,113 +272,4 @@ pub(crate) fn thread_count() -> usize {
 pub(crate) fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
-}
-
-// ── Recording ──
-
-/// A sink that remembers everything.
-#[derive(Clone, Default)]
-pub(crate) struct Recorder(Arc<Record>);
-
-#[derive(Default)]
-struct Record {
-    events: Mutex<Vec<Event>>,
-    grown: Condvar,
-}
-
-impl TelemetrySink for Recorder {
-    fn record(&self, event: &Event) {
-        self.0.events.lock().push(event.clone());
-        self.0.grown.notify_all();
-    }
-}
-
-impl Recorder {
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.0.events.lock().clone()
-    }
-
-    /// The events of one child.
-    pub(crate) fn of(&self, id: &str) -> Vec<Event> {
-        self.0.events.lock().iter().filter(|event| event.id == id).cloned().collect()
-    }
-
-    /// The events of one child but for the orders, a word or three each: `start 0`,
-    /// `stop exited 0`, `healthy`, `overdue`, `gave up`, `panic enabled`. The number is the attempt
-    /// count.
-    pub(crate) fn story(&self, id: &str) -> Vec<String> {
-        self.of(id).iter().filter(|event| !is_order(event)).map(word).collect()
-    }
-
-    /// The events of all children but for the orders and those of barriers, each with its id.
-    pub(crate) fn whole_story(&self) -> Vec<String> {
-        let events = self.0.events.lock();
-        events
-            .iter()
-            .filter(|event| !is_of_barrier(event) && !is_order(event))
-            .map(|event| format!("{}: {}", event.id, word(event)))
-            .collect()
-    }
-
-    /// Waits until the events are as wanted.
-    #[track_caller]
-    pub(crate) fn wait_until(&self, mut wanted: impl FnMut(&[Event]) -> bool) {
-        let until = Instant::now() + DEADLINE;
-        let mut events = self.0.events.lock();
-        while !wanted(&events) {
-            if self.0.grown.wait_until(&mut events, until).timed_out() {
-                let story: String = events.iter().fold(String::new(), |mut text, event| {
-                    let _ = write!(text, "\n  {}: {}", event.id, word(event));
-                    text
-                });
-                panic!("not within the deadline; the events are:{story}");
-            }
-        }
-    }
-
-    /// Waits for the `count`th event of one child whose word begins like this, and returns it.
-    #[track_caller]
-    pub(crate) fn wait_for(&self, id: &str, beginning: &str, count: usize) -> Event {
-        let is_wanted = |event: &&Event| event.id == id && word(event).starts_with(beginning);
-        self.wait_until(|events| events.iter().filter(is_wanted).count() >= count);
-        self.events().iter().filter(is_wanted).nth(count - 1).cloned().unwrap()
-    }
-
-    pub(crate) fn count(&self, id: &str, beginning: &str) -> usize {
-        self.of(id).iter().filter(|event| word(event).starts_with(beginning)).count()
-    }
-}
-
-pub(crate) fn word(event: &Event) -> String {
-    let attempt = event.failures;
-    match &event.kind {
-        EventKind::Started => format!("start {attempt}"),
-        EventKind::Stopped { cause, .. } => format!("stop {cause} {attempt}"),
-        EventKind::Healthy => String::from("healthy"),
-        EventKind::Overdue { .. } => String::from("overdue"),
-        EventKind::Tripped { .. } => String::from("tripped"),
-        EventKind::Hung { doing, .. } => format!("hung {doing}"),
-        EventKind::GaveUp => String::from("gave up"),
-        EventKind::CallbackPanicked { callback, .. } => format!("panic {callback}"),
-        EventKind::Ordered { order, .. } => format!("order {order}"),
-        _ => String::from("unknown"),
-    }
-}
-
-/// What a `Stopped` says; anything else fails the test.
-pub(crate) struct Stop {
-    pub(crate) cause: StopCause,
-    pub(crate) exit: circuit_breaker_supervisor::Exit,
-    pub(crate) uptime: Duration,
-    pub(crate) retry_in: Option<Duration>,
-}
-
-#[track_caller]
-pub(crate) fn stop_of(event: &Event) -> Stop {
-    match &event.kind {
-        EventKind::Stopped { cause, exit, uptime, retry_in, .. } => {
-            Stop { cause: *cause, exit: exit.clone(), uptime: *uptime, retry_in: *retry_in }
-        }
-        _ => panic!("not a stop: {event}"),
-    }
 }

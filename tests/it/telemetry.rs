@@ -1,4 +1,4 @@
-//! What is told to sinks, in which order, and what they see who ask.
+//! Events that sinks receive: their order, and what a handle answers meanwhile.
 
 use std::{
     sync::{

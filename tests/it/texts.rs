@@ -44,9 +44,11 @@ fn every_event_is_a_sentence_of_one_line() {
         told(&simulation),
         [
             "child `orders` started (run 1)",
-            "child `orders` is told to stop: its callers reported 2 failures in a row, the last: no\\nanswer",
+            "child `orders` is told to stop: its callers reported 2 failures in a row, \
+             the last: no\\nanswer",
             "child `orders` was asked to stop 1.0 s ago and still runs",
-            "child `orders` stopped after 3.5 s: its callers reported failures; tried again in 1.0 s",
+            "child `orders` stopped after 3.5 s: its callers reported failures; \
+             tried again in 1.0 s",
             "child `orders` started again (run 2, after 1 failure)",
             "child `orders` is healthy",
             "child `orders` hangs: silent for 1.0 s while reading; it is told to stop",
@@ -55,12 +57,14 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` started again (run 3, after 1 failure)",
             "child `orders` is healthy",
             "child `orders` is restarted by hand",
-            "child `orders` stopped after 1.0 s: it is restarted by hand (it panicked: index out of bounds)",
+            "child `orders` stopped after 1.0 s: it is restarted by hand \
+             (it panicked: index out of bounds)",
             "child `orders` started (run 4)",
             "child `orders` failed after 1 min 30 s: the broker\\nhung up; tried again in 1.0 s",
             "child `orders` started again (run 5, after 1 failure)",
             "child `orders` returned after 0 µs",
-            "child `orders` is given up after 2 failures in a row, and stays down unless it is reset",
+            "child `orders` is given up after 2 failures in a row, \
+             and stays down unless it is reset",
         ]
     );
 }
@@ -215,7 +219,8 @@ fn every_error_says_what_is_wrong_and_with_whom() {
     );
     says(
         &handle.wait_for("idle", HOUR, |_| false).unwrap_err(),
-        "the supervisor has ended: `idle` is off (shutdown): its supervisor shuts down; it was stopped after 0 µs",
+        "the supervisor has ended: `idle` is off (shutdown): its supervisor shuts down; \
+         it was stopped after 0 µs",
     );
     let text = format!("{simulation:?} {handle:?} {breaker:?} {rejected:?}");
     for word in ["Simulation {", "Handle", "Breaker {", "Rejected {"] {

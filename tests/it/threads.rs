@@ -1,4 +1,4 @@
-//! What a child may rely on of its thread, and what is left of it.
+//! Threads of a child: what it may rely on, and what is left of them.
 
 use std::{
     cell::Cell,
@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, OffBy, RestartPolicy, Supervisor};
+use circuit_breaker_supervisor::{
+    ChildSpec, ChildStatus, EventKind, OffBy, RestartPolicy, StopCause, Supervisor,
+};
 use crossbeam_channel::unbounded;
 
-use crate::support::*;
+use crate::{subprocess::*, support::*};
 
 thread_local! {
     static RUNS: Cell<u32> = const { Cell::new(0) };
@@ -153,7 +155,7 @@ fn mutex_of_a_crashed_run_is_poisoned_for_the_next_and_for_nobody_else() {
 }
 
 #[test]
-fn threads_of_children_that_are_done_are_let_go_at_once() {
+fn threads_of_children_that_are_done_end_at_once() {
     let (finished, first) = puppet("done-finished");
     let (given_up, second) = puppet("done-given-up");
     let (removed, third) = puppet("done-removed");
@@ -259,4 +261,45 @@ fn supervisor_that_outlives_its_starter_is_unharmed() {
     let supervisor = starter.join().unwrap();
     assert_eq!(supervisor.handle().snapshot().counts().running, 1);
     assert!(supervisor.shutdown().is_clean());
+}
+
+/// Threads that do not end after their run would pile up where each run has a fresh one: above a
+/// bound, the next start fails.
+#[test]
+fn threads_of_one_child_are_bounded() {
+    if !is_inside() {
+        println!("{}", run_to_the_end(again("threads::threads_of_one_child_are_bounded")).out);
+        return;
+    }
+    let (mut hold, bar) = gate();
+    let mut runs = 0;
+    let before = thread_count();
+    let (sender, refused) = unbounded();
+    let supervisor = Supervisor::builder()
+        .on_event(move |event| {
+            if matches!(event.kind, EventKind::Stopped { cause: StopCause::NotSpawned, .. }) {
+                let _ = sender.send(event.to_string());
+            }
+        })
+        .backoff(constant(Duration::ZERO))
+        .child(
+            ChildSpec::new("child", move |ctx| {
+                runs += 1;
+                if runs > 2000 {
+                    return idle(ctx);
+                }
+                linger(&bar);
+                Err("no".into())
+            })
+            .fresh_thread(true),
+        )
+        .start()
+        .unwrap();
+    let text = take(&refused);
+    assert!(text.contains("its earlier threads have not ended"), "{text}");
+    let threads = thread_count() - before;
+    hold.open();
+    drop(supervisor);
+    assert!(threads < 20, "{threads} threads");
+    println!("{DONE}");
 }

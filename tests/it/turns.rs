@@ -1,4 +1,4 @@
-//! Every child has its turn beside children that crash in a loop.
+//! Turns of children and orders beside children that crash in a loop.
 
 use std::{
     sync::{

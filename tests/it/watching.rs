@@ -142,7 +142,10 @@ fn watchdog_of_zero_is_an_error_that_names_the_child() {
     let error =
         Supervisor::builder().child(idler("hasty").watchdog(Duration::ZERO)).start().unwrap_err();
     assert!(
-        matches!(error.reason(), StartErrorReason::Config(ConfigError::ZeroWatchdog(id)) if *id == "hasty"),
+        matches!(
+            error.reason(),
+            StartErrorReason::Config(ConfigError::ZeroWatchdog(id)) if *id == "hasty"
+        ),
         "{error}"
     );
 }
@@ -165,7 +168,8 @@ fn child_that_is_given_up_for_hanging_says_so() {
     let report = supervisor.wait();
     assert_eq!(
         report.to_string(),
-        "shut down because child `reader` was given up: it was silent for too long; all children stopped"
+        "shut down because child `reader` was given up: it was silent for too long; \
+         all children stopped"
     );
 }
 
