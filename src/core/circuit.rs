@@ -54,6 +54,23 @@ pub(crate) struct View {
     pub(crate) retry_at: Option<Instant>,
 }
 
+#[cfg(test)]
+impl View {
+    /// A view for tests to which only the run matters, and the state that callers see.
+    pub(crate) fn of_run(run: u64, circuit: CircuitState) -> Self {
+        Self {
+            status: ChildStatus::OnTrial,
+            circuit,
+            failures: 0,
+            run,
+            since: None,
+            stop: None,
+            is_overdue: false,
+            retry_at: None,
+        }
+    }
+}
+
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {

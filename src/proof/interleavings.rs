@@ -50,7 +50,7 @@ use crate::{
         shared::Shared,
         worker::{Thread, WorkerShared, drop_all, work},
     },
-    status::{ChildStatus, CircuitState},
+    status::CircuitState,
     sync::{
         clock::{Clock, system_now},
         primitives::{
@@ -303,7 +303,7 @@ impl Listed {
     }
 
     fn show(&self, run: u64, circuit: CircuitState) {
-        assert!(self.shared.publish(&self.row, view(run, circuit), None).is_none());
+        assert!(self.shared.publish(&self.row, View::of_run(run, circuit), None).is_none());
     }
 
     /// The trips that were sent to the supervisor: their runs, and the failures that led to them.
@@ -321,20 +321,6 @@ fn shared() -> (Arc<Shared>, Receiver<Message>) {
     let defaults =
         Defaults { healthy_after: Duration::from_secs(60), stop_timeout: Duration::from_secs(5) };
     (Shared::new("test".into(), None, defaults, Clock::System, sender), inbox)
-}
-
-fn view(run: u64, circuit: CircuitState) -> View {
-    let status = ChildStatus::OnTrial;
-    View {
-        status,
-        circuit,
-        failures: 0,
-        run,
-        since: None,
-        stop: None,
-        is_overdue: false,
-        retry_at: None,
-    }
 }
 
 // Two callers report failures while the child becomes healthy. On trial, the first failure trips
@@ -469,7 +455,7 @@ fn whoever_waits_for_a_permit_hears_that_the_child_runs() {
         let breaker = spec.breaker();
         let row = shared.list(&spec);
         let waiter = spawn(move || breaker.wait_until_permitted(Duration::MAX).is_ok());
-        assert!(shared.publish_begin(&row, view(1, CircuitState::HalfOpen)).is_ok());
+        assert!(shared.publish_begin(&row, View::of_run(1, CircuitState::HalfOpen)).is_ok());
         assert!(waiter.join().unwrap());
     });
 }
@@ -557,7 +543,7 @@ fn run_that_begins_after_an_order_knows_of_it() {
                 }
             });
             let was_ordered = returned.load(Ordering::Acquire);
-            let begun = shared.publish_begin(&row, view(1, CircuitState::HalfOpen)).is_ok();
+            let begun = shared.publish_begin(&row, View::of_run(1, CircuitState::HalfOpen)).is_ok();
             assert!(!(was_ordered && begun), "begun after the order");
             operator.join().unwrap();
             assert_eq!(inbox.try_iter().count(), 1);

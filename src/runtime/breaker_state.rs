@@ -272,7 +272,6 @@ impl BreakerState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::ChildStatus;
 
     /// The state of a breaker without bits.
     #[derive(Debug)]
@@ -281,20 +280,6 @@ mod tests {
         state: CircuitState,
         is_tripped: bool,
         failures: u32,
-    }
-
-    fn view(run: u64, circuit: CircuitState) -> View {
-        let status = ChildStatus::OnTrial;
-        View {
-            status,
-            circuit,
-            failures: 0,
-            run,
-            since: None,
-            stop: None,
-            is_overdue: false,
-            retry_at: None,
-        }
     }
 
     // The supervisor thread publishes, and callers report, of present and of earlier runs, in any
@@ -317,17 +302,17 @@ mod tests {
                         } else {
                             CircuitState::HalfOpen
                         };
-                        cell.show(&view(run, state));
+                        cell.show(&View::of_run(run, state));
                         model = Model { run, state, is_tripped: false, failures: 0 };
                     }
                     1 => {
-                        cell.show(&view(model.run, CircuitState::Open));
+                        cell.show(&View::of_run(model.run, CircuitState::Open));
                         model.state = CircuitState::Open;
                         model.is_tripped = false;
                     }
                     2 if model.state == CircuitState::HalfOpen || model.is_tripped => {
                         // The run becomes healthy, unless callers have tripped it before.
-                        cell.show(&view(model.run, CircuitState::Closed));
+                        cell.show(&View::of_run(model.run, CircuitState::Closed));
                         if !model.is_tripped {
                             model.state = CircuitState::Closed;
                         }
