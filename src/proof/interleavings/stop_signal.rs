@@ -1,0 +1,205 @@
+//! Loom models of the stop signal of a run, with its callbacks.
+
+use std::sync::{Arc, atomic::Ordering as Seen};
+
+use crossbeam_channel::TryRecvError;
+use loom::thread;
+
+use super::{Count, explore, spawn};
+use crate::sync::{
+    primitives::atomic::{AtomicBool, AtomicU64, Ordering},
+    stop::{StopCallback, StopSignal},
+};
+
+fn counting(count: &Count) -> StopCallback {
+    let count = count.clone();
+    Box::new(move || {
+        count.fetch_add(1, Seen::Relaxed);
+    })
+}
+
+/// Stops a run, as the supervisor does, and calls the callbacks, as the thread spawned for them
+/// does.
+fn stop(signal: &StopSignal) {
+    signal.request();
+    let panic = if signal.needs_caller() { signal.call_all().ok().flatten() } else { None };
+    assert_eq!(panic, None, "a callback has found a fault");
+}
+
+#[test]
+fn callback_is_not_called_once_its_guard_is_gone() {
+    explore("guard", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, gone) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        let written = Arc::new(AtomicU64::new(0));
+        let callback = {
+            let (calls, gone, written) = (calls.clone(), gone.clone(), written.clone());
+            Box::new(move || {
+                assert!(!gone.load(Ordering::Relaxed), "called after its guard is gone");
+                written.store(1, Ordering::Relaxed);
+                thread::yield_now();
+                written.store(2, Ordering::Relaxed);
+                calls.fetch_add(1, Seen::Relaxed);
+            })
+        };
+        let number = signal.set(callback).ok().flatten().expect("nobody was told");
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        signal.take_back(number);
+        gone.store(true, Ordering::Relaxed);
+        assert_ne!(
+            written.load(Ordering::Relaxed),
+            1,
+            "the guard has waited for it, and sees what it did"
+        );
+        teller.join().unwrap();
+        assert!(calls.load(Seen::Relaxed) <= 1);
+        assert_eq!(written.load(Ordering::Relaxed), 2 * u64::from(calls.load(Seen::Relaxed)));
+    });
+}
+
+#[test]
+fn callbacks_are_called_once_and_one_after_the_other() {
+    explore("callers", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let calls = Count::default();
+        for number in [0, 2] {
+            let calls = calls.clone();
+            let set = signal.set(Box::new(move || {
+                assert_eq!(calls.fetch_add(1, Seen::Relaxed), number, "in their order");
+                thread::yield_now();
+                assert_eq!(calls.fetch_add(1, Seen::Relaxed), number + 1, "one at a time");
+            }));
+            assert!(set.is_ok());
+        }
+        // The supervisor thread, and the thread that has found it stuck.
+        let other = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        stop(&signal);
+        other.join().unwrap();
+        assert_eq!(calls.load(Seen::Relaxed), 4);
+        assert!(!signal.needs_caller());
+    });
+}
+
+#[test]
+fn callback_that_is_set_as_the_stop_comes_is_called_once() {
+    explore("late callback", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let calls = Count::default();
+        let tellers = [(); 2].map(|()| {
+            let signal = signal.clone();
+            spawn(move || stop(&signal))
+        });
+        if let Err(now) = signal.set(counting(&calls)) {
+            assert!(signal.is_stopping());
+            now();
+        }
+        for teller in tellers {
+            teller.join().unwrap();
+        }
+        assert_eq!(calls.load(Seen::Relaxed), 1);
+    });
+}
+
+#[test]
+fn end_of_a_run_leaves_no_callback_that_is_called_or_kept() {
+    explore("end", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, ended) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        for _ in 0..2 {
+            let (calls, ended) = (calls.clone(), ended.clone());
+            let set = signal.set(Box::new(move || {
+                thread::yield_now();
+                assert!(!ended.load(Ordering::Relaxed), "called after the end");
+                calls.fetch_add(1, Seen::Relaxed);
+            }));
+            assert!(set.is_ok());
+        }
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        assert_eq!(signal.end(), None);
+        ended.store(true, Ordering::Relaxed);
+        assert!(signal.is_stopping());
+        assert!(
+            matches!(signal.set(counting(&calls)), Ok(None)),
+            "what is set after the end is dropped"
+        );
+        teller.join().unwrap();
+        assert!(calls.load(Seen::Relaxed) <= 2);
+        assert_eq!(Arc::strong_count(&ended), 1, "each is dropped");
+        assert!(!signal.needs_caller());
+    });
+}
+
+// A helper of the body sets a callback and takes it back, while the body ends and the run is
+// requested to stop.
+#[test]
+fn helpers_guard_the_end_and_the_stop_agree() {
+    explore("helper", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let (calls, token) = (Count::default(), Arc::new(()));
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        let helper = spawn({
+            let (signal, calls, token) = (signal.clone(), calls.clone(), token.clone());
+            move || match signal
+                .set(Box::new(move || drop((calls.fetch_add(1, Seen::Relaxed), token))))
+            {
+                Ok(Some(number)) => signal.take_back(number),
+                Ok(None) => assert!(signal.is_stopping()),
+                Err(callback) => callback(),
+            }
+        });
+        signal.end();
+        teller.join().unwrap();
+        helper.join().unwrap();
+        assert!(calls.load(Seen::Relaxed) <= 1);
+        assert_eq!(Arc::strong_count(&token), 1);
+    });
+}
+
+#[test]
+fn channel_is_disconnected_whenever_it_is_asked_for() {
+    explore("channel", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let askers = [(); 2].map(|()| {
+            let signal = signal.clone();
+            spawn(move || signal.stopped().clone())
+        });
+        stop(&signal);
+        assert_eq!(signal.stopped().try_recv(), Err(TryRecvError::Disconnected));
+        for asker in askers {
+            assert_eq!(asker.join().unwrap().try_recv(), Err(TryRecvError::Disconnected));
+        }
+    });
+}
+
+#[test]
+fn whoever_sees_the_stop_sees_what_was_done_before() {
+    explore("order", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let reason = Arc::new(AtomicU64::new(0));
+        let teller = spawn({
+            let (signal, reason) = (signal.clone(), reason.clone());
+            move || {
+                reason.store(1, Ordering::Relaxed);
+                signal.request();
+                assert!(signal.is_stopping());
+            }
+        });
+        if signal.is_stopping() {
+            assert_eq!(reason.load(Ordering::Relaxed), 1);
+        }
+        teller.join().unwrap();
+        assert!(signal.is_stopping());
+    });
+}
