@@ -1,21 +1,24 @@
-//! Reference model of one child: state derived from what the core asks and does, and its laws.
+//! Reference model of one child, against which the core is checked.
+//!
+//! Its state follows from what arrives at the core, and from what the core asks, does and reports.
+//! The parts hold the laws that are checked meanwhile: of each step, of each report, of the end of
+//! a run, and of the core at rest.
+
+mod reports;
+mod rest;
+mod run_end;
+mod steps;
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-use super::world::MS;
 use crate::{
-    core::{
-        circuit::View,
-        environment::{NotProvided, StartDenied},
-        rules::{Policy, Rules},
-    },
-    event::{Callback, EventKind, Order, StopCause},
-    exit::Failure,
+    core::{circuit::View, rules::Rules},
+    event::Order,
     id::ChildId,
-    status::{ChildStatus, CircuitState, OffBy},
+    status::ChildStatus,
     sync::deadline,
 };
 
@@ -98,14 +101,6 @@ pub(crate) struct Body {
     pub(crate) ended: bool,
 }
 
-/// The expected consequences of the end of a run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Foreseen {
-    failed: bool,
-    done: bool,
-    backoffs_asked: u32,
-}
-
 impl Model {
     pub(crate) fn new(id: ChildId, rules: Rules, flag: bool, fails_to_spawn: bool) -> Self {
         Self {
@@ -154,77 +149,29 @@ impl Model {
         }
     }
 
-    // ── What the core asks ──
-
-    /// The answer of the flag; `None` if it panics or has no answer.
-    pub(crate) fn ask_flag(&mut self, settling: u64, panics: bool) -> Option<bool> {
-        assert!(self.listed, "{} is gone and its flag was asked", self.id);
-        assert!(!self.arrived_removing, "{} is being removed and its flag was asked", self.id);
-        self.asked_in = settling;
-        self.flag_panics_untold += usize::from(panics && !self.is_flag_faulty);
-        self.is_flag_faulty = panics;
-        if panics {
-            return None;
+    /// All that decides what can happen next and what the model then expects.
+    pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);
+        let body = self.body.map(|body| (ago(body.since), body.ended));
+        let told = self.told.map(|(at, until)| (ago(at), left(until)));
+        let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
+        let life = [
+            self.listed,
+            self.began.is_some(),
+            self.started.is_some(),
+            self.restarting,
+            self.done,
+            self.let_go,
+            self.has_thread,
+        ];
+        let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
+        let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
+        let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
+        {
+            let counts = (self.failures, self.forgiven, self.last_retry_in, self.runs);
+            (body, told, orders, life, run, outside, counts, self.not_before.map(left))
         }
-        self.asked_flag = self.flag.unwrap_or(self.asked_flag);
-        self.flag
-    }
-
-    pub(crate) fn ask_backoff(&mut self) {
-        self.backoffs_asked += 1;
-    }
-
-    /// Provides a thread for a run that is about to begin, unless an order forbids it.
-    pub(crate) fn provide_thread(
-        &mut self,
-        settling: u64,
-        now: Instant,
-    ) -> Result<(), NotProvided> {
-        if self.removing || self.held {
-            return Err(NotProvided::Denied(StartDenied));
-        }
-        assert!(
-            self.began.is_none() && self.body.is_none(),
-            "promise 1: {} begins while it runs",
-            self.id
-        );
-        assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
-        assert_eq!(
-            self.asked_in, settling,
-            "promise 6: the flag is asked right before every start"
-        );
-        assert!(!self.done, "a finished or given-up child begins");
-        if let Some(not_before) = self.not_before {
-            let due = not_before.is_some_and(|at| at <= now);
-            assert!(due, "promise 3: {} begins at {now:?}, before {not_before:?}", self.id);
-        }
-        assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
-        self.thread_in = settling;
-        self.has_thread |= !self.fails_to_spawn;
-        if self.fails_to_spawn {
-            Err(NotProvided::Failed(Failure::new("no thread".into())))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Publishes a new run, unless an order forbids it.
-    pub(crate) fn begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
-        if self.removing || self.held {
-            return Err(StartDenied);
-        }
-        assert_eq!(
-            self.thread_in, settling,
-            "promise 2: nobody sees a run begin for which there may be no thread"
-        );
-        assert!(!self.fails_to_spawn, "promise 2: a run is seen to begin that has no thread");
-        assert_eq!(view.failures, self.failures, "promise 4");
-        assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
-        self.last_run = view.run;
-        self.began = Some(view.run);
-        self.runs += 1;
-        self.view = Some(view);
-        Ok(())
     }
 
     // ── What arrives at the core ──
@@ -269,392 +216,6 @@ impl Model {
                     self.restarting = self.started.is_some();
                 }
             }
-        }
-    }
-
-    /// Notes the end of a run, before the core learns of it.
-    pub(crate) fn end(
-        &mut self,
-        body: Body,
-        completed: bool,
-        is_closed: bool,
-        at: Instant,
-    ) -> Foreseen {
-        self.body = None;
-        let until = self.told.map_or(at, |(told, _)| told.min(at));
-        let healthy_at = deadline::after(body.since, self.rules.healthy_after);
-        self.was_healthy = deadline::is_reached(healthy_at, until);
-        if self.was_healthy && !self.healthy {
-            self.failures = 0;
-        }
-        let asked = self.told.is_some() && !self.told_as_failure;
-        let temporary = self.rules.policy == Policy::Temporary;
-        let finished = completed && self.rules.policy == Policy::Transient && !self.told_as_failure;
-        let leaves = self.arrived_removing || is_closed || self.restarting;
-        let failed = !asked && !temporary && !finished && !leaves;
-        // Promise 4: a child that said too soon that it is healthy gets its failures back.
-        let least =
-            self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
-        if failed && self.healthy && until.saturating_duration_since(body.since) < least {
-            self.failures = self.forgiven;
-        }
-        self.failures_at_end = self.failures;
-        Foreseen {
-            failed,
-            done: temporary || (finished && !asked),
-            backoffs_asked: self.backoffs_asked,
-        }
-    }
-
-    /// Checks what the core did at the end of a run.
-    pub(crate) fn ended(
-        &mut self,
-        foreseen: Foreseen,
-        last_backoff: Option<(u32, Duration)>,
-        at: Instant,
-    ) {
-        self.done = foreseen.done;
-        if foreseen.failed {
-            self.failures += 1;
-            if self.rules.max_restarts.is_some_and(|most| self.failures > most) {
-                assert_eq!(
-                    self.backoffs_asked, foreseen.backoffs_asked,
-                    "no backoff is asked for a child that is given up"
-                );
-                self.done = true;
-            } else {
-                let (attempt, delay) =
-                    last_backoff.expect("promise 3: a backoff is asked for each failure");
-                assert_eq!(attempt, self.failures, "promise 4");
-                assert_eq!(
-                    self.backoffs_asked,
-                    foreseen.backoffs_asked + 1,
-                    "promise 3: once for each failure"
-                );
-                self.not_before = Some(deadline::after(at, delay));
-                self.last_retry_in = Some(delay);
-            }
-        } else {
-            assert_eq!(
-                self.backoffs_asked, foreseen.backoffs_asked,
-                "promise 4: this was no failure"
-            );
-        }
-        if std::mem::take(&mut self.restarting) {
-            self.failures = 0;
-            self.last_retry_in = None;
-            self.not_before = None;
-            self.done = self.rules.policy == Policy::Temporary;
-        }
-    }
-
-    // ── What the core does ──
-
-    pub(crate) fn show(&mut self, view: View) {
-        assert!(self.listed);
-        let is_told = self.began == Some(view.run) || self.started == Some(view.run);
-        assert!(
-            !view.status.is_running() || is_told,
-            "promise 2: {} is seen running before its start is told",
-            self.id
-        );
-        self.view = Some(view);
-    }
-
-    pub(crate) fn send_start(&mut self, run: u64, failures: u32, now: Instant) {
-        assert!(self.body.is_none(), "promise 1: two bodies of {}", self.id);
-        assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
-        assert_eq!(failures, self.failures, "promise 4");
-        self.body = Some(Body { run, since: now, ended: false });
-        self.told = None;
-        self.told_as_failure = false;
-        self.overdue = false;
-        self.healthy = false;
-        self.heartbeats = 0;
-        self.last_heartbeat = None;
-    }
-
-    pub(crate) fn stop(&mut self, now: Instant) {
-        assert!(self.body.is_some() && self.told.is_none(), "a run is told to stop once");
-        self.told = Some((now, deadline::after(now, self.rules.stop_timeout)));
-    }
-
-    pub(crate) fn is_last_run(&mut self, is_closed: bool) {
-        assert!(self.arrived_removing || is_closed, "an orderly child loses its body");
-        assert!(self.body.is_some() || self.started.is_some(), "only a run can be the last");
-        self.let_go = true;
-    }
-
-    pub(crate) fn retire(&mut self, keep_body: bool, closing: bool) {
-        assert!(self.body.is_none() && self.listed);
-        assert!(self.done || !keep_body || closing, "its thread is still of use");
-        assert!(keep_body || closing, "its body is still of use");
-        self.has_thread = false;
-        self.let_go |= !keep_body;
-    }
-
-    pub(crate) fn forget(&mut self) {
-        assert!(self.body.is_none() && self.started.is_none(), "a running child is forgotten");
-        assert!(self.removing || self.rules.policy == Policy::Temporary, "nobody wanted it gone");
-        self.listed = false;
-    }
-
-    // ── What the core reports ──
-
-    pub(crate) fn report(&mut self, run: u64, failures: u32, kind: EventKind, now: Instant) {
-        let view = self.view.expect("promise 2: what is told can be seen");
-        match kind {
-            EventKind::Started => {
-                assert_eq!((self.began, view.run), (Some(run), run), "promise 2");
-                assert!(self.started.is_none());
-                assert_eq!(failures, self.failures, "promise 4");
-                self.started = Some(run);
-                self.began = None;
-            }
-            EventKind::Stopped { cause: StopCause::NotSpawned, retry_in, .. } => {
-                assert!(
-                    self.began.is_none() && self.started.is_none(),
-                    "promise 2: a start that failed has no Started"
-                );
-                assert_eq!(
-                    run,
-                    self.last_run + 1,
-                    "promise 12: starts that failed are counted, too"
-                );
-                (self.last_run, self.runs) = (run, self.runs + 1);
-                assert_eq!(failures, self.failures, "promise 4");
-                assert!(!view.status.is_running(), "promise 2");
-                self.not_spawned(retry_in, now);
-            }
-            EventKind::Stopped { cause, .. } => {
-                assert_eq!(
-                    self.started.take(),
-                    Some(run),
-                    "promise 2: Stopped pairs with its Started"
-                );
-                assert!(
-                    self.body.is_none() && !view.status.is_running(),
-                    "promise 2: Stopped comes after the body"
-                );
-                assert_eq!(
-                    cause == StopCause::Exited,
-                    self.told.is_none(),
-                    "asked or not: {cause}"
-                );
-                assert!(
-                    self.healthy || !self.was_healthy,
-                    "promise 5: nobody noticed that it had been up long enough"
-                );
-                assert_eq!(
-                    failures, self.failures_at_end,
-                    "promise 4: the failures before this one"
-                );
-                self.told = None;
-            }
-            EventKind::Healthy => {
-                assert!(
-                    self.started == Some(run) && !self.healthy,
-                    "promise 5: Healthy once a run"
-                );
-                assert_eq!(failures, 0, "promise 4");
-                if let Some(body) = self.body {
-                    assert!(self.told.is_none(), "a stopping run does not become healthy");
-                    let is_due = deadline::is_reached(
-                        deadline::after(body.since, self.rules.healthy_after),
-                        now,
-                    );
-                    assert!(
-                        is_due || self.is_owed_health,
-                        "promise 5: {} is not up long enough",
-                        self.id
-                    );
-                    self.forgiven = std::mem::take(&mut self.failures);
-                }
-                self.healthy = true;
-            }
-            EventKind::Overdue { .. } => {
-                let (_, until) = self.told.expect("only those who were asked are overdue");
-                assert!(!self.overdue, "promise 2: Overdue once a run");
-                assert!(deadline::is_reached(until, now), "overdue before its time");
-                self.overdue = true;
-            }
-            EventKind::Tripped { .. } => {
-                assert!(
-                    self.told.is_some() && !self.told_as_failure && self.started == Some(run),
-                    "it is told to stop, once"
-                );
-                self.told_as_failure = true;
-            }
-            EventKind::Hung { .. } => {
-                let silent_for = now
-                    - self
-                        .last_heartbeat
-                        .expect("only a run that has given a heartbeat is watched");
-                assert!(
-                    silent_for >= self.rules.watchdog.expect("a watchdog"),
-                    "a hang after {silent_for:?} of silence"
-                );
-                assert!(self.told.is_some() && !self.told_as_failure, "it is told to stop, once");
-                self.told_as_failure = true;
-            }
-            EventKind::GaveUp => {
-                assert!(
-                    self.done
-                        && failures == self.failures
-                        && failures > self.rules.max_restarts.expect("a limit")
-                );
-            }
-            EventKind::Ordered { order } => {
-                assert_eq!(
-                    self.owed_orders.pop_front(),
-                    Some(order),
-                    "promise 10: each order is told once, in its turn"
-                );
-                assert_eq!(run, self.last_run, "promise 10: with the present or last run");
-                assert_eq!(failures, self.failures, "promise 4");
-            }
-            EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
-                assert!(
-                    self.flag_panics_untold > 0,
-                    "promise 8: a flag's panic is told once until it succeeds"
-                );
-                self.flag_panics_untold -= 1;
-            }
-            EventKind::CallbackPanicked { .. } => {}
-        }
-    }
-
-    /// Counts a failed spawn. Its delay comes from the report, not from a call of `ask_backoff`.
-    fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
-        self.failures += 1;
-        let gives_up = self.rules.policy != Policy::Temporary
-            && self.rules.max_restarts.is_some_and(|most| self.failures > most);
-        assert_eq!(gives_up, retry_in.is_none());
-        match retry_in {
-            Some(delay) => {
-                assert!(delay >= 100 * MS, "promise 3: a failed spawn waits");
-                self.not_before = Some(deadline::after(now, delay));
-                self.last_retry_in = Some(delay);
-            }
-            None => self.done = true,
-        }
-    }
-
-    // ── What holds ──
-
-    /// Checks what has to hold whenever the core has nothing left to do.
-    pub(crate) fn check(&mut self, is_closed: bool, now: Instant) {
-        let id = &self.id;
-        assert!(
-            !std::mem::take(&mut self.is_owed_health) || self.healthy,
-            "promise 5: {id} said that it is healthy"
-        );
-        assert!(
-            !std::mem::take(&mut self.is_owed_trip) || self.told_as_failure,
-            "{id} was tripped by its callers"
-        );
-        assert!(
-            self.owed_orders.is_empty(),
-            "promise 10: {id} was ordered {:?}, which nobody was told",
-            self.owed_orders
-        );
-        assert_eq!(self.flag_panics_untold, 0, "promise 8: the panic of {id}'s flag is told");
-        assert!(self.view.is_some() || !self.is_inserted, "{id} was added and nobody looked at it");
-        let Some(view) = self.view else { return };
-        if let Some(body) = self.body {
-            let healthy_at = deadline::after(body.since, self.rules.healthy_after);
-            assert!(
-                self.healthy || self.told.is_some() || !deadline::is_reached(healthy_at, now),
-                "promise 5: {id} is up long enough and nobody noticed"
-            );
-            if self.arrived_held || self.arrived_removing || is_closed || !self.asked_flag {
-                assert!(self.told.is_some(), "promise 6: {id} is not wanted and was not told");
-            }
-            if let Some((_, until)) = self.told {
-                assert!(
-                    self.overdue || !deadline::is_reached(until, now),
-                    "{id} is overdue and nobody noticed"
-                );
-            }
-            assert!(view.status.is_running());
-        }
-        assert_eq!(view.failures, self.failures, "promise 4: {id}");
-        assert_eq!(view.since, self.body.map(|body| body.since), "since when {id} is up");
-        assert_eq!(
-            view.stop.map(|(_, at)| at),
-            self.told.map(|(at, _)| at),
-            "since when {id} is stopping"
-        );
-        assert_eq!(view.is_overdue, self.body.is_some() && self.overdue, "whether {id} is overdue");
-        let retry_at = self.not_before.flatten().filter(|_| view.status == ChildStatus::BackingOff);
-        assert_eq!(view.retry_at, retry_at, "when {id} is tried again");
-        let circuit = match self.body {
-            Some(_) if self.told.is_none() && (self.healthy || self.failures == 0) => {
-                CircuitState::Closed
-            }
-            Some(_) if self.told.is_none() => CircuitState::HalfOpen,
-            _ => CircuitState::Open,
-        };
-        assert_eq!(view.circuit, circuit, "what callers see of {id}: {view:?}");
-    }
-
-    /// Checks what has to hold when, in addition, no message is on its way to the core.
-    pub(crate) fn check_at_rest(&self, now: Instant) {
-        if self.view.is_none() || self.body.is_some() || !self.listed {
-            return;
-        }
-        let due = self.not_before.is_none_or(|at| deadline::is_reached(at, now));
-        let wanted = self.asked_flag && !self.held && !self.removing && !self.done;
-        assert!(
-            !(wanted && due),
-            "promise 3: {} is due and was not started: {:?}",
-            self.id,
-            self.view
-        );
-        assert!(!self.arrived_removing, "{} was removed and stays", self.id);
-        assert!(!(self.done && self.has_thread), "{} is done, and keeps a thread", self.id);
-        let status = self.view.map(|view| view.status);
-        let is_off = status == Some(ChildStatus::Off { by: OffBy::Operator });
-        assert_eq!(
-            is_off,
-            self.arrived_held && !self.done,
-            "whether {} is shown as held: {status:?}",
-            self.id
-        );
-    }
-
-    /// Checks what has to hold after a shutdown in which every run has ended.
-    pub(crate) fn check_end(&self) {
-        assert!(!self.listed || self.let_go, "promise 11: the body of {} was not let go", self.id);
-        assert!(
-            self.started.is_none() && self.began.is_none(),
-            "promise 2: no Stopped for {}",
-            self.id
-        );
-    }
-
-    /// All that decides what can happen next and what the model then expects.
-    pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
-        let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);
-        let body = self.body.map(|body| (ago(body.since), body.ended));
-        let told = self.told.map(|(at, until)| (ago(at), left(until)));
-        let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
-        let life = [
-            self.listed,
-            self.began.is_some(),
-            self.started.is_some(),
-            self.restarting,
-            self.done,
-            self.let_go,
-            self.has_thread,
-        ];
-        let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
-        let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
-        let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
-        {
-            let counts = (self.failures, self.forgiven, self.last_retry_in, self.runs);
-            (body, told, orders, life, run, outside, counts, self.not_before.map(left))
         }
     }
 }

@@ -1,0 +1,152 @@
+//! Laws of the core's reports.
+
+use std::time::{Duration, Instant};
+
+use super::Model;
+use crate::{
+    core::rules::Policy,
+    event::{Callback, EventKind, StopCause},
+    proof::world::MS,
+    sync::deadline,
+};
+
+impl Model {
+    pub(crate) fn report(&mut self, run: u64, failures: u32, kind: EventKind, now: Instant) {
+        let view = self.view.expect("promise 2: what is told can be seen");
+        match kind {
+            EventKind::Started => {
+                assert_eq!((self.began, view.run), (Some(run), run), "promise 2");
+                assert!(self.started.is_none());
+                assert_eq!(failures, self.failures, "promise 4");
+                self.started = Some(run);
+                self.began = None;
+            }
+            EventKind::Stopped { cause: StopCause::NotSpawned, retry_in, .. } => {
+                assert!(
+                    self.began.is_none() && self.started.is_none(),
+                    "promise 2: a start that failed has no Started"
+                );
+                assert_eq!(
+                    run,
+                    self.last_run + 1,
+                    "promise 12: starts that failed are counted, too"
+                );
+                (self.last_run, self.runs) = (run, self.runs + 1);
+                assert_eq!(failures, self.failures, "promise 4");
+                assert!(!view.status.is_running(), "promise 2");
+                self.not_spawned(retry_in, now);
+            }
+            EventKind::Stopped { cause, .. } => {
+                assert_eq!(
+                    self.started.take(),
+                    Some(run),
+                    "promise 2: Stopped pairs with its Started"
+                );
+                assert!(
+                    self.body.is_none() && !view.status.is_running(),
+                    "promise 2: Stopped comes after the body"
+                );
+                assert_eq!(
+                    cause == StopCause::Exited,
+                    self.told.is_none(),
+                    "asked or not: {cause}"
+                );
+                assert!(
+                    self.healthy || !self.was_healthy,
+                    "promise 5: nobody noticed that it had been up long enough"
+                );
+                assert_eq!(
+                    failures, self.failures_at_end,
+                    "promise 4: the failures before this one"
+                );
+                self.told = None;
+            }
+            EventKind::Healthy => {
+                assert!(
+                    self.started == Some(run) && !self.healthy,
+                    "promise 5: Healthy once a run"
+                );
+                assert_eq!(failures, 0, "promise 4");
+                if let Some(body) = self.body {
+                    assert!(self.told.is_none(), "a stopping run does not become healthy");
+                    let is_due = deadline::is_reached(
+                        deadline::after(body.since, self.rules.healthy_after),
+                        now,
+                    );
+                    assert!(
+                        is_due || self.is_owed_health,
+                        "promise 5: {} is not up long enough",
+                        self.id
+                    );
+                    self.forgiven = std::mem::take(&mut self.failures);
+                }
+                self.healthy = true;
+            }
+            EventKind::Overdue { .. } => {
+                let (_, until) = self.told.expect("only those who were asked are overdue");
+                assert!(!self.overdue, "promise 2: Overdue once a run");
+                assert!(deadline::is_reached(until, now), "overdue before its time");
+                self.overdue = true;
+            }
+            EventKind::Tripped { .. } => {
+                assert!(
+                    self.told.is_some() && !self.told_as_failure && self.started == Some(run),
+                    "it is told to stop, once"
+                );
+                self.told_as_failure = true;
+            }
+            EventKind::Hung { .. } => {
+                let silent_for = now
+                    - self
+                        .last_heartbeat
+                        .expect("only a run that has given a heartbeat is watched");
+                assert!(
+                    silent_for >= self.rules.watchdog.expect("a watchdog"),
+                    "a hang after {silent_for:?} of silence"
+                );
+                assert!(self.told.is_some() && !self.told_as_failure, "it is told to stop, once");
+                self.told_as_failure = true;
+            }
+            EventKind::GaveUp => {
+                assert!(
+                    self.done
+                        && failures == self.failures
+                        && failures > self.rules.max_restarts.expect("a limit")
+                );
+            }
+            EventKind::Ordered { order } => {
+                assert_eq!(
+                    self.owed_orders.pop_front(),
+                    Some(order),
+                    "promise 10: each order is told once, in its turn"
+                );
+                assert_eq!(run, self.last_run, "promise 10: with the present or last run");
+                assert_eq!(failures, self.failures, "promise 4");
+            }
+            EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
+                assert!(
+                    self.flag_panics_untold > 0,
+                    "promise 8: a flag's panic is told once until it succeeds"
+                );
+                self.flag_panics_untold -= 1;
+            }
+            EventKind::CallbackPanicked { .. } => {}
+        }
+    }
+
+    /// Counts a failed spawn. Its delay comes from the report, not from a call of `ask_backoff`.
+    fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
+        self.failures += 1;
+        let gives_up = self.rules.policy != Policy::Temporary
+            && self.rules.max_restarts.is_some_and(|most| self.failures > most);
+        assert_eq!(gives_up, retry_in.is_none());
+        match retry_in {
+            Some(delay) => {
+                assert!(delay >= 100 * MS, "promise 3: a failed spawn waits");
+                self.not_before = Some(deadline::after(now, delay));
+                self.last_retry_in = Some(delay);
+            }
+            None => self.done = true,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Expected consequences of the end of a run.
+
+use std::time::{Duration, Instant};
+
+use super::{Body, Model};
+use crate::{core::rules::Policy, sync::deadline};
+
+/// The expected consequences of the end of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foreseen {
+    failed: bool,
+    done: bool,
+    backoffs_asked: u32,
+}
+
+impl Model {
+    /// Notes the end of a run, before the core learns of it.
+    pub(crate) fn end(
+        &mut self,
+        body: Body,
+        completed: bool,
+        is_closed: bool,
+        at: Instant,
+    ) -> Foreseen {
+        self.body = None;
+        let until = self.told.map_or(at, |(told, _)| told.min(at));
+        let healthy_at = deadline::after(body.since, self.rules.healthy_after);
+        self.was_healthy = deadline::is_reached(healthy_at, until);
+        if self.was_healthy && !self.healthy {
+            self.failures = 0;
+        }
+        let asked = self.told.is_some() && !self.told_as_failure;
+        let temporary = self.rules.policy == Policy::Temporary;
+        let finished = completed && self.rules.policy == Policy::Transient && !self.told_as_failure;
+        let leaves = self.arrived_removing || is_closed || self.restarting;
+        let failed = !asked && !temporary && !finished && !leaves;
+        // Promise 4: a child that said too soon that it is healthy gets its failures back.
+        let least =
+            self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
+        if failed && self.healthy && until.saturating_duration_since(body.since) < least {
+            self.failures = self.forgiven;
+        }
+        self.failures_at_end = self.failures;
+        Foreseen {
+            failed,
+            done: temporary || (finished && !asked),
+            backoffs_asked: self.backoffs_asked,
+        }
+    }
+
+    /// Checks what the core did at the end of a run.
+    pub(crate) fn ended(
+        &mut self,
+        foreseen: Foreseen,
+        last_backoff: Option<(u32, Duration)>,
+        at: Instant,
+    ) {
+        self.done = foreseen.done;
+        if foreseen.failed {
+            self.failures += 1;
+            if self.rules.max_restarts.is_some_and(|most| self.failures > most) {
+                assert_eq!(
+                    self.backoffs_asked, foreseen.backoffs_asked,
+                    "no backoff is asked for a child that is given up"
+                );
+                self.done = true;
+            } else {
+                let (attempt, delay) =
+                    last_backoff.expect("promise 3: a backoff is asked for each failure");
+                assert_eq!(attempt, self.failures, "promise 4");
+                assert_eq!(
+                    self.backoffs_asked,
+                    foreseen.backoffs_asked + 1,
+                    "promise 3: once for each failure"
+                );
+                self.not_before = Some(deadline::after(at, delay));
+                self.last_retry_in = Some(delay);
+            }
+        } else {
+            assert_eq!(
+                self.backoffs_asked, foreseen.backoffs_asked,
+                "promise 4: this was no failure"
+            );
+        }
+        if std::mem::take(&mut self.restarting) {
+            self.failures = 0;
+            self.last_retry_in = None;
+            self.not_before = None;
+            self.done = self.rules.policy == Policy::Temporary;
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Laws of each single step of the core.
+
+use std::time::Instant;
+
+use super::{Body, Model};
+use crate::{
+    core::{
+        circuit::View,
+        environment::{NotProvided, StartDenied},
+        rules::Policy,
+    },
+    exit::Failure,
+    sync::deadline,
+};
+
+impl Model {
+    // ── What the core asks ──
+
+    /// The answer of the flag; `None` if it panics or has no answer.
+    pub(crate) fn ask_flag(&mut self, settling: u64, panics: bool) -> Option<bool> {
+        assert!(self.listed, "{} is gone and its flag was asked", self.id);
+        assert!(!self.arrived_removing, "{} is being removed and its flag was asked", self.id);
+        self.asked_in = settling;
+        self.flag_panics_untold += usize::from(panics && !self.is_flag_faulty);
+        self.is_flag_faulty = panics;
+        if panics {
+            return None;
+        }
+        self.asked_flag = self.flag.unwrap_or(self.asked_flag);
+        self.flag
+    }
+
+    pub(crate) fn ask_backoff(&mut self) {
+        self.backoffs_asked += 1;
+    }
+
+    /// Provides a thread for a run that is about to begin, unless an order forbids it.
+    pub(crate) fn provide_thread(
+        &mut self,
+        settling: u64,
+        now: Instant,
+    ) -> Result<(), NotProvided> {
+        if self.removing || self.held {
+            return Err(NotProvided::Denied(StartDenied));
+        }
+        assert!(
+            self.began.is_none() && self.body.is_none(),
+            "promise 1: {} begins while it runs",
+            self.id
+        );
+        assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
+        assert_eq!(
+            self.asked_in, settling,
+            "promise 6: the flag is asked right before every start"
+        );
+        assert!(!self.done, "a finished or given-up child begins");
+        if let Some(not_before) = self.not_before {
+            let due = not_before.is_some_and(|at| at <= now);
+            assert!(due, "promise 3: {} begins at {now:?}, before {not_before:?}", self.id);
+        }
+        assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
+        self.thread_in = settling;
+        self.has_thread |= !self.fails_to_spawn;
+        if self.fails_to_spawn {
+            Err(NotProvided::Failed(Failure::new("no thread".into())))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Publishes a new run, unless an order forbids it.
+    pub(crate) fn begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
+        if self.removing || self.held {
+            return Err(StartDenied);
+        }
+        assert_eq!(
+            self.thread_in, settling,
+            "promise 2: nobody sees a run begin for which there may be no thread"
+        );
+        assert!(!self.fails_to_spawn, "promise 2: a run is seen to begin that has no thread");
+        assert_eq!(view.failures, self.failures, "promise 4");
+        assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
+        self.last_run = view.run;
+        self.began = Some(view.run);
+        self.runs += 1;
+        self.view = Some(view);
+        Ok(())
+    }
+
+    // ── What the core does ──
+
+    pub(crate) fn show(&mut self, view: View) {
+        assert!(self.listed);
+        let is_told = self.began == Some(view.run) || self.started == Some(view.run);
+        assert!(
+            !view.status.is_running() || is_told,
+            "promise 2: {} is seen running before its start is told",
+            self.id
+        );
+        self.view = Some(view);
+    }
+
+    pub(crate) fn send_start(&mut self, run: u64, failures: u32, now: Instant) {
+        assert!(self.body.is_none(), "promise 1: two bodies of {}", self.id);
+        assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
+        assert_eq!(failures, self.failures, "promise 4");
+        self.body = Some(Body { run, since: now, ended: false });
+        self.told = None;
+        self.told_as_failure = false;
+        self.overdue = false;
+        self.healthy = false;
+        self.heartbeats = 0;
+        self.last_heartbeat = None;
+    }
+
+    pub(crate) fn stop(&mut self, now: Instant) {
+        assert!(self.body.is_some() && self.told.is_none(), "a run is told to stop once");
+        self.told = Some((now, deadline::after(now, self.rules.stop_timeout)));
+    }
+
+    pub(crate) fn is_last_run(&mut self, is_closed: bool) {
+        assert!(self.arrived_removing || is_closed, "an orderly child loses its body");
+        assert!(self.body.is_some() || self.started.is_some(), "only a run can be the last");
+        self.let_go = true;
+    }
+
+    pub(crate) fn retire(&mut self, keep_body: bool, closing: bool) {
+        assert!(self.body.is_none() && self.listed);
+        assert!(self.done || !keep_body || closing, "its thread is still of use");
+        assert!(keep_body || closing, "its body is still of use");
+        self.has_thread = false;
+        self.let_go |= !keep_body;
+    }
+
+    pub(crate) fn forget(&mut self) {
+        assert!(self.body.is_none() && self.started.is_none(), "a running child is forgotten");
+        assert!(self.removing || self.rules.policy == Policy::Temporary, "nobody wanted it gone");
+        self.listed = false;
+    }
+}
