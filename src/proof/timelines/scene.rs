@@ -1,0 +1,187 @@
+//! Scene of a timeline: the core, with a script that answers what it asks.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    core::{
+        circuit::View,
+        environment::{
+            Action, Answer, Environment, Heartbeats, NotProvided, Progress, StartDenied,
+        },
+        key::Key,
+        roster::Roster,
+        rules::{Policy, Rules},
+    },
+    event::EventKind,
+    exit::{Exit, Failure},
+    id::ChildId,
+    proof::{trial::WITHIN, world::MS},
+    sync::clock::system_now,
+};
+
+pub(super) const A: Key = Key(0);
+pub(super) const B: Key = Key(1);
+pub(super) const C: Key = Key(2);
+
+/// The core on virtual time: a script answers what it asks, and `told` records what it reports.
+pub(super) struct Scene {
+    pub(super) roster: Roster<()>,
+    pub(super) script: Script,
+    pub(super) origin: Instant,
+    pub(super) told: Vec<String>,
+}
+
+pub(super) struct Script {
+    pub(super) now: Instant,
+    pub(super) off: Vec<Key>,
+    pub(super) no_thread: bool,
+    pub(super) delay: fn(u32) -> Duration,
+    pub(super) heartbeats: u64,
+    pub(super) flags_asked: Vec<Key>,
+    pub(super) backoffs_asked: Vec<u32>,
+}
+
+impl Environment for Script {
+    type Entry = ();
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn is_enabled(&mut self, key: Key, _id: &ChildId) -> Answer<Option<bool>> {
+        self.flags_asked.push(key);
+        Answer { value: Some(!self.off.contains(&key)), panic: None }
+    }
+
+    fn backoff(&mut self, _key: Key, _entry: &mut (), attempt: u32) -> Answer<Duration> {
+        self.backoffs_asked.push(attempt);
+        Answer { value: (self.delay)(attempt), panic: None }
+    }
+
+    fn heartbeats(&mut self, _entry: &()) -> Heartbeats {
+        Heartbeats { count: self.heartbeats, doing: "working" }
+    }
+
+    fn begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
+        Ok(())
+    }
+
+    fn provide_thread(&mut self, _entry: &mut ()) -> Result<(), NotProvided> {
+        if self.no_thread {
+            Err(NotProvided::Failed(Failure::new("no thread".into())))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn rules() -> Rules {
+    Rules {
+        policy: Policy::Permanent,
+        healthy_after: 1000 * MS,
+        stop_timeout: 200 * MS,
+        max_restarts: None,
+        significant: false,
+        watchdog: None,
+    }
+}
+
+pub(super) fn failed() -> Exit {
+    Exit::panicked("boom")
+}
+
+impl Scene {
+    pub(super) fn new(rules: &[Rules]) -> Self {
+        let now = system_now();
+        let script = Script {
+            now,
+            off: Vec::new(),
+            no_thread: false,
+            delay: |attempt| 10 * MS * 2u32.pow(attempt),
+            heartbeats: 0,
+            flags_asked: Vec::new(),
+            backoffs_asked: Vec::new(),
+        };
+        let mut scene = Self { roster: Roster::new(), script, origin: now, told: Vec::new() };
+        for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
+            scene.roster.insert(Key(number as u64), ChildId::from(name), (), rules.clone(), now);
+        }
+        scene.poll();
+        scene
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.roster.expire(self.script.now);
+        for _ in 0..WITHIN {
+            match self.roster.settle(&mut self.script) {
+                Progress::Perform(key, (), action) => self.perform(key, action),
+                Progress::Forgotten(..) | Progress::Again => {}
+                Progress::Settled => {
+                    if !self.roster.is_in_round() {
+                        return;
+                    }
+                    self.roster.continue_round(self.script.now, &mut self.script);
+                    self.roster.expire(self.script.now);
+                }
+            }
+        }
+        panic!("the core does not come to rest");
+    }
+
+    fn perform(&mut self, key: Key, action: Action) {
+        let millis = (self.script.now - self.origin).as_millis();
+        match action {
+            Action::Report(report) => {
+                let name = match report.kind {
+                    EventKind::Started => "started",
+                    EventKind::Stopped { .. } => "stopped",
+                    EventKind::Healthy => "healthy",
+                    EventKind::Overdue { .. } => "overdue",
+                    EventKind::GaveUp => "gave up",
+                    EventKind::Hung { .. } => "hung",
+                    EventKind::Tripped { .. } => "tripped",
+                    EventKind::Ordered { .. } => "ordered",
+                    EventKind::CallbackPanicked { .. } => "panicked",
+                };
+                self.told.push(format!("{millis} {} {name} {}", report.id, report.failures));
+            }
+            Action::Stop => self.told.push(format!("{millis} {key:?} told to stop")),
+            _ => {}
+        }
+    }
+
+    pub(super) fn poll(&mut self) {
+        self.roster.begin_round();
+        self.settle();
+    }
+
+    /// Moves the clock to a moment, and stops at every deadline on the way, as the engine does.
+    pub(super) fn at(&mut self, millis: u32) -> &mut Self {
+        let target = self.origin + millis * MS;
+        while let Some(deadline) =
+            self.roster.next_deadline().filter(|deadline| *deadline <= target)
+        {
+            assert!(
+                deadline > self.script.now,
+                "a timer that is due was left behind: the loop would spin"
+            );
+            self.script.now = deadline;
+            self.settle();
+        }
+        self.script.now = target;
+        self
+    }
+
+    pub(super) fn exits(&mut self, key: Key, run: u64, exit: Exit) -> &mut Self {
+        self.roster
+            .run_ended(key, run, exit, self.script.now, &mut self.script)
+            .expect("it is the present run");
+        self.settle();
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn tells(&mut self, expected: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.told), expected);
+    }
+}
