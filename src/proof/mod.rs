@@ -1,4 +1,4 @@
-//! Proofs of the core: single timelines, random schedules, and all schedules of a small world.
+//! Proofs of the core's promises, with loom models of the threads around the core.
 
 #[cfg(loom)]
 mod interleavings;

@@ -1,4 +1,4 @@
-//! Stand-ins for locks, atomics and channels, whose schedules loom explores.
+//! Stand-ins for the synchronization primitives, whose schedules loom explores.
 
 use std::{
     ops::{Deref, DerefMut},

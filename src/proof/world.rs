@@ -1,4 +1,4 @@
-//! Simulated environment of the core, with a manual clock and unpredictable callbacks and threads.
+//! Simulated environment of the core, on virtual time with unpredictable callbacks.
 
 use std::{
     collections::BTreeMap,
