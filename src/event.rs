@@ -404,14 +404,14 @@ impl fmt::Display for Event {
                 let failures = Failures(*failures);
                 write!(
                     f,
-                    "child `{id}` is told to stop: its callers reported {failures}, the last: {}",
+                    "child `{id}` is asked to stop: its callers reported {failures}, the last: {}",
                     OneLine(last)
                 )
             }
             EventKind::Hung { doing, silent_for } => {
                 write!(
                     f,
-                    "child `{id}` hangs: silent for {} while {doing}; it is told to stop",
+                    "child `{id}` hangs: silent for {} while {doing}; it is asked to stop",
                     Span(*silent_for)
                 )
             }

@@ -38,10 +38,8 @@ pub struct ChildInfo {
     pub run: u64,
     /// How long the present run has been up.
     pub uptime: Option<Duration>,
-    /// Why the present run was asked to stop, if it was.
-    pub told_to_stop: Option<StopCause>,
-    /// How long ago the present run was asked to stop, if it was.
-    pub stopping_for: Option<Duration>,
+    /// Why the present run was asked to stop, and how long ago, if it was.
+    pub stopping: Option<(StopCause, Duration)>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
     /// What the present or last run was doing, by its last
@@ -71,8 +69,7 @@ impl ChildInfo {
             failures: view.failures,
             run: view.run,
             uptime: view.since.map(ago),
-            told_to_stop: view.stop.map(|(cause, _)| cause),
-            stopping_for: view.stop.map(|(_, at)| ago(at)),
+            stopping: view.stop.map(|(cause, at)| (cause, ago(at))),
             is_overdue: view.is_overdue,
             doing,
             last_stop,
@@ -107,7 +104,8 @@ impl ChildInfo {
             | ChildStatus::BackingOff
             | ChildStatus::Off { by: OffBy::Shutdown }
             | ChildStatus::Due => {
-                let has_fault = self.told_to_stop.map(StopCause::kind) == Some(StopKind::Fault);
+                let has_fault =
+                    self.stopping.is_some_and(|(cause, _)| cause.kind() == StopKind::Fault);
                 self.failures == 0 && !self.is_overdue && !has_fault
             }
         }
@@ -151,11 +149,10 @@ impl ChildInfo {
                 format!("{}; before that, {last}", Failures(self.failures))
             }
             ChildStatus::Stopping => {
-                let reason =
-                    self.told_to_stop.map(|cause| self.reason_to_stop(cause)).unwrap_or_default();
-                let since = Span(self.stopping_for.unwrap_or_default());
+                let Some((cause, stopping_for)) = self.stopping else { return last };
+                let reason = self.reason_to_stop(cause);
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
-                format!("{reason}, asked {since} ago{overdue}")
+                format!("{reason}, asked {} ago{overdue}", Span(stopping_for))
             }
             ChildStatus::BackingOff => {
                 format!(

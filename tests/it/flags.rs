@@ -92,7 +92,7 @@ fn child_that_was_off_at_the_start_is_started_once_its_flag_is_on() {
 }
 
 #[test]
-fn check_now_does_not_wait_for_the_poll() {
+fn poll_now_does_not_wait_for_the_poll() {
     let (switch, recorder) = (Switch::new(false), Recorder::default());
     let (child, strings) = puppet("switched");
     let supervisor = switched(&switch, &recorder).child(child).start().unwrap();
@@ -160,7 +160,7 @@ fn flag_that_is_on_again_before_it_is_asked_changes_nothing() {
     supervisor.handle().poll_now().unwrap();
     barrier(supervisor.handle());
     let child = supervisor.handle().child("switched").unwrap();
-    assert_eq!((child.run, child.told_to_stop), (run, None));
+    assert_eq!((child.run, child.stopping.map(|(cause, _)| cause)), (run, None));
     assert_eq!(recorder.story("switched"), ["start 0"]);
 }
 
@@ -226,10 +226,10 @@ fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     barrier(handle);
     let child = handle.child("switched").unwrap();
     assert_eq!(
-        (child.status, child.told_to_stop),
+        (child.status, child.stopping.map(|(cause, _)| cause)),
         (ChildStatus::Stopping, Some(StopCause::Disabled))
     );
-    assert!(child.stopping_for.unwrap() >= 20 * MS);
+    assert!(child.stopping.unwrap().1 >= 20 * MS);
     assert_eq!(handle.snapshot().counts().running, 2, "it still lives");
     assert!(!handle.snapshot().is_healthy());
     assert_eq!(recorder.story("switched"), ["start 0", "overdue"]);

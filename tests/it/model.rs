@@ -345,8 +345,7 @@ impl Pair {
                 failures: info.failures,
                 retry_in: info.retry_in,
                 uptime: info.uptime,
-                told_to_stop: info.told_to_stop,
-                stopping_for: info.stopping_for,
+                stopping: info.stopping,
                 is_overdue: info.is_overdue,
                 last_stop: info.last_stop.map(|stop| (stop.cause, ending(&stop.exit), stop.uptime)),
             };

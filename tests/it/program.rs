@@ -118,8 +118,7 @@ pub(crate) struct Shown {
     pub(crate) failures: u32,
     pub(crate) retry_in: Option<Duration>,
     pub(crate) uptime: Option<Duration>,
-    pub(crate) told_to_stop: Option<StopCause>,
-    pub(crate) stopping_for: Option<Duration>,
+    pub(crate) stopping: Option<(StopCause, Duration)>,
     pub(crate) is_overdue: bool,
     pub(crate) last_stop: Option<(StopCause, Ending, Duration)>,
 }

@@ -175,7 +175,7 @@ fn running_child_shows_its_run_and_uptime() {
     let (run, _) = strings.next_run();
     let first = handle.child("child").unwrap();
     assert_eq!((first.run, first.failures, first.circuit), (run, 0, CircuitState::Closed));
-    assert!(first.last_stop.is_none() && first.retry_in.is_none() && first.told_to_stop.is_none());
+    assert!(first.last_stop.is_none() && first.retry_in.is_none() && first.stopping.is_none());
     eventually("the uptime rises", || handle.child("child").unwrap().uptime > first.uptime);
     strings.act(Act::Fail("no"));
     // As the sink saw it, before the backoff could end.

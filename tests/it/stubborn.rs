@@ -99,7 +99,7 @@ fn stuck_child_that_is_removed_keeps_its_id_until_it_ends() {
     strings.next_run();
     let child = handle.child("deaf").unwrap();
     assert_eq!(
-        (child.status, child.told_to_stop, child.is_overdue),
+        (child.status, child.stopping.map(|(cause, _)| cause), child.is_overdue),
         (ChildStatus::Stopping, Some(StopCause::Removed), true)
     );
     drop(gate);
@@ -227,7 +227,7 @@ fn run_that_outlives_its_supervisor_is_shown_as_down_once_it_has_ended() {
     let _ = handle.wait_until_stopped(DEADLINE).unwrap();
     let deaf = handle.child("deaf").unwrap();
     assert_eq!(
-        (deaf.status, deaf.told_to_stop),
+        (deaf.status, deaf.stopping.map(|(cause, _)| cause)),
         (ChildStatus::Stopping, Some(StopCause::Shutdown))
     );
     gate.open();

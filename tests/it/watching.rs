@@ -11,7 +11,7 @@ use crossbeam_channel::unbounded;
 use crate::support::*;
 
 #[test]
-fn silent_child_is_told_to_stop_and_started_again() {
+fn silent_child_is_asked_to_stop_and_started_again() {
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())

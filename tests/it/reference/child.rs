@@ -135,8 +135,7 @@ impl Child {
             failures: self.failures,
             retry_in: self.retry_at.filter(|_| status == ChildStatus::BackingOff).map(left),
             uptime: self.run.as_ref().map(|run| now - run.since),
-            told_to_stop: stop_request.map(|(cause, _)| cause),
-            stopping_for: stop_request.map(|(_, at)| now - at),
+            stopping: stop_request.map(|(cause, at)| (cause, now - at)),
             is_overdue: self.run.as_ref().is_some_and(|run| run.is_overdue),
             last_stop: self.last_stop,
         }
