@@ -326,8 +326,8 @@ impl Circuit {
     /// Ends the run at `at`.
     pub(crate) fn end(&mut self, at: Instant, completed: bool) -> Ended {
         let run = self.run.take().expect("only a present run ends");
-        let told_at = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
-        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), told_at);
+        let stop_asked_at = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
+        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), stop_asked_at);
         if newly_healthy {
             self.failures = 0;
         }
@@ -346,7 +346,9 @@ impl Circuit {
         // restarts it: its history is cleared.
         let restarting = std::mem::take(&mut self.restarting);
         let counts = failed && !self.removing && !self.closing && !restarting;
-        if counts && run.healthy && told_at.saturating_duration_since(run.since) < self.probation()
+        if counts
+            && run.healthy
+            && stop_asked_at.saturating_duration_since(run.since) < self.probation()
         {
             self.failures = run.forgiven;
         }

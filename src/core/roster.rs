@@ -1,5 +1,7 @@
 //! All children of one supervisor: decisions, timers and the order of actions.
 
+mod reporting;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -8,18 +10,17 @@ use std::{
 
 use crate::{
     core::{
-        circuit::{Circuit, Consequence, Decision, Ended, View},
+        circuit::{Circuit, Decision, View},
         environment::{
-            Action, Answer, Environment, Heartbeats, NotProvided, Progress, Report, StartDenied,
+            Action, Answer, Environment, Heartbeats, NotProvided, Progress, StartDenied,
         },
         flag_cache::{Answers, FlagCache},
         key::{Key, KeyMap},
         rules::Rules,
     },
-    event::{Callback, EventKind, LastStop, Order, StopCause},
+    event::{Callback, EventKind, Order, StopCause},
     exit::Exit,
     id::ChildId,
-    sync::panic::Panic,
 };
 
 /// The number of children a round visits before the engine serves its inbox again.
@@ -441,13 +442,6 @@ impl<T> Roster<T> {
         self.wake_at(key, deadline);
     }
 
-    /// The stop request comes before the report, since event sinks may take time.
-    fn stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
-        self.publish(key, None, now);
-        self.act(key, Action::Stop);
-        self.report(key, kind, now);
-    }
-
     /// Starts a run, or counts a failed spawn; a further decision about the child follows in either
     /// case. A child whose start is denied stays due until the message arrives that says why.
     fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment<Entry = T>) {
@@ -480,116 +474,6 @@ impl<T> Roster<T> {
         let (run, failures) = (child.circuit.last_run(), child.circuit.failures());
         self.unsettled.push_front((key, false));
         Action::SendStart { run, failures }
-    }
-
-    /// Asks for the backoff if one follows the end of a run, then publishes and reports the end.
-    fn tell_end(
-        &mut self,
-        key: Key,
-        ended: Ended,
-        exit: Exit,
-        at: Instant,
-        environment: &mut impl Environment<Entry = T>,
-    ) {
-        let Ended { newly_healthy, cause, uptime, failures, consequence, was_timed_out: _ } = ended;
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let backoff = match consequence {
-            Consequence::BackOff { least } => {
-                let mut backoff =
-                    environment.backoff(key, &mut child.entry, child.circuit.failures());
-                backoff.value = backoff.value.max(least);
-                child.circuit.back_off(at, backoff.value);
-                Some(backoff)
-            }
-            Consequence::NoFailure | Consequence::GiveUp => None,
-        };
-        let failed = consequence != Consequence::NoFailure;
-        let (id, run) = (child.id.clone(), child.circuit.last_run());
-        let is_significant = child.circuit.rules.significant;
-        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), at);
-        let mut report = |failures, kind| {
-            let report = Report { id: id.clone(), run, failures, kind };
-            self.actions.push_back((key, Step::Act(Action::Report(report))));
-        };
-        if newly_healthy {
-            report(0, EventKind::Healthy);
-        }
-        let retry_in = backoff.as_ref().map(|backoff| backoff.value);
-        let stopped = EventKind::Stopped { cause, exit: exit.clone(), uptime, failed, retry_in };
-        report(failures, stopped);
-        if consequence == Consequence::GiveUp {
-            report(failures.saturating_add(1), EventKind::GaveUp);
-            if is_significant {
-                self.act(key, Action::GiveUp { id, cause, exit });
-            }
-        }
-        if let Some(backoff) = backoff {
-            self.note_call(key, Callback::Backoff, backoff.panic, at);
-        }
-        self.unsettled.push_back((key, false));
-    }
-
-    /// Notes a call of one of the child's callbacks, for its present or last run.
-    pub(crate) fn note_call(
-        &mut self,
-        key: Key,
-        callback: Callback,
-        panic: Option<Panic>,
-        now: Instant,
-    ) {
-        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
-            return;
-        };
-        self.note_call_of(key, run, callback, panic, now);
-    }
-
-    /// Notes a call of one of the child's callbacks, for this run. Reports a panic, unless the last
-    /// call of that callback panicked as well.
-    pub(crate) fn note_call_of(
-        &mut self,
-        key: Key,
-        run: u64,
-        callback: Callback,
-        panic: Option<Panic>,
-        now: Instant,
-    ) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let known = child.faults.iter().position(|faulty| *faulty == callback);
-        match (panic, known) {
-            (None, Some(position)) => {
-                child.faults.swap_remove(position);
-            }
-            (Some(panic), None) => {
-                child.faults.push(callback);
-                self.report_of(key, run, EventKind::CallbackPanicked { callback, panic }, now);
-            }
-            (None, None) | (Some(_), Some(_)) => {}
-        }
-    }
-
-    /// Reports an event of the child, after publishing its present state.
-    fn report(&mut self, key: Key, kind: EventKind, now: Instant) {
-        let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
-            return;
-        };
-        self.report_of(key, run, kind, now);
-    }
-
-    fn report_of(&mut self, key: Key, run: u64, kind: EventKind, now: Instant) {
-        self.publish(key, None, now);
-        let Some(child) = self.children.get(&key) else { return };
-        let (id, failures) = (child.id.clone(), child.circuit.failures());
-        self.act(key, Action::Report(Report { id, run, failures, kind }));
-    }
-
-    /// Publishes the child's state if it has changed since the last time, or if a run has ended.
-    fn publish(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let view = child.circuit.view(now);
-        if child.shown != Some(view) || stopped.is_some() {
-            child.shown = Some(view);
-            self.act(key, Action::Publish { view, stopped });
-        }
     }
 
     fn act(&mut self, key: Key, action: Action) {
