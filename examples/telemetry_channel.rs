@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         seen.push(events.recv_timeout(Duration::from_secs(60))?);
     }
     println!("{}", supervisor.shutdown());
-    seen.extend(events); // the supervisor has let go of its sink, so that this ends
+    seen.extend(events); // ends, since the supervisor has dropped its sink
     summarise(&seen);
     Ok(())
 }

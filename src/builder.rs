@@ -271,10 +271,10 @@ impl SupervisorBuilder {
     /// # Errors
     ///
     /// A [`ChildGaveUp`](crate::ChildGaveUp) if a significant child was given up, and a
-    /// [`ConfigError`] if the configuration is wrong, or if this is called on a helper's thread with
-    /// a clone of the context: such a supervisor could outlive its child's run. Each is a failure of
-    /// the outer child. So is an `Ok` when the nested supervisor was shut down through its own
-    /// handle.
+    /// [`ConfigError`] if the configuration is wrong, or if this is called on a helper's thread
+    /// with a clone of the context: such a supervisor could outlive its child's run. Each is a
+    /// failure of the outer child. So is an `Ok` when the nested supervisor was shut down through
+    /// its own handle.
     ///
     /// # Examples
     ///

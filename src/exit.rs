@@ -154,11 +154,11 @@ impl fmt::Display for Exit {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Failure {
-    told: Arc<ToldError>,
+    shared: Arc<TextAndError>,
 }
 
 #[derive(Debug)]
-struct ToldError {
+struct TextAndError {
     message: String,
     error: Box<dyn Error + Send + Sync>,
 }
@@ -171,12 +171,12 @@ impl Failure {
     /// Also returns the panic of a `Display` or a `source`.
     pub(crate) fn catching(error: Box<dyn Error + Send + Sync>) -> (Self, Option<Panic>) {
         let (message, panic) = text_of(&*error);
-        (Self { told: Arc::new(ToldError { message, error }) }, panic)
+        (Self { shared: Arc::new(TextAndError { message, error }) }, panic)
     }
 
     /// Returns the text of the error and its sources.
     pub fn message(&self) -> &str {
-        &self.told.message
+        &self.shared.message
     }
 
     /// Returns the error itself, for downcasting and for its sources.
@@ -204,13 +204,13 @@ impl Failure {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.told.error
+        &*self.shared.error
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.told.message).fmt(f)
+        OneLine(&self.shared.message).fmt(f)
     }
 }
 

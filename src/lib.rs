@@ -100,6 +100,7 @@
 //! | a group of children with a life of its own | [`SupervisorBuilder::run`] | [nesting] |
 //! | tests without threads and without waiting | [`Simulation`] | [testing] |
 //! | to know what cannot be done | | [limitations] |
+//! | to know what it runs on, and what may change | | [platforms] |
 //! | to come from the Elixir package | | [comparison] |
 //! | answers | | [FAQ](faq) |
 //! | evidence and figures | | [how it is tested](crate::how_it_is_tested), [what it costs](crate::what_it_costs) |
@@ -173,6 +174,10 @@ pub mod testing {}
 #[cfg(doc)]
 #[doc = include_str!("docs/limitations.md")]
 pub mod limitations {}
+
+#[cfg(doc)]
+#[doc = include_str!("docs/platforms.md")]
+pub mod platforms {}
 
 #[cfg(doc)]
 #[doc = include_str!("docs/comparison.md")]

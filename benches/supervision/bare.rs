@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::fleet::{Body, BodyResult, Context, name};
 
-/// Named threads, each of which runs its body once and can be told to stop. Nobody hears how they
+/// Named threads, each of which runs its body once and can be asked to stop. Nobody hears how they
 /// end.
 pub(crate) struct Threads {
     stops: Vec<Sender<Infallible>>,

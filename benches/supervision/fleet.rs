@@ -29,7 +29,7 @@ pub(crate) enum Context<'a> {
 }
 
 impl Context<'_> {
-    /// Is idle until told to stop.
+    /// Is idle until asked to stop.
     pub(crate) fn idle(self) -> BodyResult {
         match self {
             Self::Ours(ctx) => Ok(ctx.sleep(Duration::MAX)?),

@@ -18,13 +18,9 @@ const WORKLOADS: [&str; 4] = ["start", "crash storm", "poll", "stop"];
 
 /// A row for each workload and size: the time, and the time for each child.
 pub(crate) fn print(options: &Options) {
-    println!(
-        "Medians of {} launches, each in a process of its own. All children crash at once in the storm,",
-        options.launches(LAUNCHES)
-    );
-    println!(
-        "which is over when all run again. A straight line has the same time for each child in every row.\n"
-    );
+    println!("Medians of {} launches, each in a process of its own.", options.launches(LAUNCHES));
+    println!("All children crash at once in the storm, which is over when all run again.");
+    println!("A straight line has the same time for each child in every row.\n");
     println!(
         "{:12} {:>7} {:>12} {:>12} {:>14} {:>14} {:>7}",
         "workload", "n", "ours, µs", "bare, µs", "ours / n, µs", "bare / n, µs", "ratio"

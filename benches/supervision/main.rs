@@ -3,15 +3,15 @@
 //!
 //! ```sh
 //! cargo bench --bench supervision                            # all figures, on a quiet machine
-//! cargo bench --bench supervision -- --only restart_p50      # one of them, or all that begin so; may be repeated
+//! cargo bench --bench supervision -- --only restart_p50      # all that begin so; may be repeated
 //! cargo bench --bench supervision -- --json figures.jsonl    # the lines of JSON go to a file
-//! cargo bench --bench supervision -- --quick                 # does it work? Its figures mean nothing.
+//! cargo bench --bench supervision -- --quick                 # only shows that it works
 //! cargo bench --bench supervision -- --growth                # time against the number of children
 //! ```
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the ban keeps the library's logic off the clock and its spawns in one file; a benchmark is the outside world"
+    reason = "the ban is for the library's logic; a benchmark is the outside world"
 )]
 
 mod bare;
@@ -68,9 +68,7 @@ fn main() -> ExitCode {
 fn print_figures(options: &Options) -> std::io::Result<()> {
     println!("{}", report::LEGEND);
     if options.quick {
-        println!(
-            "This is a quick run: it shows that the benchmark works, and its figures mean nothing.\n"
-        );
+        println!("This is a quick run: it only shows that the benchmark works.\n");
     }
     report::print_head();
     let mut figures = Vec::new();

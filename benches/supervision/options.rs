@@ -42,7 +42,8 @@ impl Options {
                 }
                 _ => {
                     return Err(format!(
-                        "unknown argument `{arg}`; there are --quick, --only FIGURE, --json FILE and --growth"
+                        "unknown argument `{arg}`; there are --quick, --only FIGURE, --json FILE \
+                         and --growth"
                     ));
                 }
             }

@@ -9,17 +9,19 @@ use std::{
 use crate::measure::{Quartiles, Rounds, quartiles};
 
 pub(crate) const LEGEND: &str = "\
-Each figure is measured against its baseline in the same run, in turns. `ours` and `baseline` are medians over the launches,
-with the quartiles in brackets; `value` is the ratio of the two medians, or their difference where the kind is absolute. `n`
-counts the idle siblings of the one that restarts, the children that crash (restart_rate), the threads that wait (waiters) or
-call (breaker), the milliseconds asked for (backoff) or the sinks (event); elsewhere, all children. The baseline of
-breaker_…_failsafe and …_recloser is that crate, and the value is how many times faster ours is; that of exit_at_scale is ours
-among 10 children, and that of waiters is ours without them.
+Each figure is measured against its baseline in the same run, in turns. `ours` and `baseline` are
+medians over the launches, with the quartiles in brackets; `value` is the ratio of the two medians,
+or their difference where the kind is absolute. `n` counts the idle siblings of the one that
+restarts, the children that crash (restart_rate), the threads that wait (waiters) or call
+(breaker), the milliseconds asked for (backoff) or the sinks (event); elsewhere, all children. The
+baseline of breaker_…_failsafe and …_recloser is that crate, and the value is how many times faster
+ours is; that of exit_at_scale is ours among 10 children, and that of waiters is ours without them.
 
-`noise` is how far the same value strays by chance: as many pairs of two baselines are measured in the same run, and for 95 %
-of the resamplings of these pairs (bootstrap, 2000 draws) the ratio of their medians is no further from 1, or the difference
-of their medians no further from 0. `met` is NO if the limit is missed by more than the noise; unclear if the noise is larger
-than what is asked (the distance of a ratio's limit from 1, or of an absolute limit from 0); yes otherwise.
+`noise` is how far the same value strays by chance: as many pairs of two baselines are measured in
+the same run, and for 95 % of the resamplings of these pairs (bootstrap, 2000 draws) the ratio of
+their medians is no further from 1, or the difference of their medians no further from 0. `met` is
+NO if the limit is missed by more than the noise; unclear if the noise is larger than what is asked
+(the distance of a ratio's limit from 1, or of an absolute limit from 0); yes otherwise.
 ";
 
 /// What `value` is.
@@ -160,7 +162,8 @@ impl Figure {
             Met::NotAsked => "null",
         };
         format!(
-            "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\"value\":{},\"limit\":{limit},\
+            "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\
+             \"value\":{},\"limit\":{limit},\
              \"kind\":\"{kind}\",\"noise\":{},\"met\":{met}}}",
             self.name,
             self.n,

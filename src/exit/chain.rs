@@ -220,7 +220,7 @@ mod tests {
 
     /// The text of an error in which nothing panics.
     #[track_caller]
-    fn told(error: &Link) -> String {
+    fn text_only(error: &Link) -> String {
         let (text, panic) = text_of(error);
         assert_eq!(panic, None);
         assert!(text.len() <= LONGEST);
@@ -229,9 +229,9 @@ mod tests {
 
     #[test]
     fn texts_of_all_sources_are_joined() {
-        assert_eq!(told(&link("alone", Source::None)), "alone");
+        assert_eq!(text_only(&link("alone", Source::None)), "alone");
         assert_eq!(
-            told(&chain(["cannot send", "no connection", "refused"], Source::None)),
+            text_only(&chain(["cannot send", "no connection", "refused"], Source::None)),
             "cannot send: no connection: refused"
         );
     }
@@ -251,39 +251,41 @@ mod tests {
             (&["", "cause"], "cause"),
             (&["", ""], ""),
         ] {
-            assert_eq!(told(&chain(texts.iter().copied(), Source::None)), text, "{texts:?}");
+            assert_eq!(text_only(&chain(texts.iter().copied(), Source::None)), text, "{texts:?}");
         }
     }
 
     #[test]
-    fn sixteen_errors_are_told() {
+    fn sixteen_errors_are_shown() {
         let texts: Vec<_> = (1..=17).map(|number| number.to_string()).collect();
-        let of =
-            |count: usize| told(&chain(texts[..count].iter().map(String::as_str), Source::None));
+        let of = |count: usize| {
+            text_only(&chain(texts[..count].iter().map(String::as_str), Source::None))
+        };
         assert_eq!(of(16), texts[..16].join(": "));
         assert_eq!(of(17), texts[..16].join(": ") + ": …");
     }
 
     #[test]
     fn circle_of_errors_is_followed_for_sixteen() {
-        assert_eq!(told(&link("round", Source::Itself)), "round: …");
-        assert_eq!(told(&chain(["once", "round"], Source::Itself)), "once: round: …");
+        assert_eq!(text_only(&link("round", Source::Itself)), "round: …");
+        assert_eq!(text_only(&chain(["once", "round"], Source::Itself)), "once: round: …");
     }
 
     #[test]
     fn text_is_cut_after_64_kib_between_two_characters() {
         let longest = "x".repeat(LONGEST);
-        assert_eq!(told(&link(&longest, Source::None)), longest);
+        assert_eq!(text_only(&link(&longest, Source::None)), longest);
         assert_eq!(
-            told(&link(&format!("{longest}x"), Source::None)),
+            text_only(&link(&format!("{longest}x"), Source::None)),
             longest[3..].to_owned() + "…"
         );
         // Cut at each byte of a four-byte character, in one error and in the source of a short one.
         for shift in 0..4 {
             let text = "x".repeat(shift) + &"🦀".repeat(LONGEST / 4);
-            for cut in
-                [told(&link(&text, Source::Itself)), told(&chain([".", &text], Source::None))]
-            {
+            for cut in [
+                text_only(&link(&text, Source::Itself)),
+                text_only(&chain([".", &text], Source::None)),
+            ] {
                 let (kept, rest) = cut.split_at(cut.len() - "…".len());
                 assert_eq!((rest, cut.len() > LONGEST - 4), ("…", true), "{shift}");
                 assert!(format!(".: {text}").contains(kept) || text.starts_with(kept));
@@ -291,9 +293,9 @@ mod tests {
         }
         // Many small parts, and many errors.
         let parts = showing(|f| (0..LONGEST).try_for_each(|_| f.write_str("äb")), Source::None);
-        assert_eq!(told(&parts), "äb".repeat(LONGEST / 3 - 1) + "…");
+        assert_eq!(text_only(&parts), "äb".repeat(LONGEST / 3 - 1) + "…");
         let half = ["a", "b", "c"].map(|text| text.repeat(LONGEST / 2));
-        let text = told(&chain(half.iter().map(String::as_str), Source::None));
+        let text = text_only(&chain(half.iter().map(String::as_str), Source::None));
         assert!(
             text.starts_with(&format!("{}: bb", half[0]))
                 && text.ends_with("b…")
@@ -305,7 +307,7 @@ mod tests {
     fn long_source_is_left_out_as_a_short_one_is() {
         let tail = "x".repeat(LONGEST - 3);
         assert_eq!(
-            told(&chain([&*format!("a: {tail}"), &tail], Source::None)),
+            text_only(&chain([&*format!("a: {tail}"), &tail], Source::None)),
             format!("a: {tail}")
         );
     }
@@ -320,9 +322,9 @@ mod tests {
                 Source::None,
             )
         };
-        let text = told(&endless());
+        let text = text_only(&endless());
         assert!(text.starts_with("on and on and ") && text.ends_with('…'));
-        let text = told(&link("it goes", Source::Link(Box::new(endless()))));
+        let text = text_only(&link("it goes", Source::Link(Box::new(endless()))));
         assert!(text.starts_with("it goes: on and on and ") && text.ends_with('…'));
     }
 
@@ -351,11 +353,11 @@ mod tests {
             |f| f.write_str("half").and(Err(fmt::Error)),
             Source::Link(Box::new(link("cause", Source::None))),
         );
-        assert_eq!(told(&failing), "half: cause");
+        assert_eq!(text_only(&failing), "half: cause");
     }
 
     #[test]
-    fn what_was_told_before_a_panic_is_kept() {
+    fn text_before_a_panic_is_kept() {
         let silent = || showing(|_| panic!("cannot be shown"), Source::None);
         let halfway =
             || showing(|f| f.write_str("half").map(|()| panic!("cannot be shown")), Source::None);
@@ -391,8 +393,8 @@ mod tests {
                 "unknown panic",
             ),
         ] {
-            let (told, panic) = text_of(&error);
-            assert_eq!((&*told, panic.unwrap().message()), (text, message));
+            let (shown, panic) = text_of(&error);
+            assert_eq!((&*shown, panic.unwrap().message()), (text, message));
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Model {
     /// The last call of the flag panicked.
     is_flag_faulty: bool,
     /// Panics of the flag that the core still has to report.
-    flag_panics_untold: usize,
+    unreported_flag_panics: usize,
     pub(crate) fails_to_spawn: bool,
     /// The core knows the child.
     pub(crate) is_inserted: bool,
@@ -64,9 +64,9 @@ pub(crate) struct Model {
     started: Option<u64>,
     pub(crate) body: Option<Body>,
     /// The time of the stop request of the present run, and the deadline of that stop.
-    pub(crate) told: Option<(Instant, Option<Instant>)>,
+    pub(crate) stop_asked: Option<(Instant, Option<Instant>)>,
     /// The stop request came because it hung or its callers tripped it, which counts as a failure.
-    told_as_failure: bool,
+    stopped_for_fault: bool,
     overdue: bool,
     /// An operator has ordered a restart of the present run.
     restarting: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Model {
     pub(crate) not_before: Option<Option<Instant>>,
     done: bool,
     /// Its body was dropped, or will be when the run ends.
-    let_go: bool,
+    is_body_gone: bool,
     view: Option<View>,
     pub(crate) runs: u32,
     pub(crate) last_run: u64,
@@ -110,7 +110,7 @@ impl Model {
             asked_flag: true,
             asked_in: 0,
             is_flag_faulty: false,
-            flag_panics_untold: 0,
+            unreported_flag_panics: 0,
             fails_to_spawn,
             is_inserted: false,
             listed: true,
@@ -127,8 +127,8 @@ impl Model {
             began: None,
             started: None,
             body: None,
-            told: None,
-            told_as_failure: false,
+            stop_asked: None,
+            stopped_for_fault: false,
             overdue: false,
             restarting: false,
             heartbeats: 0,
@@ -142,7 +142,7 @@ impl Model {
             backoffs_asked: 0,
             not_before: None,
             done: false,
-            let_go: false,
+            is_body_gone: false,
             view: None,
             runs: 0,
             last_run: 0,
@@ -154,7 +154,7 @@ impl Model {
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
         let ago = |at: Instant| now.saturating_duration_since(at).min(self.rules.healthy_after);
         let body = self.body.map(|body| (ago(body.since), body.ended));
-        let told = self.told.map(|(at, until)| (ago(at), left(until)));
+        let stop_asked = self.stop_asked.map(|(at, until)| (ago(at), left(until)));
         let orders = [self.held, self.removing, self.arrived_held, self.arrived_removing];
         let life = [
             self.listed,
@@ -162,15 +162,15 @@ impl Model {
             self.started.is_some(),
             self.restarting,
             self.done,
-            self.let_go,
+            self.is_body_gone,
             self.has_thread,
         ];
-        let run = [self.told_as_failure, self.healthy, self.was_healthy, self.overdue];
+        let run = [self.stopped_for_fault, self.healthy, self.was_healthy, self.overdue];
         let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
         {
             let counts = (self.failures, self.forgiven, self.last_retry_in, self.runs);
-            (body, told, orders, life, run, outside, counts, self.not_before.map(left))
+            (body, stop_asked, orders, life, run, outside, counts, self.not_before.map(left))
         }
     }
 
@@ -178,7 +178,7 @@ impl Model {
 
     /// Whether this run is present and has no stop request.
     fn is_told_nothing(&self, run: u64) -> bool {
-        self.told.is_none() && self.body.is_some_and(|body| body.run == run)
+        self.stop_asked.is_none() && self.body.is_some_and(|body| body.run == run)
     }
 
     pub(crate) fn marked_healthy(&mut self, run: u64) {
@@ -193,8 +193,8 @@ impl Model {
     pub(crate) fn closed(&mut self, limit: Duration, again: bool, now: Instant) {
         self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
         let until = deadline::after(now, self.rules.stop_timeout);
-        if let Some(told) = &mut self.told {
-            told.1 = if again { deadline::sooner(told.1, until) } else { until };
+        if let Some(asked) = &mut self.stop_asked {
+            asked.1 = if again { deadline::sooner(asked.1, until) } else { until };
         }
     }
 

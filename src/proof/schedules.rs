@@ -179,7 +179,7 @@ impl Schedule {
         let mut moments: Vec<Instant> = Vec::new();
         for model in self.trial.world.models.values() {
             moments.extend(model.not_before.flatten());
-            moments.extend(model.told.and_then(|(_, until)| until));
+            moments.extend(model.stop_asked.and_then(|(_, until)| until));
             moments.extend(
                 model.body.and_then(|body| deadline::after(body.since, model.rules.healthy_after)),
             );

@@ -21,7 +21,7 @@ fn restarts_come_exactly_after_their_backoff() {
     let mut scene = Scene::new(&[rules()]);
     scene.at(100).exits(A, 1, failed());
     scene.at(200).exits(A, 2, failed());
-    scene.at(240).tells(&[
+    scene.at(240).reports(&[
         "0 a started 0",
         "100 a stopped 0",
         "120 a started 1",
@@ -39,7 +39,7 @@ fn failures_are_forgiven_at_healthy_after_and_not_a_millisecond_sooner() {
     scene.exits(A, 1, failed());
     scene.at(1019).exits(A, 2, failed());
     scene.at(2100).exits(A, 3, failed());
-    scene.tells(&[
+    scene.reports(&[
         "0 a started 0",
         "0 a stopped 0",
         "20 a started 1",
@@ -56,7 +56,7 @@ fn with_healthy_after_zero_every_run_is_healthy() {
     let mut scene = Scene::new(&[Rules { healthy_after: Duration::ZERO, ..rules() }]);
     scene.at(5).exits(A, 1, failed());
     scene.at(30).exits(A, 2, failed());
-    scene.tells(&[
+    scene.reports(&[
         "0 a started 0",
         "0 a healthy 0",
         "5 a stopped 0",
@@ -75,15 +75,15 @@ fn with_healthy_after_zero_every_run_is_healthy() {
 #[test]
 fn each_child_has_its_own_deadline() {
     let mut scene = Scene::new(&[rules(), rules(), rules()]);
-    scene.tells(&["0 a started 0", "0 b started 0", "0 c started 0"]);
+    scene.reports(&["0 a started 0", "0 b started 0", "0 c started 0"]);
     scene.script.delay = |_| 80 * MS;
     scene.exits(A, 1, failed());
     scene.script.delay = |_| 40 * MS;
     scene.exits(B, 1, failed());
     scene.script.delay = |_| 20 * MS;
     scene.exits(C, 1, failed());
-    scene.told.clear();
-    scene.at(100).tells(&["20 c started 1", "40 b started 1", "80 a started 1"]);
+    scene.reported.clear();
+    scene.at(100).reports(&["20 c started 1", "40 b started 1", "80 a started 1"]);
 }
 
 //   run 1 ✗─100─▶ run 2: healthy at 1 ms, ✗ at 2 ms ─200─▶ run 3: healthy, ✗ at 200 ms, which
@@ -100,7 +100,7 @@ fn child_that_says_too_soon_that_it_is_healthy_has_its_failures_back() {
         scene.settle();
         scene.at(if run == 2 { start + 2 } else { start + 200 }).exits(A, run, failed());
     }
-    scene.at(1000).tells(&[
+    scene.at(1000).reports(&[
         "0 a started 0",
         "0 a stopped 0",
         "100 a started 1",
@@ -122,10 +122,10 @@ fn backoff_that_ends_while_the_flag_is_off_starts_nothing() {
     scene.at(100).script.off.push(A);
     scene.exits(A, 1, failed());
     scene.at(110).poll();
-    scene.at(130).tells(&["0 a started 0", "100 a stopped 0"]);
+    scene.at(130).reports(&["0 a started 0", "100 a stopped 0"]);
     scene.script.off.clear();
     scene.at(140).poll();
-    scene.tells(&["140 a started 1"]);
+    scene.reports(&["140 a started 1"]);
 }
 
 #[test]
@@ -134,14 +134,14 @@ fn levels_of_a_flag_count_and_not_its_edges() {
     scene.at(10).script.off.push(A);
     scene.script.off.clear();
     scene.poll();
-    scene.tells(&["0 a started 0"]);
+    scene.reports(&["0 a started 0"]);
     scene.at(20).script.off.push(A);
     scene.poll();
     scene.at(30).exits(A, 1, failed());
-    scene.tells(&["20 Key(0) told to stop", "30 a stopped 0"]);
+    scene.reports(&["20 Key(0) asked to stop", "30 a stopped 0"]);
     scene.script.off.clear();
     scene.at(40).poll();
-    scene.tells(&["40 a started 0"]);
+    scene.reports(&["40 a started 0"]);
     assert!(scene.script.backoffs_asked.is_empty(), "being switched off is no failure");
 }
 
@@ -192,7 +192,7 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
     scene.exits(A, 1, failed());
     scene.at(20).exits(A, 2, failed());
     scene.at(60).exits(A, 3, failed());
-    scene.at(10_000).tells(&[
+    scene.at(10_000).reports(&[
         "0 a started 0",
         "0 a stopped 0",
         "20 a started 1",
@@ -208,7 +208,7 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
     );
     scene.roster.order(A, Order::Reset, scene.script.now);
     scene.settle();
-    scene.tells(&["10000 a ordered 0", "10000 a started 0"]);
+    scene.reports(&["10000 a ordered 0", "10000 a started 0"]);
 }
 
 // A start that finds no thread waits for at least 100 ms, and has no `started`.
@@ -220,7 +220,7 @@ fn starts_without_a_thread_are_failures_with_a_backoff() {
     scene.roster.insert(A, ChildId::from("a"), (), rules(), scene.script.now);
     scene.poll();
     scene.at(219).script.no_thread = false;
-    scene.at(300).tells(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
+    scene.at(300).reports(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
 }
 
 //   0      100              100        300                   1300
@@ -230,20 +230,20 @@ fn every_stop_timeout_counts_by_itself() {
     let limits =
         [Duration::ZERO, 200 * MS, 1200 * MS].map(|stop_timeout| Rules { stop_timeout, ..rules() });
     let mut scene = Scene::new(&limits);
-    scene.told.clear();
+    scene.reported.clear();
     scene.at(100);
     scene.roster.close(scene.script.now, Duration::MAX);
     scene.settle();
-    scene.at(1000).tells(&[
-        "100 Key(2) told to stop",
-        "100 Key(1) told to stop",
-        "100 Key(0) told to stop",
+    scene.at(1000).reports(&[
+        "100 Key(2) asked to stop",
+        "100 Key(1) asked to stop",
+        "100 Key(0) asked to stop",
         "100 a overdue 0",
         "300 b overdue 0",
     ]);
     assert!(!scene.roster.is_over(), "c has time left");
     scene.exits(C, 1, failed());
-    scene.tells(&["1000 c stopped 0"]);
+    scene.reports(&["1000 c stopped 0"]);
     assert!(scene.roster.is_over(), "nobody else has");
 }
 
@@ -254,10 +254,10 @@ fn clock_that_goes_backwards_starts_nothing_twice() {
     scene.script.now = scene.origin;
     scene.settle();
     scene.poll();
-    scene.at(520).tells(&["0 a started 0", "500 a stopped 0", "520 a started 1"]);
+    scene.at(520).reports(&["0 a started 0", "500 a stopped 0", "520 a started 1"]);
     scene.script.now = scene.origin;
     scene.exits(A, 2, failed());
-    scene.tells(&["0 a stopped 1"]);
+    scene.reports(&["0 a stopped 1"]);
 }
 
 #[test]
@@ -266,10 +266,10 @@ fn backoff_without_end_waits_for_a_reset() {
     scene.script.delay = |_| Duration::MAX;
     scene.exits(A, 1, failed());
     assert_eq!(scene.roster.next_deadline(), None);
-    scene.at(1_000_000).tells(&["0 a started 0", "0 a stopped 0"]);
+    scene.at(1_000_000).reports(&["0 a started 0", "0 a stopped 0"]);
     scene.roster.order(A, Order::Reset, scene.script.now);
     scene.settle();
-    scene.tells(&["1000000 a ordered 0", "1000000 a started 0"]);
+    scene.reports(&["1000000 a ordered 0", "1000000 a started 0"]);
 }
 
 //   limit 100 ms, with a look every 25 ms
@@ -284,10 +284,10 @@ fn silence_for_longer_than_the_limit_is_a_hang() {
     scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
     scene.at(90).script.heartbeats = 2;
-    scene.at(190).tells(&["0 a started 0"]);
-    scene.at(226).tells(&["200 Key(0) told to stop", "200 a hung 0"]);
+    scene.at(190).reports(&["0 a started 0"]);
+    scene.at(226).reports(&["200 Key(0) asked to stop", "200 a hung 0"]);
     scene.at(300).exits(A, 1, Exit::Completed);
-    scene.at(320).tells(&["300 a stopped 0", "320 a started 1"]);
+    scene.at(320).reports(&["300 a stopped 0", "320 a started 1"]);
     assert_eq!(scene.script.backoffs_asked, [1]);
 }
 
@@ -295,17 +295,17 @@ fn silence_for_longer_than_the_limit_is_a_hang() {
 fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     let mut scene =
         Scene::new(&[Rules { watchdog: Some(100 * MS), healthy_after: Duration::MAX, ..rules() }]);
-    scene.at(5_000).tells(&["0 a started 0"]);
+    scene.at(5_000).reports(&["0 a started 0"]);
     scene.script.heartbeats = 1;
     scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
     // For an hour nothing could run: the child had no more time than the supervisor.
     scene.script.now += Duration::from_secs(3600);
     scene.settle();
-    scene.tells(&[]);
+    scene.reports(&[]);
     scene.script.heartbeats = 2;
     let now = u32::try_from((scene.script.now - scene.origin).as_millis()).expect("some hours");
-    scene.at(now + 90).tells(&[]);
+    scene.at(now + 90).reports(&[]);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl World {
 
     /// The model of a child that the core knows.
     pub(crate) fn model(&mut self, key: Key) -> &mut Model {
-        self.models.get_mut(&key).expect("the core knows only children that it was told of")
+        self.models.get_mut(&key).expect("the core knows only children that were inserted")
     }
 
     /// Moves the clock as callbacks and spawning do: the core has to read the time anew afterwards.

@@ -34,7 +34,8 @@ pub(super) struct RowState {
     /// The orders that the supervisor thread has yet to carry out, the latest at the end. An order
     /// may replace an earlier one ([`Order::replaces`]).
     pub(super) pending: Vec<Order>,
-    /// The last view of a run that ended after its supervisor, until its [`RunEnd`](crate::runtime::inbox::RunEnd) is found.
+    /// The last view of a run that ended after its supervisor, until the message of its end is
+    /// found.
     pub(super) outlived: Option<View>,
 }
 

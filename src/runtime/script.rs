@@ -167,7 +167,7 @@ impl Workers for Script {
         if let Some(left) = self.failing_spawns.get_mut(&child.id).filter(|left| **left > 0) {
             *left -= 1;
             let error =
-                io::Error::new(io::ErrorKind::WouldBlock, "no thread, as the simulation was told");
+                io::Error::new(io::ErrorKind::WouldBlock, "no thread, as the simulation demands");
             return Err(Failure::new(error.into()));
         }
         child.has_thread = true;

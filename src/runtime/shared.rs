@@ -309,7 +309,7 @@ impl Shared {
     /// Takes a child off the list, which frees its id. Its breaker stays open for good.
     ///
     /// The breaker is opened before the child is gone, and both before anybody can look for the
-    /// child again: who has seen that it is gone is told so by its breaker.
+    /// child again: the breaker says so, too, to whoever has seen that the child is gone.
     #[must_use = "it holds a user's error, whose drop may panic"]
     pub(crate) fn forget(&self, row: &Row) -> Option<Arc<Row>> {
         let last = Last::Gone(Box::new(row.info(self.now()).without_error()));
@@ -343,8 +343,8 @@ impl Shared {
         let lasts: Vec<_> =
             rows.iter().map(|row| Last::Ended(Box::new(row.info(now).without_error()))).collect();
         let mut lifecycle = self.lifecycle.lock();
-        // Opened under the lock: who has seen that the supervisor has ended is told so by the
-        // breakers.
+        // Opened under the lock: the breakers say so, too, to whoever has seen that the supervisor
+        // has ended.
         for (row, last) in rows.iter().zip(lasts) {
             row.breaker.open_for_good(Some(last));
         }

@@ -311,10 +311,10 @@ impl ThreadRegistry {
     fn thread_gone(&self, thread: &Thread) {
         let mut registered = self.registered.lock();
         registered.threads.remove(&thread.number);
-        let is_told = registered.thread_gone(thread);
+        let is_reported = registered.thread_gone(thread);
         drop(registered);
         self.left.notify_all();
-        if is_told {
+        if is_reported {
             // Fails if the supervisor thread has ended, which needs no message any more.
             let _ = self.inbox.send(Message::ThreadGone);
         }

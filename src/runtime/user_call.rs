@@ -6,8 +6,8 @@ use crate::{
     sync::primitives::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-/// The supervisor thread writes this around each call; threads that wait for it read it, to find out
-/// whether it is stuck.
+/// The supervisor thread writes this around each call; threads that wait for it read it, to find
+/// out whether it is stuck.
 #[derive(Debug, Default)]
 pub(crate) struct UserCall {
     /// 0 for none.

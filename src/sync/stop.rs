@@ -251,11 +251,11 @@ mod tests {
                 let sender = sender.clone();
                 let set =
                     signal.set(Box::new(move || sender.send(number).expect("the test listens")));
-                set.unwrap_or_else(|_| unreachable!("nobody was told")).expect("it waits")
+                set.unwrap_or_else(|_| unreachable!("no stop was requested")).expect("it waits")
             })
             .collect();
         signal.take_back(numbers[1]);
-        assert!(!signal.needs_caller(), "nobody was told to stop");
+        assert!(!signal.needs_caller(), "no stop was requested");
         signal.request();
         assert!(signal.needs_caller());
         assert_eq!(signal.call_all(), Ok(None));

@@ -27,7 +27,7 @@ thread_local! {
 /// Makes [`Panic::location`](crate::Panic::location) known, for all supervisors of the process and
 /// from now on.
 ///
-/// A panic's file and line are told to the process-wide panic hook alone. So this chains a hook to
+/// Only the process-wide panic hook learns a panic's file and line. So this chains a hook to
 /// the one that is set now, which is still called for every panic; it looks only at panics in code
 /// that a supervisor calls, bodies and callbacks, and silences nothing. It is the only thing global
 /// to the process that this crate ever does, and for the program to decide: best at the beginning

@@ -175,8 +175,8 @@ impl Chronicle {
     #[track_caller]
     pub(crate) fn check_seen(&self, seen: &HashSet<(String, u64)>) {
         let started: HashSet<_> = self.started().collect();
-        let untold: Vec<_> = seen.difference(&started).collect();
-        assert!(untold.is_empty(), "seen running, and never told of: {untold:?}");
+        let unreported: Vec<_> = seen.difference(&started).collect();
+        assert!(unreported.is_empty(), "seen running, and never reported: {unreported:?}");
     }
 
     /// The runs that were told of as started.

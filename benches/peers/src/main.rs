@@ -7,7 +7,7 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the ban keeps the library's logic off the clock and its spawns in one file; a benchmark is the outside world"
+    reason = "the ban is for the library's logic; a benchmark is the outside world"
 )]
 
 mod crasher;

@@ -14,11 +14,13 @@ use crate::{measure::quartiles, peers, workload::Workload};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const LEGEND: &str = "\
-Medians over the launches, each in a process of its own, all peers in turns; below them the quartiles. restart: from a panic to
-the first instruction of the next run (on the child's own thread or task), p50 of a launch, no backoff, the crashes follow one
-another at once, n idle siblings. start: until n children run. stop: from the wish until all of them have ended, threads joined.
-memory: resident bytes for each of n idle children, the runtime included. Nobody prints the panics.
-Green threads win at start, stop and memory: they make no OS thread. They give none either: a child that blocks blocks others.
+Medians over the launches, each in a process of its own, all peers in turns; below them the
+quartiles. restart: from a panic to the first instruction of the next run (on the child's own
+thread or task), p50 of a launch, no backoff, the crashes follow one another at once, n idle
+siblings. start: until n children run. stop: from the wish until all of them have ended, threads
+joined. memory: resident bytes for each of n idle children, the runtime included. Nobody prints the
+panics. Green threads win at start, stop and memory: they make no OS thread. They give none either:
+a child that blocks blocks others.
 ";
 
 pub(crate) fn print(quick: bool) {
@@ -27,9 +29,7 @@ pub(crate) fn print(quick: bool) {
         println!("{:19} {}", peer.name, peer.settings);
     }
     if quick {
-        println!(
-            "\nThis is a quick run: it shows that the benchmark works, and its figures mean nothing."
-        );
+        println!("\nThis is a quick run: it only shows that the benchmark works.");
     }
     let began = Instant::now();
     let mut failures = Vec::new();

@@ -42,7 +42,7 @@ fn callback_is_not_called_once_its_guard_is_gone() {
                 calls.fetch_add(1, Seen::Relaxed);
             })
         };
-        let number = signal.set(callback).ok().flatten().expect("nobody was told");
+        let number = signal.set(callback).ok().flatten().expect("no stop was requested");
         let teller = spawn({
             let signal = signal.clone();
             move || stop(&signal)

@@ -111,7 +111,7 @@ fn retire(worker: &Arc<WorkerShared>) {
 
 // The supervisor thread was stuck, and starts a run just while another thread force-stops all.
 #[test]
-fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
+fn run_with_a_start_signal_is_stopped_by_whoever_takes_over() {
     explore("taking over", None, || {
         // This body returns only after a stop request: one that does not reach it is a deadlock.
         let child = Child::new(false, |ctx| {
@@ -136,7 +136,7 @@ fn run_that_is_let_go_is_told_to_stop_by_whoever_takes_over() {
             !child.worker.holds_body() && child.body.strong_count() == 0,
             "the body is dropped"
         );
-        assert!(!child.worker.send_start(2, 0), "nothing is let go any more");
+        assert!(!child.worker.send_start(2, 0), "no run starts any more");
     });
 }
 
@@ -148,7 +148,7 @@ fn thread_that_stays_runs_the_body_again() {
         for run in 1..=2 {
             assert!(child.worker.send_start(run, 0), "there is room for the word");
             child.await_exit(run);
-            assert!(child.worker.holds_body(), "it is put back before the end is told");
+            assert!(child.worker.holds_body(), "it is put back before the end is reported");
             child.worker.run_is_over();
         }
         assert_eq!(child.begun.load(Seen::Relaxed), 2);
@@ -180,7 +180,7 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
         assert_eq!(
             child.begun.load(Seen::Relaxed),
             1 + u32::from(went),
-            "a run that was let go has its body"
+            "a run with a start signal has its body"
         );
         assert_eq!(child.body.strong_count(), 0, "the body is dropped");
     });
@@ -204,7 +204,7 @@ fn body_of_a_last_run_is_dropped_once_whenever_that_is_said() {
 
 #[test]
 fn first_heartbeat_is_told_once_and_no_text_hides_another() {
-    // Texts are told apart by their addresses, and one literal may have two of them.
+    // Texts are distinguished by their addresses, and one literal may have two of them.
     static READING: &str = "reading";
     static WRITING: &str = "writing";
     explore("heartbeats", None, || {
@@ -216,12 +216,12 @@ fn first_heartbeat_is_told_once_and_no_text_hides_another() {
         });
         context.heartbeat(WRITING);
         helper.join().unwrap();
-        let told = child
+        let seen = child
             .inbox
             .try_iter()
             .filter(|message| matches!(message, Message::FirstHeartbeat { .. }))
             .count();
-        assert_eq!((told, context.heartbeats().count), (1, 2));
+        assert_eq!((seen, context.heartbeats().count), (1, 2));
         context.heartbeat(READING);
         assert_eq!(context.heartbeats().doing, READING);
         context.heartbeat(WRITING);

@@ -12,7 +12,7 @@ use crate::{
 
 impl Model {
     pub(crate) fn report(&mut self, run: u64, failures: u32, kind: EventKind, now: Instant) {
-        let view = self.view.expect("promise 2: what is told can be seen");
+        let view = self.view.expect("promise 2: what is reported can be seen");
         match kind {
             EventKind::Started => {
                 assert_eq!((self.began, view.run), (Some(run), run), "promise 2");
@@ -48,7 +48,7 @@ impl Model {
                 );
                 assert_eq!(
                     cause == StopCause::Exited,
-                    self.told.is_none(),
+                    self.stop_asked.is_none(),
                     "asked or not: {cause}"
                 );
                 assert!(
@@ -59,7 +59,7 @@ impl Model {
                     failures, self.failures_at_end,
                     "promise 4: the failures before this one"
                 );
-                self.told = None;
+                self.stop_asked = None;
             }
             EventKind::Healthy => {
                 assert!(
@@ -68,7 +68,7 @@ impl Model {
                 );
                 assert_eq!(failures, 0, "promise 4");
                 if let Some(body) = self.body {
-                    assert!(self.told.is_none(), "a stopping run does not become healthy");
+                    assert!(self.stop_asked.is_none(), "a stopping run does not become healthy");
                     let is_due = deadline::is_reached(
                         deadline::after(body.since, self.rules.healthy_after),
                         now,
@@ -83,17 +83,19 @@ impl Model {
                 self.healthy = true;
             }
             EventKind::Overdue { .. } => {
-                let (_, until) = self.told.expect("only those who were asked are overdue");
+                let (_, until) = self.stop_asked.expect("only those who were asked are overdue");
                 assert!(!self.overdue, "promise 2: Overdue once a run");
                 assert!(deadline::is_reached(until, now), "overdue before its time");
                 self.overdue = true;
             }
             EventKind::Tripped { .. } => {
                 assert!(
-                    self.told.is_some() && !self.told_as_failure && self.started == Some(run),
-                    "it is told to stop, once"
+                    self.stop_asked.is_some()
+                        && !self.stopped_for_fault
+                        && self.started == Some(run),
+                    "it is asked to stop, once"
                 );
-                self.told_as_failure = true;
+                self.stopped_for_fault = true;
             }
             EventKind::Hung { .. } => {
                 let silent_for = now
@@ -104,8 +106,11 @@ impl Model {
                     silent_for >= self.rules.watchdog.expect("a watchdog"),
                     "a hang after {silent_for:?} of silence"
                 );
-                assert!(self.told.is_some() && !self.told_as_failure, "it is told to stop, once");
-                self.told_as_failure = true;
+                assert!(
+                    self.stop_asked.is_some() && !self.stopped_for_fault,
+                    "it is asked to stop, once"
+                );
+                self.stopped_for_fault = true;
             }
             EventKind::GaveUp => {
                 assert!(
@@ -118,17 +123,17 @@ impl Model {
                 assert_eq!(
                     self.owed_orders.pop_front(),
                     Some(order),
-                    "promise 10: each order is told once, in its turn"
+                    "promise 10: each order is reported once, in its turn"
                 );
                 assert_eq!(run, self.last_run, "promise 10: with the present or last run");
                 assert_eq!(failures, self.failures, "promise 4");
             }
             EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
                 assert!(
-                    self.flag_panics_untold > 0,
-                    "promise 8: a flag's panic is told once until it succeeds"
+                    self.unreported_flag_panics > 0,
+                    "promise 8: a flag's panic is reported once until it succeeds"
                 );
-                self.flag_panics_untold -= 1;
+                self.unreported_flag_panics -= 1;
             }
             EventKind::CallbackPanicked { .. } => {}
         }

@@ -17,27 +17,33 @@ impl Model {
             "promise 5: {id} said that it is healthy"
         );
         assert!(
-            !std::mem::take(&mut self.is_owed_trip) || self.told_as_failure,
+            !std::mem::take(&mut self.is_owed_trip) || self.stopped_for_fault,
             "{id} was tripped by its callers"
         );
         assert!(
             self.owed_orders.is_empty(),
-            "promise 10: {id} was ordered {:?}, which nobody was told",
+            "promise 10: {id} was ordered {:?}, which was not reported",
             self.owed_orders
         );
-        assert_eq!(self.flag_panics_untold, 0, "promise 8: the panic of {id}'s flag is told");
+        assert_eq!(
+            self.unreported_flag_panics, 0,
+            "promise 8: the panic of {id}'s flag is reported"
+        );
         assert!(self.view.is_some() || !self.is_inserted, "{id} was added and nobody looked at it");
         let Some(view) = self.view else { return };
         if let Some(body) = self.body {
             let healthy_at = deadline::after(body.since, self.rules.healthy_after);
             assert!(
-                self.healthy || self.told.is_some() || !deadline::is_reached(healthy_at, now),
+                self.healthy || self.stop_asked.is_some() || !deadline::is_reached(healthy_at, now),
                 "promise 5: {id} is up long enough and nobody noticed"
             );
             if self.arrived_held || self.arrived_removing || is_closed || !self.asked_flag {
-                assert!(self.told.is_some(), "promise 6: {id} is not wanted and was not told");
+                assert!(
+                    self.stop_asked.is_some(),
+                    "promise 6: {id} is not wanted and was not asked to stop"
+                );
             }
-            if let Some((_, until)) = self.told {
+            if let Some((_, until)) = self.stop_asked {
                 assert!(
                     self.overdue || !deadline::is_reached(until, now),
                     "{id} is overdue and nobody noticed"
@@ -49,17 +55,17 @@ impl Model {
         assert_eq!(view.since, self.body.map(|body| body.since), "since when {id} is up");
         assert_eq!(
             view.stop.map(|(_, at)| at),
-            self.told.map(|(at, _)| at),
+            self.stop_asked.map(|(at, _)| at),
             "since when {id} is stopping"
         );
         assert_eq!(view.is_overdue, self.body.is_some() && self.overdue, "whether {id} is overdue");
         let retry_at = self.not_before.flatten().filter(|_| view.status == ChildStatus::BackingOff);
         assert_eq!(view.retry_at, retry_at, "when {id} is tried again");
         let circuit = match self.body {
-            Some(_) if self.told.is_none() && (self.healthy || self.failures == 0) => {
+            Some(_) if self.stop_asked.is_none() && (self.healthy || self.failures == 0) => {
                 CircuitState::Closed
             }
-            Some(_) if self.told.is_none() => CircuitState::HalfOpen,
+            Some(_) if self.stop_asked.is_none() => CircuitState::HalfOpen,
             _ => CircuitState::Open,
         };
         assert_eq!(view.circuit, circuit, "what callers see of {id}: {view:?}");
@@ -92,7 +98,11 @@ impl Model {
 
     /// Checks what has to hold after a shutdown in which every run has ended.
     pub(crate) fn check_end(&self) {
-        assert!(!self.listed || self.let_go, "promise 11: the body of {} was not let go", self.id);
+        assert!(
+            !self.listed || self.is_body_gone,
+            "promise 11: the body of {} was not dropped",
+            self.id
+        );
         assert!(
             self.started.is_none() && self.began.is_none(),
             "promise 2: no Stopped for {}",

@@ -23,15 +23,16 @@ impl Model {
         at: Instant,
     ) -> Foreseen {
         self.body = None;
-        let until = self.told.map_or(at, |(told, _)| told.min(at));
+        let until = self.stop_asked.map_or(at, |(asked, _)| asked.min(at));
         let healthy_at = deadline::after(body.since, self.rules.healthy_after);
         self.was_healthy = deadline::is_reached(healthy_at, until);
         if self.was_healthy && !self.healthy {
             self.failures = 0;
         }
-        let asked = self.told.is_some() && !self.told_as_failure;
+        let asked = self.stop_asked.is_some() && !self.stopped_for_fault;
         let temporary = self.rules.policy == Policy::Temporary;
-        let finished = completed && self.rules.policy == Policy::Transient && !self.told_as_failure;
+        let finished =
+            completed && self.rules.policy == Policy::Transient && !self.stopped_for_fault;
         let leaves = self.arrived_removing || is_closed || self.restarting;
         let failed = !asked && !temporary && !finished && !leaves;
         // Promise 4: a child that said too soon that it is healthy gets its failures back.

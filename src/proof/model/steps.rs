@@ -21,7 +21,7 @@ impl Model {
         assert!(self.listed, "{} is gone and its flag was asked", self.id);
         assert!(!self.arrived_removing, "{} is being removed and its flag was asked", self.id);
         self.asked_in = settling;
-        self.flag_panics_untold += usize::from(panics && !self.is_flag_faulty);
+        self.unreported_flag_panics += usize::from(panics && !self.is_flag_faulty);
         self.is_flag_faulty = panics;
         if panics {
             return None;
@@ -58,7 +58,7 @@ impl Model {
             let due = not_before.is_some_and(|at| at <= now);
             assert!(due, "promise 3: {} begins at {now:?}, before {not_before:?}", self.id);
         }
-        assert!(self.fails_to_spawn || !self.let_go, "its body is gone");
+        assert!(self.fails_to_spawn || !self.is_body_gone, "its body is gone");
         self.thread_in = settling;
         self.has_thread |= !self.fails_to_spawn;
         if self.fails_to_spawn {
@@ -94,7 +94,7 @@ impl Model {
         let is_told = self.began == Some(view.run) || self.started == Some(view.run);
         assert!(
             !view.status.is_running() || is_told,
-            "promise 2: {} is seen running before its start is told",
+            "promise 2: {} is seen running before its start is reported",
             self.id
         );
         self.view = Some(view);
@@ -105,8 +105,8 @@ impl Model {
         assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
         assert_eq!(failures, self.failures, "promise 4");
         self.body = Some(Body { run, since: now, ended: false });
-        self.told = None;
-        self.told_as_failure = false;
+        self.stop_asked = None;
+        self.stopped_for_fault = false;
         self.overdue = false;
         self.healthy = false;
         self.heartbeats = 0;
@@ -114,14 +114,14 @@ impl Model {
     }
 
     pub(crate) fn stop(&mut self, now: Instant) {
-        assert!(self.body.is_some() && self.told.is_none(), "a run is told to stop once");
-        self.told = Some((now, deadline::after(now, self.rules.stop_timeout)));
+        assert!(self.body.is_some() && self.stop_asked.is_none(), "a run is asked to stop once");
+        self.stop_asked = Some((now, deadline::after(now, self.rules.stop_timeout)));
     }
 
     pub(crate) fn is_last_run(&mut self, is_closed: bool) {
         assert!(self.arrived_removing || is_closed, "an orderly child loses its body");
         assert!(self.body.is_some() || self.started.is_some(), "only a run can be the last");
-        self.let_go = true;
+        self.is_body_gone = true;
     }
 
     pub(crate) fn retire(&mut self, keep_body: bool, closing: bool) {
@@ -129,7 +129,7 @@ impl Model {
         assert!(self.done || !keep_body || closing, "its thread is still of use");
         assert!(keep_body || closing, "its body is still of use");
         self.has_thread = false;
-        self.let_go |= !keep_body;
+        self.is_body_gone |= !keep_body;
     }
 
     pub(crate) fn forget(&mut self) {

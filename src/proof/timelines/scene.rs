@@ -23,12 +23,12 @@ pub(super) const A: Key = Key(0);
 pub(super) const B: Key = Key(1);
 pub(super) const C: Key = Key(2);
 
-/// The core on virtual time: a script answers what it asks, and `told` records what it reports.
+/// The core on virtual time: a script answers what it asks, and `reported` records what it reports.
 pub(super) struct Scene {
     pub(super) roster: Roster<()>,
     pub(super) script: Script,
     pub(super) origin: Instant,
-    pub(super) told: Vec<String>,
+    pub(super) reported: Vec<String>,
 }
 
 pub(super) struct Script {
@@ -102,7 +102,7 @@ impl Scene {
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
         };
-        let mut scene = Self { roster: Roster::new(), script, origin: now, told: Vec::new() };
+        let mut scene = Self { roster: Roster::new(), script, origin: now, reported: Vec::new() };
         for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
             scene.roster.insert(Key(number as u64), ChildId::from(name), (), rules.clone(), now);
         }
@@ -143,9 +143,9 @@ impl Scene {
                     EventKind::Ordered { .. } => "ordered",
                     EventKind::CallbackPanicked { .. } => "panicked",
                 };
-                self.told.push(format!("{millis} {} {name} {}", report.id, report.failures));
+                self.reported.push(format!("{millis} {} {name} {}", report.id, report.failures));
             }
-            Action::Stop => self.told.push(format!("{millis} {key:?} told to stop")),
+            Action::Stop => self.reported.push(format!("{millis} {key:?} asked to stop")),
             _ => {}
         }
     }
@@ -181,7 +181,7 @@ impl Scene {
     }
 
     #[track_caller]
-    pub(super) fn tells(&mut self, expected: &[&str]) {
-        assert_eq!(std::mem::take(&mut self.told), expected);
+    pub(super) fn reports(&mut self, expected: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.reported), expected);
     }
 }

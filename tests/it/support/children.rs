@@ -59,7 +59,7 @@ pub(crate) enum Act {
 /// Pulls the strings of one child.
 pub(crate) struct Puppet {
     acts: Sender<Act>,
-    /// The run number and attempt count of each run, said by its body.
+    /// The number of each run and its failures, as its body sees them.
     pub(crate) runs: Receiver<(u64, u32)>,
 }
 
@@ -68,7 +68,7 @@ impl Puppet {
         self.acts.send(act).unwrap();
     }
 
-    /// Waits for the next run, and returns its number and attempt count.
+    /// Waits for the next run, and returns its number and its failures.
     #[track_caller]
     pub(crate) fn next_run(&self) -> (u64, u32) {
         take(&self.runs)

@@ -95,7 +95,10 @@ fn start(plan: Plan, runtime: Runtime) -> Stop {
             "crasher".into(),
             SpawnFn::new(move |cell, id| {
                 let crashing = Crashing(crasher.clone());
-                async move { Ok(Supervisor::spawn_linked(id, crashing, (), cell).await?.0.get_cell()) }
+                async move {
+                    let (child, _) = Supervisor::spawn_linked(id, crashing, (), cell).await?;
+                    Ok(child.get_cell())
+                }
             }),
         ));
     }
