@@ -1,11 +1,14 @@
 //! Specification of a child.
 
 use std::{
+    error::Error,
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     backoff::Backoff,
@@ -19,6 +22,10 @@ use crate::{
 };
 
 /// A child's closure, in the form in which it is kept between its runs.
+///
+/// Here closes the one circle of imports that no floor plan can open: a body takes a context, the
+/// context has a handle, the handle sends specs to the supervisor thread, and a spec holds a body.
+/// All files between the face and the shared state lie on it.
 pub(crate) type Body = Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
 
 /// The body of a child, and how to run it.
@@ -497,3 +504,58 @@ impl fmt::Debug for ChildSpec {
             .finish_non_exhaustive()
     }
 }
+
+/// Error of a child that was not added; it gives the spec back.
+pub struct AddError {
+    reason: AddErrorReason,
+    spec: Mutex<Box<ChildSpec>>,
+}
+
+/// Reason why a child was not added.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddErrorReason {
+    /// Its id or one of its settings cannot be used. An id stays taken until the last run of a
+    /// removed child has ended.
+    Config(ConfigError),
+    /// The supervisor shuts down or has ended.
+    Ended,
+}
+
+impl AddError {
+    pub(crate) fn new(reason: AddErrorReason, spec: ChildSpec) -> Self {
+        Self { reason, spec: Mutex::new(Box::new(spec)) }
+    }
+
+    /// Returns the reason.
+    pub fn reason(&self) -> &AddErrorReason {
+        &self.reason
+    }
+
+    /// Returns the spec, unchanged.
+    pub fn into_spec(self) -> ChildSpec {
+        *self.spec.into_inner()
+    }
+}
+
+/// Same text as `Display`, since `main` prints the `Debug` of an error that it returns.
+impl fmt::Debug for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            AddErrorReason::Config(invalid) => write!(f, "cannot add the child: {invalid}"),
+            AddErrorReason::Ended => {
+                f.write_str("cannot add the child: the supervisor shuts down or has ended")
+            }
+        }
+    }
+}
+
+/// Its text says the reason, which is therefore no source: code that prints all sources would print
+/// it twice.
+impl Error for AddError {}

@@ -4,13 +4,7 @@ use std::{error::Error, fmt};
 
 use parking_lot::Mutex;
 
-use crate::{
-    child::ChildSpec,
-    event::{StopCause, Why},
-    exit::Exit,
-    id::ChildId,
-    snapshot::ChildInfo,
-};
+use crate::{id::ChildId, snapshot::ChildInfo};
 
 /// The run was asked to stop, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,82 +168,6 @@ impl fmt::Display for CommandError {
 }
 
 impl Error for CommandError {}
-
-/// Error of a child that was not added; it gives the spec back.
-pub struct AddError {
-    reason: AddErrorReason,
-    spec: Mutex<Box<ChildSpec>>,
-}
-
-/// Reason why a child was not added.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum AddErrorReason {
-    /// Its id or one of its settings cannot be used. An id stays taken until the last run of a
-    /// removed child has ended.
-    Config(ConfigError),
-    /// The supervisor shuts down or has ended.
-    Ended,
-}
-
-impl AddError {
-    pub(crate) fn new(reason: AddErrorReason, spec: ChildSpec) -> Self {
-        Self { reason, spec: Mutex::new(Box::new(spec)) }
-    }
-
-    /// Returns the reason.
-    pub fn reason(&self) -> &AddErrorReason {
-        &self.reason
-    }
-
-    /// Returns the spec, unchanged.
-    pub fn into_spec(self) -> ChildSpec {
-        *self.spec.into_inner()
-    }
-}
-
-/// Same text as `Display`, since `main` prints the `Debug` of an error that it returns.
-impl fmt::Debug for AddError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for AddError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            AddErrorReason::Config(invalid) => write!(f, "cannot add the child: {invalid}"),
-            AddErrorReason::Ended => {
-                f.write_str("cannot add the child: the supervisor shuts down or has ended")
-            }
-        }
-    }
-}
-
-/// Its text says the reason, which is therefore no source: code that prints all sources would print
-/// it twice.
-impl Error for AddError {}
-
-/// Error of [`SupervisorBuilder::run`](crate::SupervisorBuilder::run) when the nested supervisor
-/// ended because it gave up a [significant](ChildSpec::significant) child.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ChildGaveUp {
-    /// The child.
-    pub id: ChildId,
-    /// Why its last run ended.
-    pub cause: StopCause,
-    /// How its last run ended.
-    pub exit: Exit,
-}
-
-impl fmt::Display for ChildGaveUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "child `{}` was given up: {}", self.id, Why(self.cause, &self.exit))
-    }
-}
-
-impl Error for ChildGaveUp {}
 
 /// Error of a wait that ended without what was waited for.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     breaker::Breaker,
-    child::ChildSpec,
-    error::{AddError, CommandError, WaitError},
+    child::{AddError, ChildSpec},
+    error::{CommandError, WaitError},
     event::Order,
     report::ShutdownReport,
     runtime::{lineage, shared::Shared},

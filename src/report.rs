@@ -1,14 +1,15 @@
 //! Report of a supervisor's end.
 
 use std::{
+    error::Error,
     fmt,
     process::{ExitCode, Termination},
     time::Duration,
 };
 
 use crate::{
-    error::ChildGaveUp,
-    event::{Callback, Span},
+    event::{Callback, Span, StopCause, Why},
+    exit::Exit,
     id::ChildId,
 };
 
@@ -63,6 +64,27 @@ pub enum ShutdownCause {
     /// The supervisor thread died of a fault in this crate. Its children were asked to stop.
     Died,
 }
+
+/// Error of [`SupervisorBuilder::run`](crate::SupervisorBuilder::run) when the nested supervisor
+/// ended because it gave up a [significant](crate::ChildSpec::significant) child.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChildGaveUp {
+    /// The child.
+    pub id: ChildId,
+    /// Why its last run ended.
+    pub cause: StopCause,
+    /// How its last run ended.
+    pub exit: Exit,
+}
+
+impl fmt::Display for ChildGaveUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "child `{}` was given up: {}", self.id, Why(self.cause, &self.exit))
+    }
+}
+
+impl Error for ChildGaveUp {}
 
 /// A child that did not stop in time.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use crate::{
         environment::{Action, Answer, Environment, Heartbeats, NotProvided, Report, StartDenied},
         key::Key,
     },
-    error::ChildGaveUp,
     event::{Callback, Event},
     id::ChildId,
+    report::ChildGaveUp,
     runtime::{
         inbox::{Message, RunEnd},
         row::Row,

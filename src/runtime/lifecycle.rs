@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    error::ChildGaveUp,
-    report::{ShutdownCause, ShutdownReport},
+    report::{ChildGaveUp, ShutdownCause, ShutdownReport},
     sync::deadline,
 };
 

@@ -10,17 +10,17 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex as StaticMutex;
 
 use crate::{
-    child::ChildSpec,
+    child::{AddError, AddErrorReason, ChildSpec},
     core::{
         circuit::{Circuit, View},
         environment::StartDenied,
         key::Key,
         rules::Defaults,
     },
-    error::{AddError, AddErrorReason, ChildGaveUp, CommandError, ConfigError},
+    error::{CommandError, ConfigError},
     event::{LastStop, Order, StopCause},
     id::ChildId,
-    report::{ShutdownCause, ShutdownReport, StuckIn},
+    report::{ChildGaveUp, ShutdownCause, ShutdownReport, StuckIn},
     runtime::{
         breaker_state::Last,
         directory::Directory,
