@@ -56,9 +56,10 @@ use crate::{
 ///
 /// ```
 /// use circuit_breaker_supervisor::{CallError, ChildSpec, Supervisor};
+/// use crossbeam_channel::{Sender, bounded, unbounded};
 /// use std::time::Duration;
 ///
-/// let (requests, inbox) = crossbeam_channel::unbounded::<(u32, crossbeam_channel::Sender<u32>)>();
+/// let (requests, inbox) = unbounded::<(u32, Sender<u32>)>();
 /// let doubler = ChildSpec::new("doubler", move |ctx| {
 ///     loop {
 ///         let (number, reply) = ctx.recv(&inbox)?;
@@ -70,7 +71,7 @@ use crate::{
 ///
 /// let double = |number| {
 ///     breaker.call(|| {
-///         let (reply, answer) = crossbeam_channel::bounded(1);
+///         let (reply, answer) = bounded(1);
 ///         requests.send((number, reply)).map_err(|_| "nobody listens")?;
 ///         answer.recv_timeout(Duration::from_secs(10)).map_err(|_| "no answer in time")
 ///     })
@@ -80,7 +81,8 @@ use crate::{
 /// supervisor.handle().hold("doubler")?;
 /// let limit = Duration::from_secs(10);
 /// supervisor.handle().wait_for("doubler", limit, |doubler| !doubler.is_running())?;
-/// assert!(matches!(double(21), Err(CallError::Rejected(_)))); // at once, and nothing was sent
+/// // At once, and nothing was sent.
+/// assert!(matches!(double(21), Err(CallError::Rejected(_))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Breaker {
