@@ -250,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn only_a_backoff_of_the_programs_own_holds_a_closure() {
+        assert!(Backoff::from_fn(|_| MS).holds_closure());
+        assert!(!Backoff::constant(MS).holds_closure() && !Backoff::default().holds_closure());
+    }
+
+    #[test]
     fn absurd_attempts_and_durations_saturate() {
         let mut backoff = Backoff::exponential(Duration::MAX, Duration::MAX).jitter(1.0);
         for attempt in [1, 2, 127, 128, 129, u32::MAX] {
