@@ -128,6 +128,21 @@ fn backoff_that_ends_while_the_flag_is_off_starts_nothing() {
     scene.reports(&["140 a started 1"]);
 }
 
+//   0         100      120              130    140
+//   run 1 ────✗ wait   due, no: held    hold   release: run 2
+#[test]
+fn start_that_is_denied_at_the_last_moment_leaves_no_trace() {
+    let mut scene = Scene::new(&[rules()]);
+    scene.at(100).exits(A, 1, failed());
+    scene.script.is_denied = true;
+    scene.at(130).reports(&["0 a started 0", "100 a stopped 0"]);
+    scene.order(A, Order::Hold).reports(&["130 a ordered 1"]);
+    scene.script.is_denied = false;
+    scene.at(140).order(A, Order::Release);
+    scene.reports(&["140 a ordered 1", "140 a started 1"]);
+    scene.exits(A, 2, failed()).reports(&["140 a stopped 1"]);
+}
+
 #[test]
 fn levels_of_a_flag_count_and_not_its_edges() {
     let mut scene = Scene::new(&[rules()]);
@@ -162,8 +177,7 @@ fn one_round_asks_every_flag_once() {
         [A, B, C, A, B, C],
         "what was asked for during a round may have been passed by it"
     );
-    scene.roster.order(B, Order::Remove, scene.script.now);
-    scene.settle();
+    scene.order(B, Order::Remove);
     scene.script.flags_asked.clear();
     scene.poll();
     assert_eq!(scene.script.flags_asked, [A, C], "a child that is being removed is not asked for");
@@ -206,8 +220,7 @@ fn child_is_given_up_after_its_restarts_and_tried_again_by_hand() {
         [1, 2],
         "no backoff is asked for the failure that gives up"
     );
-    scene.roster.order(A, Order::Reset, scene.script.now);
-    scene.settle();
+    scene.order(A, Order::Reset);
     scene.reports(&["10000 a ordered 0", "10000 a started 0"]);
 }
 
@@ -267,8 +280,7 @@ fn backoff_without_end_waits_for_a_reset() {
     scene.exits(A, 1, failed());
     assert_eq!(scene.roster.next_deadline(), None);
     scene.at(1_000_000).reports(&["0 a started 0", "0 a stopped 0"]);
-    scene.roster.order(A, Order::Reset, scene.script.now);
-    scene.settle();
+    scene.order(A, Order::Reset);
     scene.reports(&["1000000 a ordered 0", "1000000 a started 0"]);
 }
 

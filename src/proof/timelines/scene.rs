@@ -12,7 +12,7 @@ use crate::{
         roster::Roster,
         rules::{Policy, Rules},
     },
-    event::EventKind,
+    event::{EventKind, Order},
     exit::{Exit, Failure},
     id::ChildId,
     proof::{trial::WITHIN, world::MS},
@@ -35,6 +35,8 @@ pub(super) struct Script {
     pub(super) now: Instant,
     pub(super) off: Vec<Key>,
     pub(super) no_thread: bool,
+    /// An order forbids the start, and its message is on the way.
+    pub(super) is_denied: bool,
     pub(super) delay: fn(u32) -> Duration,
     pub(super) heartbeats: u64,
     pub(super) flags_asked: Vec<Key>,
@@ -63,7 +65,7 @@ impl Environment for Script {
     }
 
     fn begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
-        Ok(())
+        if self.is_denied { Err(StartDenied) } else { Ok(()) }
     }
 
     fn provide_thread(&mut self, _entry: &mut ()) -> Result<(), NotProvided> {
@@ -97,6 +99,7 @@ impl Scene {
             now,
             off: Vec::new(),
             no_thread: false,
+            is_denied: false,
             delay: |attempt| 10 * MS * 2u32.pow(attempt),
             heartbeats: 0,
             flags_asked: Vec::new(),
@@ -169,6 +172,12 @@ impl Scene {
             self.settle();
         }
         self.script.now = target;
+        self
+    }
+
+    pub(super) fn order(&mut self, key: Key, order: Order) -> &mut Self {
+        self.roster.order(key, order, self.script.now);
+        self.settle();
         self
     }
 
