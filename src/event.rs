@@ -10,6 +10,7 @@ use crate::{
     exit::Exit,
     id::ChildId,
     sync::{one_line::OneLine, panic::Panic},
+    verdict::Advice,
 };
 
 /// Event: one thing that happened to a child, as every [`TelemetrySink`](crate::TelemetrySink)
@@ -396,7 +397,10 @@ impl fmt::Display for Event {
                     write!(f, " (it {exit})")?;
                 }
                 match retry_in {
-                    Some(delay) => write!(f, "; tried again {}", In(*delay)),
+                    Some(delay) => write!(f, "; tried again {}", Retry(exit, *delay)),
+                    None if *failed && exit.advice() == Some(Advice::GiveUp) => {
+                        f.write_str("; trying again is useless, says the error")
+                    }
                     None => Ok(()),
                 }
             }
@@ -505,6 +509,18 @@ impl fmt::Display for Why<'_> {
             }
             asked => f.write_str(asked.reason()),
         }
+    }
+}
+
+/// Shows when a child is tried again after this exit, and whether its own verdict decided that.
+pub(crate) struct Retry<'a>(pub(crate) &'a Exit, pub(crate) Duration);
+
+impl fmt::Display for Retry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(exit, delay) = self;
+        In(*delay).fmt(f)?;
+        let is_advised = exit.advice() == Some(Advice::RetryAfter(*delay));
+        if is_advised { f.write_str(", as the error demands") } else { Ok(()) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod chain;
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::{
     exit::chain::text_of,
@@ -10,6 +10,7 @@ use crate::{
         one_line::OneLine,
         panic::{Panic, Text},
     },
+    verdict::{Advice, Verdict},
 };
 
 /// Result of a child's body.
@@ -61,7 +62,7 @@ impl Exit {
     /// long.
     pub(crate) fn without_error(&self) -> Self {
         match self {
-            Self::Failed(failure) => Self::Failed(Failure::new(failure.message().into())),
+            Self::Failed(failure) => Self::Failed(failure.without_error()),
             other => other.clone(),
         }
     }
@@ -75,6 +76,14 @@ impl Exit {
     /// [`Simulation`](crate::Simulation).
     pub fn panicked(message: &str) -> Self {
         Self::Panicked(Panic::new(Text::Shared(message.into()), None))
+    }
+
+    /// What the error of the body says is to follow, if it says anything.
+    pub(crate) fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::Failed(failure) => failure.advice(),
+            Self::Completed | Self::Panicked(_) => None,
+        }
     }
 
     /// Returns whether the body returned `Ok`.
@@ -161,17 +170,46 @@ pub struct Failure {
 struct TextAndError {
     message: String,
     error: Box<dyn Error + Send + Sync>,
+    advice: Option<Advice>,
 }
 
 impl Failure {
+    fn without_error(&self) -> Self {
+        let TextAndError { message, error: _, advice } = &*self.shared;
+        let (message, error) = (message.clone(), message.as_str().into());
+        Self { shared: Arc::new(TextAndError { message, error, advice: *advice }) }
+    }
+
     pub(crate) fn new(error: Box<dyn Error + Send + Sync>) -> Self {
         Self::catching(error).0
     }
 
     /// Also returns the panic of a `Display` or a `source`.
     pub(crate) fn catching(error: Box<dyn Error + Send + Sync>) -> (Self, Option<Panic>) {
+        let (error, advice) = match error.downcast::<Verdict>() {
+            Ok(verdict) => (verdict.error, Some(verdict.advice)),
+            Err(error) => (error, None),
+        };
         let (message, panic) = text_of(&*error);
-        (Self { shared: Arc::new(TextAndError { message, error }) }, panic)
+        (Self { shared: Arc::new(TextAndError { message, error, advice }) }, panic)
+    }
+
+    pub(crate) fn advice(&self) -> Option<Advice> {
+        self.shared.advice
+    }
+
+    /// Returns whether the body said by a [`Verdict`] that trying again is useless.
+    pub fn gives_up(&self) -> bool {
+        self.advice() == Some(Advice::GiveUp)
+    }
+
+    /// Returns the time before which the child is not to be tried again, if the body said so by a
+    /// [`Verdict`].
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.advice()? {
+            Advice::GiveUp => None,
+            Advice::RetryAfter(wait) => Some(wait),
+        }
     }
 
     /// Returns the text of the error and its sources.

@@ -91,6 +91,7 @@
 //! | --- | --- | --- |
 //! | a worker that is restarted when it fails | [`ChildSpec::new`], [`Backoff`] | [guide] |
 //! | work that can be finished, or is done once | [`RestartPolicy::Transient`], [`ChildSpec::once`] | [guide](crate::guide#children) |
+//! | an error to say that a retry is useless, or when to retry | [`Verdict`] | [guide](crate::guide#giving-up) |
 //! | to switch children on and off at run time | [`SupervisorBuilder::enabled`], [`Handle::hold`] | [guide](crate::guide#flags) |
 //! | a read or a lock that ends at a stop | [`ChildContext::on_stop`], [`ChildContext::recv`] | [guide](crate::guide#children) |
 //! | a worker that hangs to be noticed | [`ChildSpec::watchdog`] | [guide](crate::guide#hanging-children) |
@@ -127,6 +128,7 @@ mod supervisor;
 mod sync;
 mod telemetry;
 mod unwind_safety;
+mod verdict;
 
 pub use crate::{
     backoff::Backoff,
@@ -146,6 +148,7 @@ pub use crate::{
     supervisor::Supervisor,
     sync::{panic::Panic, unwind::capture_panic_locations},
     telemetry::{LogSink, TelemetrySink},
+    verdict::Verdict,
 };
 
 #[cfg(doc)]

@@ -12,6 +12,7 @@ use crate::{
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
     sync::one_line::OneLine,
+    verdict::Advice,
 };
 
 /// State of one child at one moment, as far as it is known.
@@ -111,6 +112,12 @@ impl ChildInfo {
         }
     }
 
+    /// What the last run said is to follow, if it ended by itself.
+    fn advice(&self) -> Option<Advice> {
+        let last = self.last_stop.as_ref()?;
+        last.exit.advice().filter(|_| last.cause.kind() == StopKind::ByItself)
+    }
+
     /// Why its present or last run was asked to stop, with what it was doing if it fell silent.
     fn reason_to_stop(&self, cause: StopCause) -> String {
         match (cause, self.doing) {
@@ -155,8 +162,14 @@ impl ChildInfo {
                 format!("{reason}, asked {} ago{overdue}", Span(stopping_for))
             }
             ChildStatus::BackingOff => {
+                let demand = match self.advice() {
+                    Some(Advice::RetryAfter(wait)) => {
+                        format!(" (its error demands {})", Span(wait))
+                    }
+                    Some(Advice::GiveUp) | None => String::new(),
+                };
                 format!(
-                    "{last}; {}; tried again {}",
+                    "{last}; {}; tried again {}{demand}",
                     Failures(self.failures),
                     In(self.retry_in.unwrap_or_default())
                 )
@@ -172,7 +185,11 @@ impl ChildInfo {
             ChildStatus::Due => String::from("about to be started"),
             ChildStatus::Finished => last,
             ChildStatus::GaveUp => {
-                format!("{last}; {}; stays down until it is reset", Failures(self.failures))
+                let why = match self.advice() {
+                    Some(Advice::GiveUp) => String::from("trying again is useless, says the error"),
+                    Some(Advice::RetryAfter(_)) | None => Failures(self.failures).to_string(),
+                };
+                format!("{last}; {why}; stays down until it is reset")
             }
         }
     }

@@ -91,8 +91,9 @@ impl<F: Fn(&Event) + Send + Sync + 'static> TelemetrySink for OnEvent<F> {
 ///
 /// The line is the event's `Display`. The same facts are added as key-values: `event`, `id`, `run`,
 /// `failures`; with a stop `cause`, `exit` (`completed`, `failed` or `panicked`), `failed`
-/// (whether it counts as a failure, which `failures` does not include yet), `uptime_ms` and,
-/// if the child is tried again, `retry_in_ms`; with an overdue child `stopping_for_ms`; with a trip
+/// (whether it counts as a failure, which `failures` does not include yet), `uptime_ms`,
+/// after a [`Verdict`](crate::Verdict) `verdict` (`give_up` or `retry_after`) and, if the child is
+/// tried again, `retry_in_ms`; with an overdue child `stopping_for_ms`; with a trip
 /// `reported` and `last`; with a hang `doing` and `silent_ms`; with an order `order`; and with a
 /// callback's panic `callback`.
 ///
@@ -139,6 +140,9 @@ impl TelemetrySink for LogSink {
                 pairs.push(("exit", Value::from(exit.name())));
                 pairs.push(("failed", Value::from(*failed)));
                 pairs.push(("uptime_ms", Value::from(uptime.as_millis())));
+                if let Some(advice) = exit.advice().filter(|_| *failed) {
+                    pairs.push(("verdict", Value::from(advice.name())));
+                }
                 if let Some(delay) = retry_in {
                     pairs.push(("retry_in_ms", Value::from(delay.as_millis())));
                 }

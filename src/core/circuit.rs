@@ -8,8 +8,10 @@ use crate::{
         run::Run,
     },
     event::{Order, StopCause, StopKind},
+    exit::Exit,
     status::{ChildStatus, CircuitState, OffBy},
     sync::deadline,
+    verdict::Advice,
 };
 
 /// The least delay after a failed spawn: an immediate retry would only keep the machine short of
@@ -324,7 +326,7 @@ impl Circuit {
     }
 
     /// Ends the run at `at`.
-    pub(crate) fn end(&mut self, at: Instant, completed: bool) -> Ended {
+    pub(crate) fn end(&mut self, at: Instant, exit: &Exit) -> Ended {
         let run = self.run.take().expect("only a present run ends");
         let stop_asked_at = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
         let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), stop_asked_at);
@@ -333,7 +335,7 @@ impl Circuit {
         }
         let cause = run.stop.as_ref().map_or(StopCause::Exited, |stop| stop.cause);
         let failed = match cause.kind() {
-            StopKind::ByItself => !(completed && self.rules.policy == Policy::Transient),
+            StopKind::ByItself => !(exit.is_completed() && self.rules.policy == Policy::Transient),
             StopKind::Fault | StopKind::NotSpawned => true,
             StopKind::Asked => false,
         };
@@ -352,12 +354,14 @@ impl Circuit {
         {
             self.failures = run.forgiven;
         }
+        // Only a run that ended by itself can say what is to follow.
+        let advice = exit.advice().filter(|_| cause.kind() == StopKind::ByItself);
         Ended {
             newly_healthy,
             cause,
             uptime: at.saturating_duration_since(run.since),
             failures: self.failures,
-            consequence: if counts { self.fail(Duration::ZERO) } else { Consequence::NoFailure },
+            consequence: if counts { self.fail(advice) } else { Consequence::NoFailure },
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         }
     }
@@ -379,13 +383,21 @@ impl Circuit {
             cause: StopCause::NotSpawned,
             uptime: Duration::ZERO,
             failures: self.failures,
-            consequence: self.fail(LEAST_DELAY_WITHOUT_THREAD),
+            consequence: self.fail(Some(Advice::RetryAfter(LEAST_DELAY_WITHOUT_THREAD))),
             was_timed_out: false,
         }
     }
 
-    fn fail(&mut self, least: Duration) -> Consequence {
+    fn fail(&mut self, advice: Option<Advice>) -> Consequence {
         self.failures = self.failures.saturating_add(1);
+        let least = match advice {
+            Some(Advice::GiveUp) => {
+                self.rest = Rest::GaveUp;
+                return Consequence::GiveUp;
+            }
+            Some(Advice::RetryAfter(wait)) => wait,
+            None => Duration::ZERO,
+        };
         // A temporary child has no restarts to use up. It comes here only for want of a thread, and
         // is retried until there is one.
         let is_restarted = self.rules.policy != Policy::Temporary;

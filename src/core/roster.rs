@@ -195,7 +195,7 @@ impl<T> Roster<T> {
         if !child.circuit.is_present(run) {
             return Err(exit);
         }
-        let ended = child.circuit.end(at, exit.is_completed());
+        let ended = child.circuit.end(at, &exit);
         self.awaited -= usize::from(!ended.was_timed_out);
         self.tell_end(key, ended, exit, at, environment);
         Ok(())

@@ -86,6 +86,8 @@ pub(crate) struct Model {
     /// The end of the backoff, if there is one; `Some(None)` is never.
     pub(crate) not_before: Option<Option<Instant>>,
     done: bool,
+    /// The verdict of its last run was that trying again is useless.
+    gave_up_by_verdict: bool,
     /// Its body was dropped, or will be when the run ends.
     is_body_gone: bool,
     view: Option<View>,
@@ -142,6 +144,7 @@ impl Model {
             backoffs_asked: 0,
             not_before: None,
             done: false,
+            gave_up_by_verdict: false,
             is_body_gone: false,
             view: None,
             runs: 0,

@@ -20,6 +20,7 @@ use crate::{
     event::Order,
     exit::Exit,
     sync::{clock::system_now, deadline, unwind},
+    verdict::Verdict,
 };
 
 const STEPS: u32 = 60;
@@ -156,7 +157,13 @@ impl Schedule {
     }
 
     fn exit_of(&mut self, key: Key) {
-        let exits = [|| Exit::Completed, || Exit::failed("failed"), || Exit::panicked("panicked")];
+        let exits = [
+            || Exit::Completed,
+            || Exit::failed("failed"),
+            || Exit::panicked("panicked"),
+            || Exit::failed(Verdict::give_up("useless")),
+            || Exit::failed(Verdict::retry_after(70 * MS, "later")),
+        ];
         self.trial.exit(key, one_of(&mut self.random, &exits)());
     }
 

@@ -24,6 +24,7 @@ use crate::{
     event::Order,
     exit::Exit,
     sync::{clock::system_now, unwind},
+    verdict::Verdict,
 };
 
 /// Something that can happen.
@@ -42,6 +43,10 @@ enum Step {
 enum Happening {
     Return,
     Panic,
+    /// It fails, and says that trying again is useless.
+    GiveUp,
+    /// It fails, and says when to try again.
+    RetryAfter,
     MarkHealthy,
     Trip,
     FlipFlag,
@@ -49,9 +54,11 @@ enum Happening {
     Give(Order),
 }
 
-const HAPPENINGS: [Happening; 11] = [
+const HAPPENINGS: [Happening; 13] = [
     Happening::Return,
     Happening::Panic,
+    Happening::GiveUp,
+    Happening::RetryAfter,
     Happening::MarkHealthy,
     Happening::Trip,
     Happening::FlipFlag,
@@ -117,6 +124,10 @@ fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
         (Happening::FlipSpawning, None) => model.fails_to_spawn ^= true,
         (Happening::Return, Some(_)) => trial.exit(key, Exit::Completed),
         (Happening::Panic, Some(_)) => trial.exit(key, Exit::panicked("")),
+        (Happening::GiveUp, Some(_)) => trial.exit(key, Exit::failed(Verdict::give_up(""))),
+        (Happening::RetryAfter, Some(_)) => {
+            trial.exit(key, Exit::failed(Verdict::retry_after(70 * MS, "")))
+        }
         (Happening::MarkHealthy, Some(run)) => {
             trial.inbox.push_back(Message::MarkedHealthy { key, run })
         }

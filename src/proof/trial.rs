@@ -214,7 +214,7 @@ impl Trial {
             );
             return;
         };
-        let foreseen = model.end(body, exit.is_completed(), self.world.is_closed, at);
+        let foreseen = model.end(body, &exit, self.world.is_closed, at);
         self.world.last_backoff = None;
         self.roster.run_ended(key, run, exit, at, &mut self.world).expect("the present run ended");
         let last_backoff = self.world.last_backoff;

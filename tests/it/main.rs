@@ -55,4 +55,5 @@ mod telemetry;
 mod texts;
 mod threads;
 mod turns;
+mod verdicts;
 mod watching;

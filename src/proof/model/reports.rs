@@ -116,7 +116,8 @@ impl Model {
                 assert!(
                     self.done
                         && failures == self.failures
-                        && failures > self.rules.max_restarts.expect("a limit")
+                        && (self.gave_up_by_verdict
+                            || failures > self.rules.max_restarts.expect("a limit"))
                 );
             }
             EventKind::Ordered { order } => {

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{Body, Model};
-use crate::{core::rules::Policy, sync::deadline};
+use crate::{core::rules::Policy, exit::Exit, sync::deadline, verdict::Advice};
 
 /// The expected consequences of the end of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Foreseen {
     failed: bool,
+    /// What the verdict of the body demands.
+    advice: Option<Advice>,
     done: bool,
     backoffs_asked: u32,
 }
@@ -18,7 +20,7 @@ impl Model {
     pub(crate) fn end(
         &mut self,
         body: Body,
-        completed: bool,
+        exit: &Exit,
         is_closed: bool,
         at: Instant,
     ) -> Foreseen {
@@ -31,8 +33,9 @@ impl Model {
         }
         let asked = self.stop_asked.is_some() && !self.stopped_for_fault;
         let temporary = self.rules.policy == Policy::Temporary;
-        let finished =
-            completed && self.rules.policy == Policy::Transient && !self.stopped_for_fault;
+        let finished = exit.is_completed()
+            && self.rules.policy == Policy::Transient
+            && !self.stopped_for_fault;
         let leaves = self.arrived_removing || is_closed || self.restarting;
         let failed = !asked && !temporary && !finished && !leaves;
         // Promise 4: a child that said too soon that it is healthy gets its failures back.
@@ -42,8 +45,11 @@ impl Model {
             self.failures = self.forgiven;
         }
         self.failures_at_end = self.failures;
+        // A verdict is for a run that ended by itself.
+        let advice = exit.advice().filter(|_| self.stop_asked.is_none());
         Foreseen {
             failed,
+            advice,
             done: temporary || (finished && !asked),
             backoffs_asked: self.backoffs_asked,
         }
@@ -57,9 +63,12 @@ impl Model {
         at: Instant,
     ) {
         self.done = foreseen.done;
+        self.gave_up_by_verdict = foreseen.failed && foreseen.advice == Some(Advice::GiveUp);
         if foreseen.failed {
             self.failures += 1;
-            if self.rules.max_restarts.is_some_and(|most| self.failures > most) {
+            if self.gave_up_by_verdict
+                || self.rules.max_restarts.is_some_and(|most| self.failures > most)
+            {
                 assert_eq!(
                     self.backoffs_asked, foreseen.backoffs_asked,
                     "no backoff is asked for a child that is given up"
@@ -74,6 +83,10 @@ impl Model {
                     foreseen.backoffs_asked + 1,
                     "promise 3: once for each failure"
                 );
+                let delay = match foreseen.advice {
+                    Some(Advice::RetryAfter(wait)) => delay.max(wait),
+                    _ => delay,
+                };
                 self.not_before = Some(deadline::after(at, delay));
                 self.last_retry_in = Some(delay);
             }
