@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
+use crossbeam_channel::{Receiver, Sender, select};
 
 use crate::{
     core::{environment::Heartbeats, key::Key},
-    error::{RecvError, SendError, Stopped},
+    error::{RecvError, RecvTimeoutError, SendError, Stopped},
     event::Callback,
+    exit::ChildResult,
     handle::Handle,
     id::ChildId,
     runtime::inbox::Message,
@@ -151,18 +152,27 @@ impl Activity {
     }
 }
 
-/// The heartbeats of a run.
+/// The signs of life of a run with a watchdog: its heartbeats, and its waits by the context.
 #[derive(Default)]
 struct Heart {
-    count: AtomicU64,
+    /// How many there were, in units of [`UNIT`](Heart::UNIT), and the marks below. Relaxed is
+    /// enough: it shows only that the run is alive.
+    signs: AtomicU64,
     /// Distinguishes texts without the lock: a text's address, mixed with its length.
     mark: AtomicUsize,
 }
 
 impl Heart {
-    /// Returns whether this was the first heartbeat. Relaxed is enough: the count shows only that
-    /// the run is alive, and the lock orders the texts.
-    fn beat(&self, run: u64, doing: &'static str, activity: &Activity) -> bool {
+    /// The child's own thread waits by the context.
+    const WAITING: u64 = 1;
+    /// There was a heartbeat.
+    const BEATS: u64 = 2;
+    /// There was a heartbeat of another thread, so that waits of the child's own prove nothing.
+    const BEATS_ELSEWHERE: u64 = 4;
+    const UNIT: u64 = 8;
+
+    /// Returns whether this was the first heartbeat.
+    fn beat(&self, run: u64, is_own: bool, doing: &'static str, activity: &Activity) -> bool {
         let mark = doing.as_ptr().addr() ^ doing.len().rotate_left(usize::BITS / 2);
         if self.mark.load(Ordering::Relaxed) != mark {
             // Both under the lock: if the mark of one text stood beside another text, the first
@@ -171,7 +181,28 @@ impl Heart {
             Activity::note(&mut last, run, doing);
             self.mark.store(mark, Ordering::Relaxed);
         }
-        self.count.fetch_add(1, Ordering::Relaxed) == 0
+        let marks = Self::BEATS | if is_own { 0 } else { Self::BEATS_ELSEWHERE };
+        let before = self.signs.fetch_add(Self::UNIT, Ordering::Relaxed);
+        if before & marks == marks {
+            return false;
+        }
+        let mark = |signs| Some(signs | marks);
+        let before = self.signs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, mark);
+        before.is_ok_and(|before| before & Self::BEATS == 0)
+    }
+
+    /// Notes that the child's own thread begins to wait. Returns whether that is a sign of life.
+    fn begin_wait(&self) -> bool {
+        let counts = self.signs.load(Ordering::Relaxed) & Self::BEATS_ELSEWHERE == 0;
+        if counts {
+            self.signs.fetch_add(Self::UNIT | Self::WAITING, Ordering::Relaxed);
+        }
+        counts
+    }
+
+    fn end_wait(&self) {
+        // The mark is set, so that this clears it and counts one sign more.
+        self.signs.fetch_add(Self::UNIT - Self::WAITING, Ordering::Relaxed);
     }
 }
 
@@ -305,11 +336,33 @@ impl ChildContext {
         if self.is_stopping() {
             return Err(Stopped);
         }
+        let _wait = self.wait();
         match self.stopped().recv_timeout(duration) {
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => Err(Stopped),
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => Ok(()),
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(Stopped),
             Ok(never) => match never {},
         }
+    }
+
+    /// Waits until this run is asked to stop: for bodies whose work is done by callbacks or by
+    /// threads of others. Returns `Ok`, to be the last expression of a body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    ///
+    /// let listener = ChildSpec::new("listener", |ctx| {
+    ///     // … subscribe with a guard that unsubscribes as it is dropped …
+    ///     ctx.wait_until_stopped()
+    /// });
+    /// let supervisor = Supervisor::builder().child(listener).start()?;
+    /// assert!(supervisor.shutdown().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_until_stopped(&self) -> ChildResult {
+        while self.sleep(Duration::MAX).is_ok() {}
+        Ok(())
     }
 
     /// Receives a message, or returns when this run is asked to stop.
@@ -323,9 +376,64 @@ impl ChildContext {
         if self.is_stopping() {
             return Err(RecvError::Stopped);
         }
+        let _wait = self.wait();
         select! {
             recv(receiver) -> message => message.map_err(|_| RecvError::Disconnected),
             recv(self.stopped()) -> _ => Err(RecvError::Stopped),
+        }
+    }
+
+    /// Receives a message, or returns when `timeout` is over or this run is asked to stop.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvTimeoutError::Stopped`] when the run is asked to stop, even if there is a message: it
+    /// stays in the channel. [`RecvTimeoutError::Timeout`] when there was no message in time.
+    /// [`RecvTimeoutError::Disconnected`] when the channel is empty and all its senders are gone.
+    ///
+    /// # Examples
+    ///
+    /// A consumer that writes in batches, and what it has after a second without an order:
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildContext, ChildResult, RecvTimeoutError};
+    /// use crossbeam_channel::Receiver;
+    /// use std::time::Duration;
+    ///
+    /// fn body(ctx: &ChildContext, orders: &Receiver<String>) -> ChildResult {
+    ///     let mut batch = Vec::new();
+    ///     loop {
+    ///         match ctx.recv_timeout(orders, Duration::from_secs(1)) {
+    ///             Ok(order) if batch.len() < 100 => batch.push(order),
+    ///             Ok(order) => write(&mut batch, Some(order))?,
+    ///             Err(RecvTimeoutError::Timeout) => write(&mut batch, None)?,
+    ///             Err(RecvTimeoutError::Stopped) => return write(&mut batch, None),
+    ///             Err(error) => return Err(error.into()),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn write(batch: &mut Vec<String>, order: Option<String>) -> ChildResult {
+    ///     // …
+    /// #   batch.clear();
+    /// #   let _ = order;
+    ///     Ok(())
+    /// }
+    /// # let _ = body;
+    /// ```
+    pub fn recv_timeout<T>(
+        &self,
+        receiver: &Receiver<T>,
+        timeout: Duration,
+    ) -> Result<T, RecvTimeoutError> {
+        if self.is_stopping() {
+            return Err(RecvTimeoutError::Stopped);
+        }
+        let _wait = self.wait();
+        select! {
+            recv(receiver) -> message => message.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(self.stopped()) -> _ => Err(RecvTimeoutError::Stopped),
+            default(timeout) => Err(RecvTimeoutError::Timeout),
         }
     }
 
@@ -339,6 +447,7 @@ impl ChildContext {
         if self.is_stopping() {
             return Err(SendError::stopped(message));
         }
+        let _wait = self.wait();
         select! {
             send(sender, message) -> sent => {
                 sent.map_err(|error| SendError::disconnected(error.into_inner()))
@@ -456,13 +565,23 @@ impl ChildContext {
     ///
     /// The text completes the sentence "silent for 40 s while …": `"reading the port"`.
     ///
-    /// Without a watchdog it does nothing. With one it costs an atomic load and an atomic addition,
-    /// some nanoseconds, and does not read the clock. It costs an uncontended lock besides if the
+    /// While the child's own thread waits by [`recv`](ChildContext::recv),
+    /// [`recv_timeout`](ChildContext::recv_timeout), [`send`](ChildContext::send) or
+    /// [`sleep`](ChildContext::sleep), no heartbeat is needed: the wait is a sign of life from its
+    /// begin to its end, since it would hear of a stop. That holds until another thread has sent a
+    /// heartbeat for this run, with a clone of this context: from then on the child is alive by
+    /// heartbeats alone. A wait starts no watchdog. A `select!` on
+    /// [`stopped`](ChildContext::stopped) is silence; give it an arm with a
+    /// [`tick`](crossbeam_channel::tick) in which it sends a heartbeat.
+    ///
+    /// Without a watchdog it does nothing. With one it costs an atomic load, an atomic addition and a
+    /// look at the thread's id, some 20 ns, and does not read the clock. It costs an uncontended lock besides if the
     /// text differs from the one before, or the machine has no 64-bit atomics. So it may stand in a
     /// hot loop. Clones of the context, on helper threads, send heartbeats for the same run.
     pub fn heartbeat(&self, doing: &'static str) {
         let Some(activity) = &self.run.link.activity else { return };
-        if self.run.heart.beat(self.run.number, doing, activity) {
+        let (number, is_own) = (self.run.number, self.is_on_its_thread());
+        if self.run.heart.beat(number, is_own, doing, activity) {
             self.tell(Message::FirstHeartbeat { key: self.run.link.key, run: self.run.number });
         }
     }
@@ -470,9 +589,11 @@ impl ChildContext {
     pub(crate) fn heartbeats(&self) -> Heartbeats {
         let doing =
             self.run.link.activity.as_ref().and_then(|activity| activity.of(self.run.number));
+        let signs = self.run.heart.signs.load(Ordering::Relaxed);
         Heartbeats {
-            count: self.run.heart.count.load(Ordering::Relaxed),
+            count: signs / Heart::UNIT,
             doing: doing.unwrap_or_default(),
+            is_waiting: signs & (Heart::WAITING | Heart::BEATS_ELSEWHERE) == Heart::WAITING,
         }
     }
 
@@ -503,6 +624,13 @@ impl ChildContext {
     /// ```
     pub fn supervisor(&self) -> &Handle {
         &self.run.link.handle
+    }
+
+    /// Begins a wait, which is a sign of life of a child with a watchdog if it is on the child's
+    /// own thread: there it would hear of a stop.
+    fn wait(&self) -> Option<Wait<'_>> {
+        let heart = self.run.link.activity.is_some().then_some(&self.run.heart)?;
+        (self.is_on_its_thread() && heart.begin_wait()).then(|| Wait(heart))
     }
 
     /// Records that the body starts on this thread.
@@ -567,6 +695,15 @@ impl fmt::Debug for ChildContext {
             .field("failures", &self.failures())
             .field("is_stopping", &self.is_stopping())
             .finish()
+    }
+}
+
+/// A wait by the context, from its begin to its end.
+struct Wait<'a>(&'a Heart);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.0.end_wait();
     }
 }
 

@@ -38,6 +38,30 @@ impl fmt::Display for RecvError {
 
 impl Error for RecvError {}
 
+/// Error of [`ChildContext::recv_timeout`](crate::ChildContext::recv_timeout), which received no
+/// message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvTimeoutError {
+    /// The run was asked to stop, or has ended.
+    Stopped,
+    /// There was no message in time.
+    Timeout,
+    /// The channel is empty and all its senders are gone.
+    Disconnected,
+}
+
+impl fmt::Display for RecvTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => RecvError::Stopped.fmt(f),
+            Self::Timeout => f.write_str("timed out waiting on a channel"),
+            Self::Disconnected => RecvError::Disconnected.fmt(f),
+        }
+    }
+}
+
+impl Error for RecvTimeoutError {}
+
 /// Error of [`ChildContext::send`](crate::ChildContext::send): holds the message that was not sent.
 ///
 /// It is an [`Error`] for every message that is `Send`, so that `?` works in bodies.

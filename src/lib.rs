@@ -136,7 +136,9 @@ pub use crate::{
     builder::{StartError, StartErrorReason, SupervisorBuilder},
     child::{AddError, AddErrorReason, ChildSpec, RestartPolicy},
     context::{ChildContext, StopGuard},
-    error::{CommandError, ConfigError, RecvError, SendError, Stopped, WaitError},
+    error::{
+        CommandError, ConfigError, RecvError, RecvTimeoutError, SendError, Stopped, WaitError,
+    },
     event::{Callback, Event, EventKind, LastStop, Order, StopCause},
     exit::{ChildResult, Exit, Failure},
     handle::Handle,

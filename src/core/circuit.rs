@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     core::{
+        environment::Heartbeats,
         rules::{Policy, Rules},
         run::Run,
     },
@@ -308,7 +309,7 @@ impl Circuit {
 
     /// Notes the present number of heartbeats. Returns how long the run has been silent, if that
     /// reaches the watchdog's limit.
-    pub(crate) fn look(&mut self, heartbeats: u64, now: Instant) -> Option<Duration> {
+    pub(crate) fn look(&mut self, heartbeats: Heartbeats, now: Instant) -> Option<Duration> {
         self.run.as_mut()?.look(heartbeats, &self.rules, now)
     }
 

@@ -38,11 +38,14 @@ pub(crate) struct Answer<T> {
     pub(crate) panic: Option<Panic>,
 }
 
-/// The heartbeats of a run, and the text that came with the last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The signs of life of a run, and the text that came with its last heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heartbeats {
+    /// The number of heartbeats, and of waits that began or ended.
     pub(crate) count: u64,
     pub(crate) doing: &'static str,
+    /// It waits by its context now, where a stop would reach it.
+    pub(crate) is_waiting: bool,
 }
 
 /// Why there is no thread for a start.

@@ -11,9 +11,7 @@ use std::{
 use crate::{
     core::{
         circuit::{Circuit, Decision, View},
-        environment::{
-            Action, Answer, Environment, Heartbeats, NotProvided, Progress, StartDenied,
-        },
+        environment::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
         flag_cache::{Answers, FlagCache},
         key::{Key, KeyMap},
         rules::Rules,
@@ -409,8 +407,9 @@ impl<T> Roster<T> {
                     self.report(key, EventKind::Healthy, now);
                 }
                 Decision::LookForHeartbeat => {
-                    let Heartbeats { count, doing } = environment.heartbeats(&child.entry);
-                    if let Some(silent_for) = child.circuit.look(count, now) {
+                    let heartbeats = environment.heartbeats(&child.entry);
+                    if let Some(silent_for) = child.circuit.look(heartbeats, now) {
+                        let doing = heartbeats.doing;
                         child.circuit.request_stop(StopCause::Hung, now);
                         self.stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
                     }

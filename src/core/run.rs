@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{core::rules::Rules, event::StopCause, sync::deadline};
+use crate::{
+    core::{environment::Heartbeats, rules::Rules},
+    event::StopCause,
+    sync::deadline,
+};
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -82,14 +86,15 @@ impl Run {
     /// the child could not run either.
     pub(super) fn look(
         &mut self,
-        heartbeats: u64,
+        heartbeats: Heartbeats,
         rules: &Rules,
         now: Instant,
     ) -> Option<Duration> {
         let watched = self.watched.as_mut()?;
         let since = now.saturating_duration_since(watched.looked).min(rules.time_to_look());
         watched.looked = now;
-        if std::mem::replace(&mut watched.heartbeats, heartbeats) == heartbeats {
+        let before = std::mem::replace(&mut watched.heartbeats, heartbeats.count);
+        if before == heartbeats.count && !heartbeats.is_waiting {
             watched.silent_for = watched.silent_for.saturating_add(since);
         } else {
             watched.silent_for = Duration::ZERO;

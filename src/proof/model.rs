@@ -71,7 +71,10 @@ pub(crate) struct Model {
     /// An operator has ordered a restart of the present run.
     restarting: bool,
     pub(crate) heartbeats: u64,
+    /// The last heartbeat, or the begin or end of a wait, once there was a heartbeat.
     pub(crate) last_heartbeat: Option<Instant>,
+    /// The run waits by its context, which is a sign of life throughout.
+    pub(crate) is_waiting: bool,
     healthy: bool,
     /// It was up for `healthy_after`. The core has to report this before the end of the run.
     was_healthy: bool,
@@ -135,6 +138,7 @@ impl Model {
             restarting: false,
             heartbeats: 0,
             last_heartbeat: None,
+            is_waiting: false,
             healthy: false,
             was_healthy: false,
             failures: 0,

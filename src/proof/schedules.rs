@@ -124,6 +124,12 @@ impl Schedule {
                 // Now and then the message is about an earlier run.
                 let run = if random.u8(..) < 60 { body.run.wrapping_sub(1) } else { body.run };
                 match choice {
+                    // A wait begins or ends; it arms no watchdog.
+                    96..98 if model.heartbeats > 0 && random.u8(..) < 100 => {
+                        model.is_waiting ^= true;
+                        model.heartbeats += 1;
+                        model.last_heartbeat = Some(now);
+                    }
                     96..98 => {
                         model.heartbeats += 1;
                         model.last_heartbeat = Some(now);

@@ -303,6 +303,24 @@ fn silence_for_longer_than_the_limit_is_a_hang() {
     assert_eq!(scene.script.backoffs_asked, [1]);
 }
 
+//   limit 100 ms
+//
+//   0       50        90              500      600 … 640
+//   run 1   first ♥   begins to wait  end      hung
+#[test]
+fn wait_is_a_sign_of_life_for_as_long_as_it_lasts() {
+    let mut scene =
+        Scene::new(&[Rules { watchdog: Some(100 * MS), stop_timeout: Duration::MAX, ..rules() }]);
+    scene.at(50).script.heartbeats = 1;
+    scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
+    scene.settle();
+    (scene.at(90).script.heartbeats, scene.script.is_waiting) = (2, true);
+    scene.at(500).reports(&["0 a started 0"]);
+    (scene.script.heartbeats, scene.script.is_waiting) = (3, false);
+    scene.at(599).reports(&[]);
+    scene.at(640).reports(&["600 Key(0) asked to stop", "600 a hung 0"]);
+}
+
 #[test]
 fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     let mut scene =

@@ -126,7 +126,8 @@ impl Environment for World {
     }
 
     fn heartbeats(&mut self, key: &Key) -> Heartbeats {
-        Heartbeats { count: self.model(*key).heartbeats, doing: "simulating" }
+        let model = self.model(*key);
+        Heartbeats { count: model.heartbeats, doing: "simulating", is_waiting: model.is_waiting }
     }
 
     fn provide_thread(&mut self, key: &mut Key) -> Result<(), NotProvided> {

@@ -122,7 +122,7 @@ impl Script {
     pub(crate) fn heartbeat(&mut self, key: Key, doing: &'static str) -> Option<()> {
         let child = self.children.get_mut(&key)?;
         let run = child.run.as_mut()?;
-        run.heartbeats = Heartbeats { count: run.heartbeats.count + 1, doing };
+        run.heartbeats = Heartbeats { count: run.heartbeats.count + 1, doing, is_waiting: false };
         if let Some(activity) = &child.activity {
             activity.say(run.number, doing);
         }
@@ -176,7 +176,7 @@ impl Workers for Script {
 
     fn send_start(&mut self, worker: &Key, run: u64, _failures: u32) -> bool {
         let Some(child) = self.children.get_mut(worker) else { return false };
-        let heartbeats = Heartbeats { count: 0, doing: "" };
+        let heartbeats = Heartbeats::default();
         child.last_run = run;
         let mut drops = Drops::default();
         child.remains.drain(..).for_each(|remain| drops.discard(remain));
@@ -239,7 +239,7 @@ impl Workers for Script {
 
     fn heartbeats(&self, worker: &Key) -> Heartbeats {
         let run = self.children.get(worker).and_then(|child| child.run.as_ref());
-        run.map_or(Heartbeats { count: 0, doing: "" }, |run| run.heartbeats)
+        run.map(|run| run.heartbeats).unwrap_or_default()
     }
 
     fn close(&mut self) {}

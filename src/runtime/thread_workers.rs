@@ -112,7 +112,7 @@ impl Workers for ThreadWorkers {
     }
 
     fn heartbeats(&self, worker: &Arc<WorkerShared>) -> Heartbeats {
-        worker.context().map_or(Heartbeats { count: 0, doing: "" }, |context| context.heartbeats())
+        worker.context().map(|context| context.heartbeats()).unwrap_or_default()
     }
 
     fn close(&mut self) {

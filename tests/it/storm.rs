@@ -75,7 +75,7 @@ fn go(ctx: &ChildContext, chronicle: &Chronicle, dice: &mut Dice) -> ChildResult
         // Falls silent.
         9 => {
             ctx.heartbeat("nothing");
-            idle(ctx)
+            if dice.roll(2) == 0 { silent(ctx) } else { idle(ctx) }
         }
         10 => loop {
             ctx.heartbeat("something");

@@ -112,7 +112,7 @@ fn silence_is_noticed(crashing: usize) {
     let (builder, beside) = beside(crashing);
     let sibling = ChildSpec::new(SIBLING, |ctx| {
         ctx.heartbeat("waiting");
-        idle(ctx)
+        silent(ctx)
     });
     let supervisor = builder.child(sibling.watchdog(20 * MS)).start().unwrap();
     beside.wait_for_report("hung waiting");

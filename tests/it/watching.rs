@@ -1,12 +1,12 @@
 //! Children that fall silent.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use circuit_breaker_supervisor::{
     ChildContext, ChildSpec, ChildStatus, ConfigError, EventKind, Exit, StartErrorReason,
     StopCause, Supervisor,
 };
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{bounded, never, unbounded};
 
 use crate::support::*;
 
@@ -19,7 +19,7 @@ fn silent_child_is_asked_to_stop_and_started_again() {
             ChildSpec::new("reader", |ctx| {
                 ctx.heartbeat("opening the port");
                 ctx.heartbeat("reading the port");
-                idle(ctx)
+                silent(ctx)
             })
             .watchdog(30 * MS)
             .backoff(constant(MS)),
@@ -119,7 +119,10 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
                 loop {
                     ctx.heartbeat("working");
                     let _ = beats.send(());
-                    ctx.sleep(MS)?;
+                    thread::sleep(MS);
+                    if ctx.is_stopping() {
+                        return Ok(());
+                    }
                 }
             })
             // Far more than a busy machine keeps a thread waiting; what matters is that it is
@@ -150,6 +153,93 @@ fn watchdog_of_zero_is_an_error_that_names_the_child() {
     );
 }
 
+/// The waits of the context, each for longer than the watchdog's limit.
+#[test]
+fn wait_by_the_context_is_a_sign_of_life_from_its_begin_to_its_end() {
+    type Wait = fn(&ChildContext) -> bool;
+    let waits: [(&str, Wait); 4] = [
+        ("sleep", |ctx| ctx.sleep(HOUR).is_ok()),
+        ("recv", |ctx| ctx.recv(&never::<()>()).is_ok()),
+        ("recv_timeout", |ctx| ctx.recv_timeout(&never::<()>(), HOUR).is_ok()),
+        ("send", |ctx| {
+            let (full, _receiver) = bounded(0);
+            ctx.send(&full, ()).is_ok()
+        }),
+    ];
+    let recorder = Recorder::default();
+    let builder = Supervisor::builder().telemetry(recorder.clone()).backoff(constant(MS));
+    let builder = waits.into_iter().fold(builder, |builder, (id, wait)| {
+        builder.child(
+            ChildSpec::new(id, move |ctx| {
+                ctx.heartbeat("waiting");
+                let _ = wait(ctx);
+                Ok(())
+            })
+            .watchdog(20 * MS),
+        )
+    });
+    let silent_one = ChildSpec::new("silent", |ctx| {
+        ctx.heartbeat("nothing");
+        silent(ctx)
+    });
+    let supervisor = builder.child(silent_one.watchdog(20 * MS)).start().unwrap();
+    // It has the same watchdog as the others, so that these would have been bitten by then, too.
+    recorder.wait_for("silent", "hung", 3);
+    assert!(supervisor.shutdown().is_clean());
+    for (id, _) in waits {
+        assert_eq!(recorder.story(id), ["start 0", "stop shutdown 0"]);
+    }
+}
+
+#[test]
+fn waits_prove_nothing_once_another_thread_gives_the_heartbeats() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(
+            ChildSpec::new("child", |ctx| {
+                let helper = ctx.clone();
+                thread::spawn(move || helper.heartbeat("helping")).join().unwrap();
+                idle(ctx)
+            })
+            .watchdog(20 * MS)
+            .backoff(constant(HOUR)),
+        )
+        .start()
+        .unwrap();
+    recorder.wait_for("child", "hung helping", 1);
+    assert!(supervisor.shutdown().is_clean());
+}
+
+#[test]
+fn waits_on_other_threads_and_without_a_heartbeat_count_for_nothing() {
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(
+            ChildSpec::new("child", |ctx| {
+                ctx.heartbeat("nothing");
+                let helper = ctx.clone();
+                thread::spawn(move || helper.sleep(HOUR));
+                silent(ctx)
+            })
+            .watchdog(20 * MS)
+            .backoff(constant(HOUR)),
+        )
+        .child(
+            ChildSpec::new("unwatched", |ctx| {
+                let _ = ctx.sleep(MS);
+                silent(ctx)
+            })
+            .watchdog(20 * MS),
+        )
+        .start()
+        .unwrap();
+    recorder.wait_for("child", "hung nothing", 1);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(recorder.story("unwatched"), ["start 0", "stop shutdown 0"]);
+}
+
 #[test]
 fn child_that_is_given_up_for_hanging_says_so() {
     let supervisor = Supervisor::builder()
@@ -157,7 +247,7 @@ fn child_that_is_given_up_for_hanging_says_so() {
         .child(
             ChildSpec::new("reader", |ctx| {
                 ctx.heartbeat("reading");
-                idle(ctx)
+                silent(ctx)
             })
             .watchdog(10 * MS)
             .max_restarts(0)

@@ -98,6 +98,7 @@ impl Model {
                 self.stopped_for_fault = true;
             }
             EventKind::Hung { .. } => {
+                assert!(!self.is_waiting, "a run that waits by its context is alive");
                 let silent_for = now
                     - self
                         .last_heartbeat

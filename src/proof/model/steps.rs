@@ -111,6 +111,7 @@ impl Model {
         self.healthy = false;
         self.heartbeats = 0;
         self.last_heartbeat = None;
+        self.is_waiting = false;
     }
 
     pub(crate) fn stop(&mut self, now: Instant) {

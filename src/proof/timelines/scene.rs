@@ -39,6 +39,7 @@ pub(super) struct Script {
     pub(super) is_denied: bool,
     pub(super) delay: fn(u32) -> Duration,
     pub(super) heartbeats: u64,
+    pub(super) is_waiting: bool,
     pub(super) flags_asked: Vec<Key>,
     pub(super) backoffs_asked: Vec<u32>,
 }
@@ -61,7 +62,7 @@ impl Environment for Script {
     }
 
     fn heartbeats(&mut self, _entry: &()) -> Heartbeats {
-        Heartbeats { count: self.heartbeats, doing: "working" }
+        Heartbeats { count: self.heartbeats, doing: "working", is_waiting: self.is_waiting }
     }
 
     fn begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
@@ -102,6 +103,7 @@ impl Scene {
             is_denied: false,
             delay: |attempt| 10 * MS * 2u32.pow(attempt),
             heartbeats: 0,
+            is_waiting: false,
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
         };

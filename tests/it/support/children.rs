@@ -18,6 +18,12 @@ pub(crate) fn idle(ctx: &ChildContext) -> ChildResult {
     Ok(ctx.sleep(Duration::MAX)?)
 }
 
+/// The same in a wait that is no sign of life.
+pub(crate) fn silent(ctx: &ChildContext) -> ChildResult {
+    let _ = ctx.stopped().recv();
+    Ok(())
+}
+
 /// A backoff that is always the same, to the nanosecond.
 pub(crate) fn constant(delay: Duration) -> Backoff {
     Backoff::constant(delay).jitter(0.0)
