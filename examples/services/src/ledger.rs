@@ -5,6 +5,9 @@ use std::time::Duration;
 use circuit_breaker_supervisor::{ChildContext, RecvError};
 use parking_lot::{Condvar, Mutex};
 
+/// With what a consumer panics that was given a poisoned message.
+pub const POISON: &str = "poison";
+
 /// What the consumer has processed: the messages are numbered from 1.
 #[derive(Default)]
 pub struct Ledger {
@@ -32,7 +35,7 @@ impl Ledger {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.panics) {
             drop(state);
-            panic!("poison");
+            std::panic::panic_any(POISON);
         }
         state.is_at_gate = true;
         self.changed.notify_all();

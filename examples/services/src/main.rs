@@ -2,13 +2,15 @@
 //!
 //! ```sh
 //! cargo run --release            # in this folder: all services, then one table
-//! cargo run --release -- redis   # one of them, or several; their logs are shown
+//! cargo run --release -- redis   # one of them, or several
 //! ```
 //!
 //! For each service a program of its own, which is this one again, starts the server on a free port
 //! of the loopback interface, with its data in a temporary folder, and a consumer as a supervised
 //! child. `scenes.rs` has what happens to them, and what is asserted. The bodies of the consumers,
 //! with what ends a blocked read of each client, are in the files named after the services.
+//!
+//! What a program logs is printed if something is wrong with it.
 //!
 //! Wanted: `redis-server`, `mosquitto`, `postgresql`, `rabbitmq-server`, `socat` and `setpriv`.
 //! Linux only, since threads and descriptors are counted in `/proc`.
@@ -32,7 +34,10 @@ mod until_then;
 use std::{
     env,
     error::Error,
+    fs::{self, File},
     io::{BufRead, BufReader},
+    panic,
+    path::Path,
     process::{Child, ExitCode, Stdio},
     sync::Arc,
     thread,
@@ -41,7 +46,11 @@ use std::{
 
 use circuit_breaker_supervisor::{ChildContext, ChildResult};
 
-use crate::{ledger::Ledger, row::Row, server::Server};
+use crate::{
+    ledger::Ledger,
+    row::Row,
+    server::{Server, TempDir},
+};
 
 type AnyResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -110,11 +119,10 @@ fn main() -> ExitCode {
 
 /// The program of one service.
 fn program(name: &str) -> ExitCode {
-    env_logger::Builder::from_env(
-        env_logger::Env::default().default_filter_or("warn,services=info"),
-    )
-    .format_timestamp_millis()
-    .init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp_millis()
+        .init();
+    silence_poison();
     let outcome = match name {
         "redis" => redis::Redis::new().and_then(scenes::play),
         "mqtt" => mqtt::Mqtt::new().and_then(scenes::play),
@@ -136,12 +144,34 @@ fn program(name: &str) -> ExitCode {
     }
 }
 
+/// The panics that the scenes want are not printed.
+fn silence_poison() {
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<&str>() != Some(&ledger::POISON) {
+            default(info);
+        }
+    }));
+}
+
 /// Runs the programs one after the other, and prints the table of what they found.
 fn table(services: &[&str]) -> ExitCode {
+    let folder = match TempDir::new("logs") {
+        Ok(folder) => folder,
+        Err(error) => {
+            eprintln!("no folder for the logs: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut rows = Vec::new();
     for service in services {
-        println!("=== {service}");
-        rows.push(run(service).unwrap_or_else(|error| Row::broken(error.to_string())));
+        let (start, log) = (Instant::now(), folder.path().join(service));
+        let row = run(service, &log).unwrap_or_else(|error| Row::broken(error.to_string()));
+        println!("{service}: {} faults, {:.0?}", row.faults.len(), start.elapsed());
+        if !row.faults.is_empty() {
+            print_tail(&log);
+        }
+        rows.push(row);
     }
     println!("\n{}", row::table(services, &rows));
     let faults = rows.iter().map(|row| row.faults.len()).sum::<usize>();
@@ -154,7 +184,7 @@ fn table(services: &[&str]) -> ExitCode {
 }
 
 /// Runs the program of one service, within the limit.
-fn run(service: &str) -> AnyResult<Row> {
+fn run(service: &str, log: &Path) -> AnyResult<Row> {
     struct KillOnDrop(Child);
     impl Drop for KillOnDrop {
         fn drop(&mut self) {
@@ -164,8 +194,8 @@ fn run(service: &str) -> AnyResult<Row> {
     }
 
     let mut command = server::bound_to_us(env::current_exe()?);
-    let mut program =
-        KillOnDrop(command.args(["--program", service]).stdout(Stdio::piped()).spawn()?);
+    command.args(["--program", service]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut program = KillOnDrop(command.stderr(File::create(log)?).spawn()?);
     let output = BufReader::new(program.0.stdout.take().ok_or("no output")?);
     let reader = thread::spawn(move || output.lines().map_while(Result::ok).last());
     let end = Instant::now() + LIMIT;
@@ -180,6 +210,18 @@ fn run(service: &str) -> AnyResult<Row> {
     match line.as_deref().and_then(Row::from_line) {
         Some(row) if status.success() => Ok(row),
         _ => Err(format!("its program ended: {status}").into()),
+    }
+}
+
+/// The scenes' own lines, and the last of all.
+fn print_tail(log: &Path) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines.len().saturating_sub(40);
+    for (position, line) in lines.iter().enumerate() {
+        if position >= tail || line.contains("services::") {
+            println!("    {line}");
+        }
     }
 }
 

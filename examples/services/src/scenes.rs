@@ -93,13 +93,15 @@ impl<S: Service> Stage<S> {
 
     /// The consumer waits for messages, of which there are none.
     fn stop_while_blocked(&mut self) -> AnyResult<()> {
-        let consumer = self.consumer(Backoff::default())?;
-        wait_until_healthy(consumer.handle(), "consumer", 0, LIMIT)?;
-        pause(Duration::from_millis(300));
-        let (report, time) = stop(consumer);
-        log::info!("stopped while blocked: {time:?}");
-        self.row.stopped_blocked = time;
-        self.check(report.is_clean(), || format!("stopped while blocked: {report}"));
+        for _ in 0..5 {
+            let consumer = self.consumer(Backoff::default())?;
+            wait_until_healthy(consumer.handle(), "consumer", 0, LIMIT)?;
+            pause(Duration::from_millis(fastrand::u64(200..400)));
+            let (report, time) = stop(consumer);
+            log::info!("stopped while blocked: {time:?}");
+            self.row.stopped_blocked = self.row.stopped_blocked.max(time);
+            self.check(report.is_clean(), || format!("stopped while blocked: {report}"));
+        }
         Ok(())
     }
 
@@ -130,7 +132,7 @@ impl<S: Service> Stage<S> {
             }
             pause(Duration::from_millis(300));
             let (report, time) = stop(consumer);
-            log::info!("stopped while it {moment} and the server is frozen: {time:?}");
+            log::info!("stopped while it {moment} and the server is frozen: {time:?}; {report}");
             self.service.server().thaw();
             if ends_calls || moment == "waits" {
                 longest = longest.max(time);
