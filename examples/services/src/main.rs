@@ -29,7 +29,6 @@ mod row;
 mod scenes;
 mod serial;
 mod server;
-mod until_then;
 
 use std::{
     env,

@@ -48,11 +48,22 @@ fn consume(ctx: &ChildContext, port: u16, ledger: &Ledger) -> ChildResult {
             transaction.commit()?;
         } else {
             transaction.commit()?;
-            client.notifications().timeout_iter(Duration::from_millis(100)).next()?;
-            // The end of the connection looks like the end of the time.
-            if client.is_closed() {
-                return Err("the server hung up".into());
-            }
+            wait_for_notification(ctx, &mut client)?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks nothing of the server meanwhile: the answer may never come. What arrives between two waits
+/// is kept by the client.
+fn wait_for_notification(ctx: &ChildContext, client: &mut postgres::Client) -> ChildResult {
+    while !ctx.is_stopping() {
+        if client.notifications().timeout_iter(Duration::from_millis(100)).next()?.is_some() {
+            break;
+        }
+        // The end of the connection looks like the end of the time.
+        if client.is_closed() {
+            return Err("the server hung up".into());
         }
     }
     Ok(())

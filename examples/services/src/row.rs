@@ -9,8 +9,9 @@ pub struct Row {
     pub duplicated: u32,
     pub back_after: Duration,
     pub stopped_blocked: Duration,
-    /// `None` if there are calls that nothing ends.
-    pub stopped_frozen: Option<Duration>,
+    pub stopped_frozen: Duration,
+    /// Whether there are calls that nothing ends, so that the shutdown names the consumer.
+    pub is_stuck_in_calls: bool,
     /// Threads and descriptors.
     pub before: (usize, usize),
     pub after: (usize, usize),
@@ -42,7 +43,8 @@ impl Row {
             self.duplicated.to_string(),
             millis(self.back_after),
             millis(self.stopped_blocked),
-            self.stopped_frozen.map_or("-".into(), millis),
+            millis(self.stopped_frozen),
+            self.is_stuck_in_calls.to_string(),
             self.before.0.to_string(),
             self.before.1.to_string(),
             self.after.0.to_string(),
@@ -53,7 +55,7 @@ impl Row {
 
     pub fn from_line(line: &str) -> Option<Self> {
         let (figures, faults) = line.split_once('|')?;
-        let [messages, lost, duplicated, back, blocked, frozen, threads, fds, later, more] =
+        let [messages, lost, duplicated, back, blocked, frozen, stuck, threads, fds, later, more] =
             figures.split(' ').collect::<Vec<_>>().try_into().ok()?;
         let millis = |text: &str| text.parse().map(Duration::from_millis);
         Some(Self {
@@ -62,7 +64,8 @@ impl Row {
             duplicated: duplicated.parse().ok()?,
             back_after: millis(back).ok()?,
             stopped_blocked: millis(blocked).ok()?,
-            stopped_frozen: millis(frozen).ok(),
+            stopped_frozen: millis(frozen).ok()?,
+            is_stuck_in_calls: stuck.parse().ok()?,
             before: (threads.parse().ok()?, fds.parse().ok()?),
             after: (later.parse().ok()?, more.parse().ok()?),
             faults: faults.split('|').filter(|fault| !fault.is_empty()).map(String::from).collect(),
@@ -70,14 +73,19 @@ impl Row {
     }
 
     fn cells(&self, service: &str) -> [String; 9] {
+        let millis = |duration: Duration| format!("{} ms", duration.as_millis());
+        // Its program has not come to the end.
+        if self.messages == 0 {
+            return std::array::from_fn(|column| if column == 0 { service } else { "?" }.into());
+        }
         [
             service.into(),
             self.messages.to_string(),
             self.lost.to_string(),
             self.duplicated.to_string(),
-            format!("{:?}", self.back_after),
-            format!("{:?}", self.stopped_blocked),
-            self.stopped_frozen.map_or("not in a call".into(), |time| format!("{time:?}")),
+            millis(self.back_after),
+            millis(self.stopped_blocked),
+            millis(self.stopped_frozen) + if self.is_stuck_in_calls { ", stuck" } else { "" },
             format!("{}/{}", self.before.0, self.before.1),
             format!("{}/{}", self.after.0, self.after.1),
         ]
