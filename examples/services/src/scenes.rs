@@ -219,8 +219,8 @@ impl<S: Service> Stage<S> {
             .start()
     }
 
-    /// The producer is a child, too: it fails with its connection, and goes on with the message that
-    /// was not confirmed.
+    /// The producer is a child, too: it fails with its connection, and goes on with the message
+    /// that was not confirmed.
     fn producer(&self) -> Result<Supervisor, StartError> {
         let (connect, outbox) = (self.service.connector(), self.outbox.clone());
         let ledger = Arc::downgrade(&self.ledger);
