@@ -23,6 +23,7 @@ const GROUP: &str = "workers";
 fn consume(ctx: &ChildContext, port: u16, ledger: &Ledger) -> ChildResult {
     let client = redis::Client::open(format!("redis://{}/", address(port)))?;
     // The limit is for the handshake, too: a frozen server accepts connections, its kernel does so.
+    // It is one for each of the two replies, so that 1.6 s may pass, which is the longest of all.
     let mut redis = client.get_connection_with_timeout(Duration::from_millis(800))?;
     redis.set_read_timeout(Some(Duration::from_millis(800)))?;
     redis.set_write_timeout(Some(Duration::from_millis(800)))?;
