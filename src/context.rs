@@ -574,10 +574,11 @@ impl ChildContext {
     /// [`stopped`](ChildContext::stopped) is silence; give it an arm with a
     /// [`tick`](crossbeam_channel::tick) in which it sends a heartbeat.
     ///
-    /// Without a watchdog it does nothing. With one it costs an atomic load, an atomic addition and a
-    /// look at the thread's id, some 20 ns, and does not read the clock. It costs an uncontended lock besides if the
-    /// text differs from the one before, or the machine has no 64-bit atomics. So it may stand in a
-    /// hot loop. Clones of the context, on helper threads, send heartbeats for the same run.
+    /// Without a watchdog it does nothing. With one it costs an atomic load, an atomic addition and
+    /// a look at the thread's id, some 20 ns, and does not read the clock. It costs an uncontended
+    /// lock besides if the text differs from the one before, or the machine has no 64-bit atomics.
+    /// So it may stand in a hot loop. Clones of the context, on helper threads, send heartbeats for
+    /// the same run.
     pub fn heartbeat(&self, doing: &'static str) {
         let Some(activity) = &self.run.link.activity else { return };
         let (number, is_own) = (self.run.number, self.is_on_its_thread());

@@ -20,8 +20,8 @@ use std::{error::Error, fmt, time::Duration};
 /// [`Failure::gives_up`](crate::Failure::gives_up) and
 /// [`Failure::retry_after`](crate::Failure::retry_after) the verdict.
 ///
-/// An error of `anyhow` or `eyre` hides the verdict in it; take it out again before the body
-/// returns it: `Err(error) => Err(error.downcast::<Verdict>().map_or_else(Into::into, Into::into))`.
+/// An error of `anyhow` or `eyre` hides the verdict in it. Take it out again where the body returns
+/// it: `work().map_err(|error| error.downcast::<Verdict>().map_or_else(Into::into, Into::into))`.
 ///
 /// # Examples
 ///
