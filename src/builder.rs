@@ -1,4 +1,4 @@
-//! Configuration of a supervisor, with its defaults.
+//! Builder: the settings of a supervisor, and its start, on a thread of its own or nested.
 
 use std::{
     collections::HashSet,
@@ -323,18 +323,15 @@ impl SupervisorBuilder {
                 stop_children(&shared, &threads);
             }
         });
-        let (cloned, mut cause) = (inbox.clone(), ShutdownCause::Requested);
+        let messages = inbox.clone();
         threads.supervise_here(|| {
             supervise(&shared, &threads, inbox, || {
-                MainLoop::new(self.parts(&shared, cloned), threads.clone(), None).run()
+                MainLoop::new(self.parts(&shared, messages), threads.clone(), None).run()
             });
             // Children are left to wait for only if the supervisor has died of a fault of its own.
             threads.wait_for_children();
         });
-        if let Some(report) = shared.end() {
-            cause = report.cause;
-        }
-        match cause {
+        match shared.cause() {
             ShutdownCause::Requested => Ok(()),
             ShutdownCause::GaveUp(child) => Err(child.into()),
             ShutdownCause::Died => Err("the nested supervisor died".into()),

@@ -1,4 +1,4 @@
-//! Specification of a child.
+//! Specification of a child, which an error gives back if the child was not added.
 
 use std::{
     error::Error,
@@ -159,7 +159,6 @@ impl ChildSpec {
         }
     }
 
-    /// Seeds the child's own backoff. The seed depends on the id, so that children still differ.
     /// Checks the settings, except whether the id is taken.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let id = &self.id;
@@ -188,6 +187,7 @@ impl ChildSpec {
         }
     }
 
+    /// Seeds the child's own backoff. The seed depends on the id, so that children still differ.
     pub(crate) fn be_repeatable(&mut self, seed: u64) {
         if let Some(backoff) = &mut self.backoff {
             let mut hasher = DefaultHasher::new();

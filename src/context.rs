@@ -1,4 +1,4 @@
-//! Context of one run, as a body sees it.
+//! Context of one run, as a body sees it, with the signs of life that the supervisor reads.
 
 use std::{
     convert::Infallible,
@@ -91,7 +91,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct ChildContext {
-    run: Arc<Run>,
+    run: Arc<RunState>,
 }
 
 /// A child as its runs and its thread know it. It has no reference to the body, since clones of a
@@ -106,7 +106,7 @@ pub(crate) struct Link {
     pub(crate) sinks: Weak<Vec<Arc<dyn TelemetrySink>>>,
 }
 
-struct Run {
+struct RunState {
     link: Arc<Link>,
     number: u64,
     failures: u32,
@@ -206,7 +206,7 @@ impl Heart {
     }
 }
 
-impl Run {
+impl RunState {
     fn new(link: Arc<Link>, number: u64, failures: u32) -> Self {
         Self {
             link,
@@ -223,7 +223,7 @@ impl Run {
 
 impl ChildContext {
     pub(crate) fn new(link: Arc<Link>, number: u64, failures: u32) -> Self {
-        Self { run: Arc::new(Run::new(link, number, failures)) }
+        Self { run: Arc::new(RunState::new(link, number, failures)) }
     }
 
     /// Turns this context, whose run has ended, into that of the next run; makes a new one only if
@@ -232,7 +232,7 @@ impl ChildContext {
         let link = self.run.link.clone();
         match Arc::get_mut(&mut self.run) {
             Some(run) => {
-                *run = Run::new(link, number, failures);
+                *run = RunState::new(link, number, failures);
                 self
             }
             None => Self::new(link, number, failures),

@@ -1,4 +1,4 @@
-//! Errors of the public face.
+//! Errors that bodies get, and those that several calls return.
 
 use std::{error::Error, fmt};
 

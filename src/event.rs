@@ -1,4 +1,4 @@
-//! Events: what happens to children, as telemetry sees it.
+//! Events: what happens to children, as telemetry sees it, with its causes and orders.
 
 use std::{
     fmt,
@@ -11,6 +11,7 @@ use crate::{
     id::ChildId,
     sync::{one_line::OneLine, panic::Panic},
     verdict::Advice,
+    wording::{Failures, GotNoThread, Ran, Retry, Span},
 };
 
 /// Event: one thing that happened to a child, as every [`TelemetrySink`](crate::TelemetrySink)
@@ -378,11 +379,7 @@ impl fmt::Display for Event {
                     }
                     StopCause::Exited => write!(f, "child `{id}` {}", Ran(exit, *uptime))?,
                     StopCause::NotSpawned => {
-                        write!(
-                            f,
-                            "child `{id}` got no thread: {}",
-                            OneLine(exit.message().unwrap_or_default())
-                        )?;
+                        write!(f, "child `{id}` {}", GotNoThread(exit))?;
                     }
                     asked => write!(
                         f,
@@ -448,93 +445,6 @@ impl fmt::Display for Event {
             EventKind::CallbackPanicked { callback, panic } => {
                 write!(f, "the `{callback}` callback for child `{id}` panicked: {panic}")
             }
-        }
-    }
-}
-
-/// Shows a duration as a person would say it: `850 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`.
-pub(crate) struct Span(pub(crate) Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        let text = match seconds {
-            0 if self.0.as_millis() == 0 => format!("{} µs", self.0.as_micros()),
-            0 => format!("{} ms", self.0.as_millis()),
-            1..60 => format!("{}.{} s", seconds, self.0.subsec_millis() / 100),
-            60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-            3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-            _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-        };
-        f.pad(&text)
-    }
-}
-
-/// Shows a number of failures: `1 failure`, `3 failures in a row`.
-pub(crate) struct Failures(pub(crate) u32);
-
-impl fmt::Display for Failures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("1 failure"),
-            count => write!(f, "{count} failures in a row"),
-        }
-    }
-}
-
-/// Shows how a body ended and after how long: `panicked after 3.2 s: index out of bounds`.
-pub(crate) struct Ran<'a>(pub(crate) &'a Exit, pub(crate) Duration);
-
-impl fmt::Display for Ran<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(exit, uptime) = self;
-        let span = Span(*uptime);
-        match exit {
-            Exit::Completed => write!(f, "returned after {span}"),
-            Exit::Failed(failure) => write!(f, "failed after {span}: {failure}"),
-            Exit::Panicked(panic) => write!(f, "panicked after {span}: {panic}"),
-        }
-    }
-}
-
-/// Shows why a failed run ended: how it ended by itself, or why it was stopped.
-pub(crate) struct Why<'a>(pub(crate) StopCause, pub(crate) &'a Exit);
-
-impl fmt::Display for Why<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            StopCause::Exited => write!(f, "it {}", self.1),
-            StopCause::NotSpawned => {
-                write!(f, "it got no thread: {}", OneLine(self.1.message().unwrap_or_default()))
-            }
-            asked => f.write_str(asked.reason()),
-        }
-    }
-}
-
-/// Shows when a child is tried again after this exit, and whether its own verdict decided that.
-pub(crate) struct Retry<'a>(pub(crate) &'a Exit, pub(crate) Duration);
-
-impl fmt::Display for Retry<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(exit, delay) = self;
-        In(*delay).fmt(f)?;
-        let is_advised = exit.advice() == Some(Advice::RetryAfter(*delay));
-        if is_advised { f.write_str(", as the error demands") } else { Ok(()) }
-    }
-}
-
-/// Shows when something happens, or that it never happens by itself.
-pub(crate) struct In(pub(crate) Duration);
-
-impl fmt::Display for In {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_zero() {
-            f.write_str("now")
-        } else if crate::sync::deadline::is_never(self.0) {
-            f.write_str("only after a reset")
-        } else {
-            write!(f, "in {}", Span(self.0))
         }
     }
 }

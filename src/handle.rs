@@ -363,11 +363,14 @@ impl Handle {
             // Checked before the child is: what ended afterwards is seen in the next round.
             let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
             let info = row.info(self.shared.now());
-            match () {
-                () if predicate(&info) => Some(Ok(info)),
-                () if is_gone => Some(Err(WaitError::Gone(Box::new(info)))),
-                () if has_ended => Some(Err(WaitError::Ended(Box::new(info)))),
-                () => None,
+            if predicate(&info) {
+                Some(Ok(info))
+            } else if is_gone {
+                Some(Err(WaitError::Gone(Box::new(info))))
+            } else if has_ended {
+                Some(Err(WaitError::Ended(Box::new(info))))
+            } else {
+                None
             }
         });
         answer.unwrap_or_else(|| {

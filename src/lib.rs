@@ -129,6 +129,7 @@ mod sync;
 mod telemetry;
 mod unwind_safety;
 mod verdict;
+mod wording;
 
 pub use crate::{
     backoff::Backoff,

@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::{
-    event::{Callback, Span, StopCause, Why},
+    event::{Callback, StopCause},
     exit::Exit,
     id::ChildId,
+    wording::{Span, Why},
 };
 
 /// Report of a supervisor's end: its cause, and the children that did not stop.

@@ -8,11 +8,11 @@ use std::{
 
 use crate::{
     core::circuit::View,
-    event::{Failures, In, LastStop, Ran, Span, StopCause, StopKind},
+    event::{LastStop, StopCause, StopKind},
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
-    sync::one_line::OneLine,
     verdict::Advice,
+    wording::{Failures, GotNoThread, In, Ran, Span},
 };
 
 /// State of one child at one moment, as far as it is known.
@@ -129,9 +129,7 @@ impl ChildInfo {
     /// Why it is as it is, and what comes next: the part of the sentence after the status.
     fn explanation(&self) -> String {
         let last = self.last_stop.as_ref().map(|last| match last.cause.kind() {
-            StopKind::NotSpawned => {
-                format!("it got no thread: {}", OneLine(last.exit.message().unwrap_or_default()))
-            }
+            StopKind::NotSpawned => format!("it {}", GotNoThread(&last.exit)),
             StopKind::ByItself if last.exit.is_completed() && !last.failed => {
                 format!("it ran for {}", Span(last.uptime))
             }

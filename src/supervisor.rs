@@ -1,4 +1,4 @@
-//! Supervisor, as its owner holds it: to wait for its end or to shut it down.
+//! Running supervisor, and its shutdown, even past a stuck supervisor thread.
 
 use std::{
     fmt,
@@ -75,8 +75,8 @@ impl Supervisor {
     /// When all children have stopped or their stop timeouts are over, the supervisor thread may
     /// still have events to record, and is waited for as long as it is at work, up to 5 s. It is
     /// *stuck* if one call of a callback has lasted for 1 s, or if it has not noticed the shutdown
-    /// for so long. Then this thread asks the children that were not asked before, in no order, and
-    /// the report names the callback.
+    /// for so long. Then this thread asks the children that were not asked before, and the
+    /// report names the callback.
     ///
     /// On the supervisor's own thread or on a thread of one of its children, which would wait for
     /// itself, this only asks, and the report names the children that still run.

@@ -1,4 +1,4 @@
-//! Sinks for events.
+//! Trait of event sinks, and the sink that logs.
 
 use std::sync::Arc;
 

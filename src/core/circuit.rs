@@ -150,7 +150,8 @@ impl Circuit {
         }
     }
 
-    /// Derives the status and the next decision from the facts. No other place does.
+    /// Derives the status and the next decision from the facts. No other place of the core does;
+    /// once the supervisor thread is stuck or has ended, `Shared` shows by itself what is left.
     pub(crate) fn judge(&self, now: Instant) -> (ChildStatus, Decision) {
         let off = |by| ChildStatus::Off { by };
         let retire = |keep_body| {
@@ -194,12 +195,16 @@ impl Circuit {
     /// Why a running child has to stop, if it has to. A shutdown is no case here, since
     /// `Roster::close` requests those stops itself.
     fn stop_cause(&self) -> Option<StopCause> {
-        match () {
-            () if self.removing => Some(StopCause::Removed),
-            () if self.restarting => Some(StopCause::Restarted),
-            () if self.held => Some(StopCause::Held),
-            () if !self.flag => Some(StopCause::Disabled),
-            () => None,
+        if self.removing {
+            Some(StopCause::Removed)
+        } else if self.restarting {
+            Some(StopCause::Restarted)
+        } else if self.held {
+            Some(StopCause::Held)
+        } else if !self.flag {
+            Some(StopCause::Disabled)
+        } else {
+            None
         }
     }
 
@@ -329,8 +334,8 @@ impl Circuit {
     /// Ends the run at `at`.
     pub(crate) fn end(&mut self, at: Instant, exit: &Exit) -> Ended {
         let run = self.run.take().expect("only a present run ends");
-        let stop_asked_at = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
-        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), stop_asked_at);
+        let counted_until = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
+        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), counted_until);
         if newly_healthy {
             self.failures = 0;
         }
@@ -341,6 +346,7 @@ impl Circuit {
             StopKind::Asked => false,
         };
         if self.rules.policy == Policy::Temporary {
+            // It is gone, whatever its end was; so that end does not count below.
             self.removing = true;
         } else if cause.kind() == StopKind::ByItself && !failed {
             self.rest = Rest::Finished;
@@ -351,7 +357,7 @@ impl Circuit {
         let counts = failed && !self.removing && !self.closing && !restarting;
         if counts
             && run.healthy
-            && stop_asked_at.saturating_duration_since(run.since) < self.probation()
+            && counted_until.saturating_duration_since(run.since) < self.probation()
         {
             self.failures = run.forgiven;
         }

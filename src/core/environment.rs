@@ -103,7 +103,7 @@ pub(crate) enum Action {
         keep_body: bool,
     },
     /// Shut the supervisor down, because a significant child has used up its restarts.
-    GiveUp {
+    ShutDown {
         id: ChildId,
         cause: StopCause,
         exit: Exit,

@@ -1,4 +1,4 @@
-//! What the next answer of each flag would change, for rounds over all children.
+//! Dense list for rounds: for each child, the answer of its flag that needs no action.
 
 use crate::{core::key::Key, id::ChildId};
 

@@ -66,11 +66,13 @@ struct Child<T> {
 impl<T> Child<T> {
     /// What the next answer of its flag would mean, while there is nothing to do for the child.
     fn answers(&self) -> Answers {
-        match () {
-            () if self.circuit.is_removing() => Answers::Unasked,
+        if self.circuit.is_removing() {
+            Answers::Unasked
+        } else if self.faults.contains(&Callback::Enabled) {
             // The next success has to reach `note_call`, which ends the row of panics.
-            () if self.faults.contains(&Callback::Enabled) => Answers::Unknown,
-            () => Answers::NothingIf(self.circuit.flag()),
+            Answers::Unknown
+        } else {
+            Answers::NothingIf(self.circuit.flag())
         }
     }
 }

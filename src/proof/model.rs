@@ -85,6 +85,8 @@ pub(crate) struct Model {
     last_retry_in: Option<Duration>,
     /// The failure count at the end of the last run, without that failure.
     failures_at_end: u32,
+    /// The last run was a failure.
+    failed: bool,
     backoffs_asked: u32,
     /// The end of the backoff, if there is one; `Some(None)` is never.
     pub(crate) not_before: Option<Option<Instant>>,
@@ -145,6 +147,7 @@ impl Model {
             forgiven: 0,
             last_retry_in: None,
             failures_at_end: 0,
+            failed: false,
             backoffs_asked: 0,
             not_before: None,
             done: false,

@@ -131,6 +131,7 @@ impl Trial {
         let model = self.world.model(key);
         model.is_inserted = true;
         self.roster.insert(key, model.id.clone(), key, model.rules.clone(), self.world.now);
+        assert_eq!(self.roster.entry(key), Some(&key));
     }
 
     pub(crate) fn deliver(&mut self) {
@@ -275,7 +276,7 @@ impl Trial {
                 self.world.model(key).is_last_run(is_closed);
             }
             Action::Retire { keep_body } => self.world.model(key).retire(keep_body, closing),
-            Action::GiveUp { .. } => unreachable!("no child is significant"),
+            Action::ShutDown { .. } => unreachable!("no child is significant"),
         }
     }
 
@@ -309,6 +310,10 @@ impl Trial {
     pub(crate) fn check_end(&self) {
         assert!(self.roster.is_over(), "promise 11: a shutdown with nobody running is over");
         self.world.models.values().for_each(Model::check_end);
+        let listed: Vec<_> = self.world.models.iter().filter(|(_, model)| model.listed).collect();
+        let mut entries: Vec<_> = self.roster.clone().into_entries().collect();
+        entries.sort_unstable();
+        assert!(entries.iter().eq(listed.iter().map(|(key, _)| *key)), "entries are given back");
     }
 
     /// All that decides what can happen next and what the models then expect.

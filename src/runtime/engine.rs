@@ -23,7 +23,7 @@ use crate::{
     runtime::{
         environment::{ChildEntry, EngineEnvironment, FlagFn},
         inbox::{Message, RunEnd},
-        lifecycle::Closing,
+        lifecycle::Noticed,
         row::Row,
         shared::Shared,
         sinks::Sinks,
@@ -50,7 +50,7 @@ pub(crate) struct Engine<W: Workers> {
     inbox: Receiver<Message>,
     roster: Roster<ChildEntry<W::Worker>>,
     environment: EngineEnvironment<W>,
-    closing: Option<Closing>,
+    closing: Option<Noticed>,
 }
 
 impl<W: Workers> Engine<W> {
@@ -118,7 +118,7 @@ impl<W: Workers> Engine<W> {
     }
 
     /// The shutdown that is under way, if any.
-    pub(crate) fn closing(&self) -> Option<Closing> {
+    pub(crate) fn closing(&self) -> Option<Noticed> {
         self.closing
     }
 

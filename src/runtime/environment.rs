@@ -83,7 +83,7 @@ impl<W: Workers> EngineEnvironment<W> {
                 }
                 self.workers.retire(&entry.worker, keep_body);
             }
-            Action::GiveUp { id, cause, exit } => {
+            Action::ShutDown { id, cause, exit } => {
                 self.shared.give_up(ChildGaveUp { id, cause, exit });
             }
         }

@@ -1,4 +1,4 @@
-//! Life of a supervisor, from its start through its shutdown to its end.
+//! How far a supervisor has got: running, closing or ended.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,8 @@ use crate::{
     sync::deadline,
 };
 
-/// How far a supervisor has got. All that is known of a shutdown follows from this value.
+/// How far a supervisor has got. All that handles and worker threads know of a shutdown follows
+/// from this value; the supervisor thread keeps what it has noticed.
 #[derive(Default)]
 pub(crate) enum Lifecycle {
     #[default]
@@ -28,7 +29,7 @@ pub(crate) struct Shutdown {
     /// `Shutdown` was sent, and the supervisor thread has not received it yet.
     is_sent: bool,
     /// Set when the supervisor thread notices it.
-    noticed: Option<Closing>,
+    noticed: Option<Noticed>,
     /// The children were stopped without the supervisor thread, which may be stuck for ever and
     /// publish nothing any more.
     is_taken_over: bool,
@@ -36,7 +37,7 @@ pub(crate) struct Shutdown {
 
 /// A shutdown as the supervisor thread carries it out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Closing {
+pub(crate) struct Noticed {
     /// When the supervisor thread noticed the shutdown.
     pub(crate) since: Instant,
     /// Each child has its stop timeout to stop, but at most this long.
@@ -84,16 +85,16 @@ impl Lifecycle {
     }
 
     /// Notes that the supervisor thread has received `Shutdown`.
-    pub(crate) fn notice(&mut self, now: Instant) -> Closing {
+    pub(crate) fn notice(&mut self, now: Instant) -> Noticed {
         let Self::Closing(shutdown) = self else {
-            return Closing { since: now, limit: Duration::ZERO, cap: Some(now) };
+            return Noticed { since: now, limit: Duration::ZERO, cap: Some(now) };
         };
         shutdown.is_sent = false;
         let limit = shutdown.limit;
-        let closing = shutdown.noticed.get_or_insert(Closing { since: now, limit, cap: None });
-        closing.limit = limit;
-        closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
-        *closing
+        let noticed = shutdown.noticed.get_or_insert(Noticed { since: now, limit, cap: None });
+        noticed.limit = limit;
+        noticed.cap = deadline::sooner(noticed.cap, deadline::after(now, limit));
+        *noticed
     }
 
     /// Notes that the children are stopped without the supervisor thread.
@@ -123,7 +124,7 @@ impl Lifecycle {
     pub(crate) fn noticed_at(&self) -> Option<Instant> {
         match self {
             Self::Running => None,
-            Self::Closing(shutdown) => shutdown.noticed.map(|closing| closing.since),
+            Self::Closing(shutdown) => shutdown.noticed.map(|noticed| noticed.since),
             Self::Ended { at, .. } => Some(*at),
         }
     }

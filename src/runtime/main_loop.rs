@@ -12,7 +12,7 @@ use crate::{
     runtime::{
         engine::{Engine, Parts},
         inbox::Message,
-        lifecycle::Closing,
+        lifecycle::Noticed,
         thread_registry::ThreadRegistry,
         thread_workers::ThreadWorkers,
     },
@@ -153,7 +153,7 @@ impl MainLoop {
 
     /// Whether a shutdown is over: all children are down and their threads have exited, or timed
     /// out.
-    fn is_over(&mut self, closing: Closing) -> bool {
+    fn is_over(&mut self, closing: Noticed) -> bool {
         if !self.engine.is_over() {
             return false;
         }

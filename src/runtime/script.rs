@@ -50,11 +50,11 @@ struct Scripted {
     body: Option<Body>,
     is_last_run: bool,
     last_run: u64,
-    run: Option<Run>,
+    run: Option<ScriptedRun>,
     remains: Vec<Remain>,
 }
 
-struct Run {
+struct ScriptedRun {
     number: u64,
     stop_requested_at: Option<Instant>,
     heartbeats: Heartbeats,
@@ -180,7 +180,7 @@ impl Workers for Script {
         child.last_run = run;
         let mut drops = Drops::default();
         child.remains.drain(..).for_each(|remain| drops.discard(remain));
-        child.run = Some(Run {
+        child.run = Some(ScriptedRun {
             number: run,
             stop_requested_at: None,
             heartbeats,

@@ -25,7 +25,7 @@ use crate::{
         breaker_state::Last,
         directory::Directory,
         inbox::{Message, RunEnd},
-        lifecycle::{Closing, Lifecycle},
+        lifecycle::{Lifecycle, Noticed},
         row::Row,
         user_call::UserCall,
     },
@@ -218,7 +218,7 @@ impl Shared {
     }
 
     /// Notes that the supervisor thread has noticed the shutdown.
-    pub(crate) fn notice_shutdown(&self) -> Closing {
+    pub(crate) fn notice_shutdown(&self) -> Noticed {
         let closing = self.lifecycle.lock().notice(self.now());
         self.watch.notify();
         closing

@@ -1,4 +1,4 @@
-//! The threads of one supervisor: the one place that spawns.
+//! Every spawn of a thread, and the live threads of one supervisor until they exit.
 
 use std::{
     cell::RefCell,
@@ -20,7 +20,7 @@ use crate::{
         inbox::{Message, ThreadNumber},
         lineage::Lineage,
         shared::Shared,
-        worker::{Phase, Thread, WorkerShared, drop_all, work},
+        worker::{Thread, ThreadPhase, WorkerShared, drop_all, work},
     },
     sync::{
         primitives::{atomic::Ordering, channel::bounded},
@@ -172,7 +172,7 @@ impl ThreadRegistry {
             EXIT_NOTIFIER.set(Some(ExitNotifier { threads: threads.clone(), thread: its.clone() }));
             threads.lineage.adopt();
             main(&its);
-            its.enter(Phase::Ending);
+            its.enter(ThreadPhase::Ending);
         })?;
         registered.thread_began(&thread);
         registered.threads.insert(number, thread);
@@ -244,7 +244,7 @@ impl ThreadRegistry {
             Some(worker),
             false,
             move |thread| {
-                thread.enter(Phase::Running);
+                thread.enter(ThreadPhase::Running);
                 if let Ok(panic) = context.signal().call_all() {
                     context.callback_returned(panic);
                 }
@@ -288,7 +288,7 @@ impl ThreadRegistry {
             worker.seal();
             // Sealed first: from then on a supervisor thread that returns can start no run behind
             // the stop request. If no thread can be spawned, the callbacks are not called and the
-            // body is not dropped: nothing tries again here, unlike in `Threads`.
+            // body is not dropped: nothing tries again here, unlike in `ThreadWorkers`.
             let _ = self.stop(&worker, now);
             let _ = self.retire(&worker, false);
         }
@@ -440,9 +440,9 @@ mod tests {
     }
 
     #[test]
-    fn body_is_not_taken_from_under_a_word_that_is_yet_to_be_heard() {
+    fn body_is_not_taken_from_under_a_start_signal_that_is_on_its_way() {
         let (threads, worker, _inbox) = worker(|_| (), false);
-        let (commands, unheard) = bounded(1);
+        let (commands, unreceived) = bounded(1);
         worker.has_got_thread(commands);
         assert!(worker.send_start(1, 0));
         threads.retire(&worker, false).unwrap();
@@ -450,16 +450,16 @@ mod tests {
             worker.holds_body() && threads.workers().is_empty(),
             "the body is left for the run"
         );
-        assert!(matches!(unheard.recv(), Ok(Command::Run(_))));
-        assert!(unheard.recv().is_err(), "the thread hears no more and leaves");
+        assert!(matches!(unreceived.recv(), Ok(Command::Run(_))));
+        assert!(unreceived.recv().is_err(), "the thread gets no more and leaves");
     }
 
     #[test]
     fn thread_that_leaves_late_does_not_take_the_body_of_the_next_run() {
-        let (_crew, worker, _inbox) = worker(|_| (), false);
+        let (_threads, worker, _inbox) = worker(|_| (), false);
         // The child is restarted by hand after it had been given up. A new thread is about to
         // receive the start signal when a shutdown begins.
-        let (commands, _unheard) = bounded(1);
+        let (commands, _unreceived) = bounded(1);
         worker.has_got_thread(commands);
         assert!(worker.send_start(2, 0));
         worker.make_final(true);
@@ -494,7 +494,7 @@ mod tests {
             }
         }
         let bomb = Bomb;
-        let (_crew, worker, _inbox) = worker(
+        let (_threads, worker, _inbox) = worker(
             move |_| {
                 let _ = &bomb;
             },

@@ -1,4 +1,4 @@
-//! Call of user code that the supervisor thread is in.
+//! Mark of the user code that the supervisor thread is in, by which others see that it is stuck.
 
 use crate::{
     core::key::Key,
@@ -20,8 +20,15 @@ pub(crate) struct UserCall {
 impl UserCall {
     /// The key of a call for no child; no supervisor lists so many children.
     const NOBODY: u64 = u64::MAX;
-    const CALLBACKS: [Callback; 4] =
-        [Callback::Enabled, Callback::Backoff, Callback::Sink, Callback::Drop];
+    /// The callbacks by their codes, from 1.
+    const CALLBACKS: [Callback; 6] = [
+        Callback::Enabled,
+        Callback::Backoff,
+        Callback::OnStop,
+        Callback::Display,
+        Callback::Drop,
+        Callback::Sink,
+    ];
 
     /// Makes a call of user code on the supervisor thread.
     ///
@@ -33,14 +40,19 @@ impl UserCall {
         key: impl Into<Option<Key>>,
         f: impl FnOnce() -> R,
     ) -> R {
-        let position = Self::CALLBACKS
-            .iter()
-            .position(|known| *known == callback)
-            .map_or(0, |position| position + 1);
+        // In the order of `CALLBACKS`.
+        let code = match callback {
+            Callback::Enabled => 1,
+            Callback::Backoff => 2,
+            Callback::OnStop => 3,
+            Callback::Display => 4,
+            Callback::Drop => 5,
+            Callback::Sink => 6,
+        };
         self.key.store(key.into().map_or(Self::NOBODY, |key| key.0), Ordering::Relaxed);
         // No other thread writes to it.
         self.calls.store(self.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.callback.store(u8::try_from(position).unwrap_or(0), Ordering::Relaxed);
+        self.callback.store(code, Ordering::Relaxed);
         let result = f();
         self.callback.store(0, Ordering::Relaxed);
         result

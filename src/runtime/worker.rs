@@ -1,4 +1,4 @@
-//! A child's thread, and the state that it shares with the supervisor.
+//! Worker thread of one child, and the state that it shares with the supervisor thread.
 
 use std::{
     mem,
@@ -63,7 +63,7 @@ pub(crate) struct Served {
 /// `Waiting`. In `Ending` only the destructors of thread-local variables are left.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-pub(crate) enum Phase {
+pub(crate) enum ThreadPhase {
     Waiting,
     Running,
     Dropping,
@@ -80,10 +80,10 @@ impl Thread {
             last_run: AtomicU64::new(worker.last_run()),
             alive: worker.alive.clone(),
         });
-        Self { number, child, phase: AtomicU8::new(Phase::Waiting as u8) }
+        Self { number, child, phase: AtomicU8::new(ThreadPhase::Waiting as u8) }
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: ThreadPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -91,8 +91,8 @@ impl Thread {
     /// counts as ending: it was asked to leave and is about to.
     pub(crate) fn phase(&self) -> UnstoppedPhase {
         match self.phase.load(Ordering::Relaxed) {
-            phase if phase == Phase::Running as u8 => UnstoppedPhase::Running,
-            phase if phase == Phase::Dropping as u8 => UnstoppedPhase::Dropping,
+            phase if phase == ThreadPhase::Running as u8 => UnstoppedPhase::Running,
+            phase if phase == ThreadPhase::Dropping as u8 => UnstoppedPhase::Dropping,
             _ => UnstoppedPhase::Ending,
         }
     }
@@ -106,7 +106,7 @@ impl Thread {
 ///
 /// # The end of a run
 ///
-/// The worker thread reads `last_run` once after the body has returned (`run`):
+/// The worker thread reads `is_final` once after the body has returned (`run`):
 ///
 /// | `is_final` | `fresh_thread` | `leaves_by_itself` | the body | the thread |
 /// | --- | --- | --- | --- | --- |
@@ -226,7 +226,7 @@ impl WorkerShared {
     /// Makes the present run the last: the worker thread drops the body when it ends. In a shutdown
     /// the thread then leaves without a command.
     pub(crate) fn make_final(&self, is_closing: bool) {
-        // Stored first: a thread that sees `last_run` sees this too, by its Acquire load.
+        // Stored first: a thread that sees `is_final` sees this too, by its Acquire load.
         if is_closing {
             self.leaves_by_itself.store(true, Ordering::Relaxed);
         }
@@ -354,8 +354,8 @@ pub(crate) fn work(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiv
 }
 
 fn serve(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command>) {
-    while let Ok(word) = commands.recv() {
-        match word {
+    while let Ok(command) = commands.recv() {
+        match command {
             Command::Run(context) => {
                 if !run(thread, worker, context) {
                     break;
@@ -367,9 +367,9 @@ fn serve(thread: &Thread, worker: &Arc<WorkerShared>, commands: Receiver<Command
             }
         }
     }
-    // Before the look at `last_run`: from here on `leave` finds the channel disconnected, and its
-    // caller sees to the body. A `Leave` that was sent before and never received was sent after
-    // `make_final`, which the load below therefore sees.
+    // Before the look at `is_final`: from here on `leave` finds the channel disconnected, and its
+    // caller sees to the body. A `Leave` may have been sent before that, and never received. But
+    // `make_final` comes before any `Leave`, so that the load below sees it.
     drop(commands);
     // `make_final` may have come just after the run had ended, with the body back in the slot. But
     // another thread may have been sent the next run, as after a restart by hand, and be about to
@@ -390,7 +390,7 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
         return false;
     };
     let mut drops = Drops::default();
-    thread.enter(Phase::Running);
+    thread.enter(ThreadPhase::Running);
     context.begin();
     let outcome = unwind::catch_both(|| body(&context));
     let at = system_now();
@@ -400,7 +400,7 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
     }
     // Dropped after the body, not before it: the run counts as started since before this thread
     // woke, so a slow drop before the body would add to the uptime.
-    thread.enter(Phase::Dropping);
+    thread.enter(ThreadPhase::Dropping);
     worker.drop_remains(&mut drops);
     let (number, callbacks_succeeded) = (context.run(), context.callbacks_succeeded());
     let is_last = worker.is_final.load(Ordering::Acquire);
@@ -419,7 +419,7 @@ fn run(thread: &Thread, worker: &Arc<WorkerShared>, context: ChildContext) -> bo
     } else {
         *worker.slot.lock() = Some(body);
     }
-    thread.enter(Phase::Waiting);
+    thread.enter(ThreadPhase::Waiting);
     let end = RunEnd {
         key: worker.link.key,
         run: number,
@@ -455,7 +455,7 @@ fn reduce(
 
 /// Drops the entrusted values of a child, and its body too unless it is kept.
 pub(crate) fn drop_all(thread: &Thread, worker: &Arc<WorkerShared>, keep_body: bool) {
-    thread.enter(Phase::Dropping);
+    thread.enter(ThreadPhase::Dropping);
     let body = if keep_body { None } else { worker.slot.lock().take() };
     let mut drops = Drops::default();
     worker.drop_remains(&mut drops);

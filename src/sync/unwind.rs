@@ -1,4 +1,4 @@
-//! The one place that catches panics: of user code, and of a supervisor's loop.
+//! The one place that catches panics, notes where they happened, and drops user values.
 
 use std::{
     any::Any,

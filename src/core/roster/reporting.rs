@@ -60,7 +60,7 @@ impl<T> Roster<T> {
         if consequence == Consequence::GiveUp {
             report(failures.saturating_add(1), EventKind::GaveUp);
             if is_significant {
-                self.act(key, Action::GiveUp { id, cause, exit });
+                self.act(key, Action::ShutDown { id, cause, exit });
             }
         }
         if let Some(backoff) = backoff {

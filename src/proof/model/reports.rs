@@ -21,7 +21,8 @@ impl Model {
                 self.started = Some(run);
                 self.began = None;
             }
-            EventKind::Stopped { cause: StopCause::NotSpawned, retry_in, .. } => {
+            EventKind::Stopped { cause: StopCause::NotSpawned, failed, retry_in, .. } => {
+                assert!(failed, "promise 13: a start without a thread is a failure");
                 assert!(
                     self.began.is_none() && self.started.is_none(),
                     "promise 2: a start that failed has no Started"
@@ -36,7 +37,8 @@ impl Model {
                 assert!(!view.status.is_running(), "promise 2");
                 self.not_spawned(retry_in, now);
             }
-            EventKind::Stopped { cause, .. } => {
+            EventKind::Stopped { cause, failed, .. } => {
+                assert_eq!(failed, self.failed, "promise 4: whether it is a failure");
                 assert_eq!(
                     self.started.take(),
                     Some(run),

@@ -1,4 +1,4 @@
-//! Laws of the core at rest.
+//! Laws that hold whenever the core has nothing left to do.
 
 use std::time::Instant;
 

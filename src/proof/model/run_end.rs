@@ -45,6 +45,7 @@ impl Model {
             self.failures = self.forgiven;
         }
         self.failures_at_end = self.failures;
+        self.failed = failed;
         // A verdict is for a run that ended by itself.
         let advice = exit.advice().filter(|_| self.stop_asked.is_none());
         Foreseen {
