@@ -194,7 +194,9 @@ impl fmt::Display for CommandError {
 impl Error for CommandError {}
 
 /// Error of a wait that ended without what was waited for.
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` is its `Display`, since `main` prints the `Debug` of an error that it returns.
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum WaitError {
     /// There is no child of this id.
@@ -206,8 +208,16 @@ pub enum WaitError {
     Gone(Box<ChildInfo>),
     /// The supervisor has ended; holds the child's last state.
     Ended(Box<ChildInfo>),
+    /// The time is over, or the supervisor shuts down; holds the children that are not well.
+    NotHealthy(Vec<ChildInfo>),
     /// The supervisor's own thread cannot wait for itself: the call came from a callback.
     OnSupervisorThread,
+}
+
+impl fmt::Debug for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for WaitError {
@@ -218,6 +228,17 @@ impl fmt::Display for WaitError {
             Self::TimedOut(None) => f.write_str("timed out"),
             Self::Gone(child) => write!(f, "the child is gone: {child}"),
             Self::Ended(child) => write!(f, "the supervisor has ended: {child}"),
+            Self::NotHealthy(children) if children.is_empty() => {
+                f.write_str("not healthy: the supervisor shuts down or has ended")
+            }
+            Self::NotHealthy(children) => {
+                f.write_str("not healthy: ")?;
+                for (number, child) in children.iter().enumerate() {
+                    let separator = if number == 0 { "" } else { "; and " };
+                    write!(f, "{separator}{child}")?;
+                }
+                Ok(())
+            }
             Self::OnSupervisorThread => {
                 f.write_str("a callback on the supervisor's thread cannot wait for the supervisor")
             }

@@ -8,7 +8,7 @@ use crate::{
     error::{CommandError, WaitError},
     event::Order,
     report::ShutdownReport,
-    runtime::{lineage, shared::Shared},
+    runtime::{lineage, row::Row, shared::Shared},
     snapshot::{ChildInfo, Snapshot},
 };
 
@@ -158,7 +158,33 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn request_shutdown(&self) {
-        self.shared.request_shutdown(Duration::MAX);
+        self.request_shutdown_within(Duration::MAX);
+    }
+
+    /// Asks the supervisor to shut down, and gives each child at most `limit` to stop, counted from
+    /// when the supervisor notices the request, even if its own stop timeout is longer.
+    ///
+    /// Asking again can only shorten the time, also of a shutdown that is under way: so a second
+    /// ctrl-c hurries a shutdown that the first has begun.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let (gate, closed) = crossbeam_channel::bounded::<()>(0);
+    /// let deaf = ChildSpec::new("deaf", move |_ctx| Ok(closed.recv()?));
+    /// let supervisor = Supervisor::builder().child(deaf).start()?;
+    /// let handle = supervisor.handle().clone();
+    /// handle.request_shutdown(); // would wait for 5 s
+    /// handle.request_shutdown_within(Duration::from_millis(20));
+    /// assert_eq!(supervisor.wait().unstopped[0].id, "deaf");
+    /// drop(gate);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn request_shutdown_within(&self, limit: Duration) {
+        self.shared.request_shutdown(limit);
     }
 
     /// Adds a child to the end of the list. `Ok` means accepted: the child is started at once, if
@@ -376,6 +402,64 @@ impl Handle {
         answer.unwrap_or_else(|| {
             Err(WaitError::TimedOut(Some(Box::new(row.info(self.shared.now())))))
         })
+    }
+
+    /// Waits until all children are well at work: each is [`Healthy`](crate::ChildStatus::Healthy)
+    /// or [`Finished`](crate::ChildStatus::Finished), or is off by its flag or by an operator.
+    ///
+    /// It is for the end of a program's start, and for tests. A child is healthy once it has called
+    /// [`mark_healthy`](crate::ChildContext::mark_healthy), or has run for `healthy_after`, a
+    /// minute by default. The children are looked at one after another, so one that was healthy at
+    /// first may have failed when the last has become so. A child that is given up is waited for,
+    /// too, since an operator may reset it.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons, if the
+    /// time is over or the supervisor shuts down; or this is the supervisor's own thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("orders", |ctx| {
+    ///         // … connect …
+    ///         ctx.mark_healthy();
+    ///         ctx.wait_until_stopped()
+    ///     }))
+    ///     .start()?;
+    /// supervisor.handle().wait_until_healthy(Duration::from_secs(10))?;
+    ///
+    /// let refused = ChildSpec::new("parcels", |_| Err("no such queue".into()));
+    /// supervisor.handle().add(refused)?;
+    /// let error = supervisor.handle().wait_until_healthy(Duration::from_millis(50)).unwrap_err();
+    /// assert!(error.to_string().starts_with("not healthy: `parcels` is"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_until_healthy(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.check_thread()?;
+        let deadline = self.shared.wait_deadline(timeout);
+        loop {
+            let rows = self.shared.rows();
+            let is_well =
+                |row: &Arc<Row>| row.is_gone() || row.info(self.shared.now()).is_at_work();
+            let Some(row) = rows.iter().find(|row| !is_well(row)) else {
+                // Whoever is off because of a shutdown is not well; but there may be no child.
+                let is_running = self.shared.is_running();
+                return if is_running { Ok(()) } else { Err(WaitError::NotHealthy(Vec::new())) };
+            };
+            let waited = row.wait_for(deadline, || {
+                if !self.shared.is_running() { Some(false) } else { is_well(row).then_some(true) }
+            });
+            if waited != Some(true) {
+                let ill = rows.iter().filter(|row| !is_well(row));
+                let ill = ill.map(|row| row.info(self.shared.now())).collect();
+                return Err(WaitError::NotHealthy(ill));
+            }
+        }
     }
 
     /// Waits until a child is gone from the list: until a removed child, or a

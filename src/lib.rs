@@ -149,7 +149,10 @@ pub use crate::{
     snapshot::{ChildInfo, Counts, Snapshot},
     status::{ChildStatus, CircuitState, OffBy},
     supervisor::Supervisor,
-    sync::{panic::Panic, unwind::capture_panic_locations},
+    sync::{
+        panic::Panic,
+        unwind::{capture_panic_locations, is_supervised},
+    },
     telemetry::{LogSink, TelemetrySink},
     verdict::Verdict,
 };

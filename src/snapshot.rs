@@ -94,6 +94,21 @@ impl ChildInfo {
         self.status.is_running()
     }
 
+    /// Whether it does what it is for, or is down on purpose.
+    pub(crate) fn is_at_work(&self) -> bool {
+        match self.status {
+            ChildStatus::Healthy
+            | ChildStatus::Finished
+            | ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => true,
+            ChildStatus::OnTrial
+            | ChildStatus::Stopping
+            | ChildStatus::BackingOff
+            | ChildStatus::Off { by: OffBy::Shutdown }
+            | ChildStatus::Due
+            | ChildStatus::GaveUp => false,
+        }
+    }
+
     /// Whether it needs no attention.
     fn is_well(&self) -> bool {
         match self.status {

@@ -68,9 +68,9 @@ pub fn capture_panic_locations() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // `try_with`, since an ending thread may have no thread-local variables any more, and a
-            // panic in a hook aborts the process.
-            if CATCHES.try_with(Cell::get).is_ok_and(|catches| catches > 0) {
+            if is_supervised() {
+                // `try_with`, since an ending thread may have no thread-local variables any more,
+                // and a panic in a hook aborts the process.
                 let location = info.location().map(|at| Arc::from(at.to_string()));
                 let _ = LOCATION.try_with(|last| last.replace(location));
             }
@@ -78,6 +78,39 @@ pub fn capture_panic_locations() {
         }));
         IS_CAPTURING.store(true, Ordering::Relaxed);
     });
+}
+
+/// Returns whether a panic on this thread, right now, is caught by a supervisor: in a body, a
+/// callback, a sink, or the `Drop` of what a supervisor was given.
+///
+/// It is for the panic hook of a program that is to end at any other panic. It is `false` on
+/// threads that a body starts, whose panics nobody catches, and wherever the program is built with
+/// `panic = "abort"`. A second panic during a first one ends the process, whatever this says.
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, Supervisor, is_supervised};
+/// use std::{panic, process, time::Duration};
+///
+/// let hook = panic::take_hook();
+/// panic::set_hook(Box::new(move |info| {
+///     hook(info);
+///     if !is_supervised() {
+///         process::exit(101);
+///     }
+/// }));
+/// let supervisor = Supervisor::builder()
+///     .child(ChildSpec::new("worker", |_| panic!("boom")))
+///     .start()?;
+/// supervisor.handle().wait_for("worker", Duration::from_secs(10), |worker| {
+///     worker.status == ChildStatus::BackingOff
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_supervised() -> bool {
+    // `try_with`, since this may be asked in an ending thread.
+    cfg!(panic = "unwind") && CATCHES.try_with(Cell::get).is_ok_and(|catches| catches > 0)
 }
 
 /// Calls user code; a panic becomes an `Err`.
@@ -98,21 +131,22 @@ pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<P
     })
 }
 
-/// Counts this catch while `f` runs, so that the hook records locations, and adds the location to
-/// a panic.
+/// Counts this catch while `f` runs, for [`is_supervised`], and adds the location to a panic if the
+/// hook records locations.
 ///
 /// A catch may happen in a `Drop` while another panic unwinds: the location of that panic is put
 /// aside and restored afterwards. The location of a panic that user code caught itself is cleared,
 /// so that no later panic gets it. In an ending thread, which may have no thread-local variables
 /// any more, panics have no location.
 fn count<R>(f: impl FnOnce() -> Result<R, Payload>) -> Result<R, (Payload, Option<Arc<str>>)> {
-    if !IS_CAPTURING.load(Ordering::Relaxed) {
-        return f().map_err(|payload| (payload, None));
-    }
-    let under_way = location();
+    let is_capturing = IS_CAPTURING.load(Ordering::Relaxed);
+    let under_way = if is_capturing { location() } else { None };
     let _ = CATCHES.try_with(|catches| catches.set(catches.get() + 1));
     let result = f();
     let _ = CATCHES.try_with(|catches| catches.set(catches.get() - 1));
+    if !is_capturing {
+        return result.map_err(|payload| (payload, None));
+    }
     let location = location();
     let _ = LOCATION.try_with(|last| last.replace(under_way));
     result.map_err(|payload| (payload, location))
@@ -194,6 +228,20 @@ mod tests {
         assert_eq!(catch(|| panic!("number {number}")).unwrap_err().message(), "number 7");
         assert_eq!(catch(|| panic_any(7u32)).unwrap_err().message(), "unknown panic");
         assert_eq!(catch(|| resume_unwind(Box::new("again"))).unwrap_err().message(), "again");
+    }
+
+    #[test]
+    fn panic_is_supervised_within_a_catch_and_not_after_it_nor_on_another_thread() {
+        assert!(!is_supervised());
+        assert!(catch(is_supervised).unwrap());
+        let nested = catch(|| {
+            assert!(catch(|| panic!("inner")).is_err());
+            is_supervised()
+        });
+        assert!(nested.unwrap());
+        assert!(!is_supervised());
+        let elsewhere = catch(|| std::thread::scope(|scope| scope.spawn(is_supervised).join()));
+        assert!(!elsewhere.unwrap().unwrap());
     }
 
     #[test]

@@ -350,3 +350,64 @@ fn each_of_two_hundred_who_wait_for_one_child_gets_its_answer() {
     }
     assert!(supervisor.shutdown().is_clean());
 }
+
+#[test]
+fn wait_for_health_ends_as_soon_as_all_are_well_or_down_on_purpose() {
+    let (go, gate) = crossbeam_channel::unbounded::<()>();
+    let supervisor = Supervisor::builder()
+        .enabled(|id| id != "off")
+        .child(ChildSpec::new("late", move |ctx| {
+            ctx.recv(&gate)?;
+            ctx.mark_healthy();
+            idle(ctx)
+        }))
+        .child(idler("off"))
+        .child(ChildSpec::new("done", |_| Ok(())).restart(RestartPolicy::Transient))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    let error = handle.wait_until_healthy(20 * MS).unwrap_err();
+    let WaitError::NotHealthy(children) = &error else { panic!("{error}") };
+    assert!(children.iter().any(|child| child.id == "late"), "{error}");
+    assert!(children.iter().all(|child| child.id != "off"), "{error}");
+    let waiting = thread::spawn({
+        let handle = handle.clone();
+        move || handle.wait_until_healthy(DEADLINE)
+    });
+    go.send(()).unwrap();
+    waiting.join().unwrap().unwrap();
+    assert_eq!(handle.child("late").unwrap().status, ChildStatus::Healthy);
+    // A child that is taken off the list, and one that is held, need not become well.
+    handle.add(idler("held")).unwrap();
+    handle.add(idler("gone")).unwrap();
+    handle.hold("held").unwrap();
+    handle.remove("gone").unwrap();
+    handle.wait_until_healthy(DEADLINE).unwrap();
+}
+
+#[test]
+fn wait_for_health_names_all_who_are_not_and_ends_with_the_supervisor() {
+    let supervisor = Supervisor::builder()
+        .backoff(constant(HOUR))
+        .child(ChildSpec::new("first", |_| Err("no queue".into())))
+        .child(ChildSpec::new("last", |_| Err("no disk".into())))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    for id in ["first", "last"] {
+        wait_status(&handle, id, ChildStatus::BackingOff);
+    }
+    let error = handle.wait_until_healthy(Duration::ZERO).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("not healthy: `first` is backing off"), "{text}");
+    assert!(text.contains("no queue") && text.contains("; and `last`"), "{text}");
+    assert_eq!(format!("{error:?}"), text, "as `main` prints it");
+    let waiting = thread::spawn({
+        let handle = handle.clone();
+        move || handle.wait_until_healthy(Duration::MAX)
+    });
+    handle.request_shutdown();
+    assert!(matches!(waiting.join().unwrap(), Err(WaitError::NotHealthy(_))));
+    assert!(supervisor.wait().is_clean());
+    assert!(matches!(handle.wait_until_healthy(Duration::MAX), Err(WaitError::NotHealthy(_))));
+}
