@@ -435,7 +435,8 @@ impl Handle {
     ///
     /// let refused = ChildSpec::new("parcels", |_| Err("no such queue".into()));
     /// supervisor.handle().add(refused)?;
-    /// let error = supervisor.handle().wait_until_healthy(Duration::from_millis(50)).unwrap_err();
+    /// let limit = Duration::from_millis(50);
+    /// let error = supervisor.handle().wait_until_healthy(limit).unwrap_err();
     /// assert!(error.to_string().starts_with("not healthy: `parcels` is"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -103,6 +103,7 @@
 //! | to know what cannot be done | | [limitations] |
 //! | to know what it runs on, and what may change | | [platforms] |
 //! | to come from the Elixir package | | [comparison] |
+//! | recipes: signals, clients of servers, workers by the dozen, a loop of your own | | [cookbook] |
 //! | answers | | [FAQ](faq) |
 //! | evidence and figures | | [how it is tested](crate::how_it_is_tested), [what it costs](crate::what_it_costs) |
 
@@ -160,6 +161,10 @@ pub use crate::{
 #[cfg(doc)]
 #[doc = include_str!("docs/guide.md")]
 pub mod guide {}
+
+#[cfg(doc)]
+#[doc = include_str!("docs/cookbook.md")]
+pub mod cookbook {}
 
 #[cfg(doc)]
 #[doc = include_str!("docs/calling.md")]
