@@ -24,10 +24,13 @@ use crate::{
             atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
             current,
         },
-        stop::StopSignal,
+        stop::{StopCallback, StopSignal},
     },
     telemetry::TelemetrySink,
 };
+
+/// A callback that repeats leaves the others of its run this much time.
+const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Context of one run, for its body: whether to stop, ways to wait that end at a stop request, and
 /// ways to unblock a system call.
@@ -506,14 +509,64 @@ impl ChildContext {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let number = match self.run.signal.set(Box::new(move || drop(callback()))) {
+        self.set_callback(StopCallback::once(move || drop(callback())))
+    }
+
+    /// Sets a callback to be called when this run is asked to stop, and again after each `interval`
+    /// until the run has ended: for what may come too soon to unblock anything, such as cancelling
+    /// a query that has not begun yet, a connection to one's own listener, or an `unpark`.
+    ///
+    /// It is as [`on_stop`](ChildContext::on_stop) otherwise. All callbacks of a run are called one
+    /// after another, those that repeat after all others. The interval is counted from the end of a
+    /// call, and is at least 1 ms. One that is set after the stop request is called at once, on the
+    /// caller's thread, and then again on `<id>:stop`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::{net::{TcpListener, TcpStream}, time::Duration};
+    ///
+    /// let server = ChildSpec::new("server", |ctx| {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let address = listener.local_addr()?;
+    ///     // One connection might be accepted, and served, before the stop is looked at.
+    ///     let _unblock = ctx.on_stop_every(Duration::from_millis(100), move || {
+    ///         TcpStream::connect_timeout(&address, Duration::from_millis(100))
+    ///     });
+    ///     while !ctx.is_stopping() {
+    ///         let (_client, _) = listener.accept()?;
+    ///         // … serve it …
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let supervisor = Supervisor::builder().child(server).start()?;
+    /// assert!(supervisor.shutdown().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_stop_every<F, R>(&self, interval: Duration, mut callback: F) -> StopGuard<'_>
+    where
+        F: FnMut() -> R + Send + 'static,
+    {
+        let interval = interval.max(LEAST_INTERVAL);
+        self.set_callback(StopCallback::every(interval, move || drop(callback())))
+    }
+
+    fn set_callback(&self, callback: StopCallback) -> StopGuard<'_> {
+        let signal = &self.run.signal;
+        let number = match signal.set(callback) {
             Ok(number) => number,
-            Err(callback) => {
-                self.callback_returned(self.run.signal.call_now(callback));
-                None
+            Err(mut callback) => {
+                self.callback_returned(signal.call_now(&mut callback));
+                signal.repeat(callback).map(|(number, is_orphan)| {
+                    if is_orphan {
+                        self.tell(Message::CallBack { key: self.run.link.key });
+                    }
+                    number
+                })
             }
         };
-        StopGuard { signal: &self.run.signal, number }
+        StopGuard { signal, number }
     }
 
     /// Reports that this run is doing its job: from now on the child counts as healthy, and its

@@ -165,6 +165,11 @@ impl<W: Workers> Engine<W> {
             Message::CallbackPanicked { key, run, callback, panic } => {
                 self.note_panic(key, run, callback, panic)
             }
+            Message::CallBack { key } => {
+                if let Some(entry) = self.roster.entry(key) {
+                    self.environment.workers.call_back(&entry.worker);
+                }
+            }
             Message::ThreadGone => {}
             Message::PollNow => {
                 self.environment.shared.poll_is_taken_up();
@@ -261,6 +266,7 @@ impl<W: Workers> Engine<W> {
                 Message::MarkedHealthy { .. }
                 | Message::Trip { .. }
                 | Message::FirstHeartbeat { .. }
+                | Message::CallBack { .. }
                 | Message::ThreadGone
                 | Message::PollNow
                 | Message::Order { .. }

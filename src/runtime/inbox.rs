@@ -52,6 +52,11 @@ pub(crate) enum Message {
         callback: Callback,
         panic: Panic,
     },
+    /// A callback was set after the stop request and is to be called again, and no thread calls
+    /// such callbacks. Not sent again for a run before it is received.
+    CallBack {
+        key: Key,
+    },
     /// In a shutdown, the last thread with the longest stop timeout has exited. This only wakes
     /// the supervisor thread, which then looks again how long it has to wait.
     ThreadGone,

@@ -205,6 +205,8 @@ impl Workers for Script {
         }
     }
 
+    fn call_back(&mut self, _worker: &Key) {}
+
     fn make_final(&mut self, worker: &Key, _is_closing: bool) {
         if let Some(child) = self.children.get_mut(worker) {
             child.is_last_run = true;

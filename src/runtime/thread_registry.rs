@@ -245,9 +245,7 @@ impl ThreadRegistry {
             false,
             move |thread| {
                 thread.enter(ThreadPhase::Running);
-                if let Ok(panic) = context.signal().call_all() {
-                    context.callback_returned(panic);
-                }
+                context.signal().call_all(|panic| context.callback_returned(panic));
             },
         )
     }

@@ -94,6 +94,11 @@ impl Workers for ThreadWorkers {
         self.note(done, DeferredSpawn::CallBack(worker.clone()));
     }
 
+    fn call_back(&mut self, worker: &Arc<WorkerShared>) {
+        let done = self.threads.call_back(worker);
+        self.note(done, DeferredSpawn::CallBack(worker.clone()));
+    }
+
     fn make_final(&mut self, worker: &Arc<WorkerShared>, is_closing: bool) {
         worker.make_final(is_closing);
     }

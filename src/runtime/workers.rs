@@ -20,6 +20,8 @@ pub(crate) trait Workers {
     fn send_start(&mut self, worker: &Self::Worker, run: u64, failures: u32) -> bool;
     /// Requests the present run to stop.
     fn stop(&mut self, worker: &Self::Worker);
+    /// Has the stop callbacks of the present run called, if no thread calls them.
+    fn call_back(&mut self, worker: &Self::Worker);
     /// Makes the present run the last: the body may be dropped as it ends, and in a shutdown its
     /// thread then leaves.
     fn make_final(&mut self, worker: &Self::Worker, is_closing: bool);

@@ -1,10 +1,17 @@
 //! The stop signal of one run, with the callbacks that unblock it.
 
-use std::{collections::VecDeque, convert::Infallible, mem};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    mem,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::sync::{
+    clock::system_now,
+    deadline,
     panic::Panic,
     primitives::{
         Condvar, Mutex, OnceLock, ThreadId,
@@ -15,44 +22,130 @@ use crate::sync::{
 };
 
 /// A callback that is called when a run is requested to stop.
-pub(crate) type StopCallback = Box<dyn FnOnce() + Send>;
+pub(crate) struct StopCallback {
+    call: Box<dyn FnMut() + Send>,
+    /// After what time it is called again, for as long as the run has not ended.
+    again: Option<Duration>,
+}
+
+impl StopCallback {
+    pub(crate) fn once(callback: impl FnOnce() + Send + 'static) -> Self {
+        let mut callback = Some(callback);
+        let call = move || {
+            if let Some(callback) = callback.take() {
+                callback();
+            }
+        };
+        Self { call: Box::new(call), again: None }
+    }
+
+    pub(crate) fn every(interval: Duration, callback: impl FnMut() + Send + 'static) -> Self {
+        Self { call: Box::new(callback), again: Some(interval) }
+    }
+}
 
 /// The stop request of one run, and the callbacks that wait for it.
 ///
 /// | phase | `is_stopping` | a callback that is set now |
 /// | --- | --- | --- |
 /// | `Running` | no | waits |
-/// | `StopRequested` | yes | is called at once, by the thread that sets it |
+/// | `StopRequested` | yes | is called at once, by the thread that sets it; then it repeats, if it does |
 /// | `Ended` | yes | is dropped |
 ///
-/// Callbacks are called one at a time and never with the lock held.
+/// Callbacks are called one at a time and never with the lock held: first all that wait, in their
+/// order, then those that repeat, as each is due.
 #[derive(Debug)]
 pub(crate) struct StopSignal {
     /// False in `Running` only. A copy of what the phase says, to be read without the lock.
     stopping: AtomicBool,
     state: Mutex<State>,
-    /// Notified when a callback has returned.
-    returned: Condvar,
+    /// Notified when a callback has returned, and when its caller has to look again.
+    changed: Condvar,
     /// Created on first use: most runs read `stopping` alone.
     channel: OnceLock<Receiver<Infallible>>,
 }
 
-/// Another thread calls the callbacks of this run already, or has called them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CalledElsewhere;
-
 struct State {
     phase: Phase,
     waiting: VecDeque<(u64, StopCallback)>,
+    /// Those that were called, and are called again.
+    repeating: Vec<Repeating>,
     next: u64,
-    /// A thread has begun to call the callbacks. It stays set: they have one caller in all.
+    /// A thread calls the callbacks.
     has_caller: bool,
-    /// The callback that is being called, and the thread that calls it.
-    called: Option<(u64, ThreadId)>,
+    /// The supervisor thread was asked for such a thread, and has not looked since.
+    caller_is_wanted: bool,
+    /// The callback that is being called.
+    called: Option<Called>,
     /// How many callbacks are being called by the threads that set them after the stop request.
     called_late: u32,
     /// Dropping it disconnects all receivers.
     sender: Option<Sender<Infallible>>,
+}
+
+struct Repeating {
+    number: u64,
+    /// When it is called next; `None` is never.
+    at: Option<Instant>,
+    callback: StopCallback,
+}
+
+#[derive(Debug)]
+struct Called {
+    number: u64,
+    by: ThreadId,
+    /// Its guard is gone, so that it is not called again.
+    is_taken_back: bool,
+}
+
+/// What the thread that calls the callbacks does next.
+enum Next {
+    Call(u64, StopCallback),
+    WaitUntil(Option<Instant>),
+    Leave,
+}
+
+impl State {
+    /// Whether there is anything to call, now or later.
+    fn has_work(&self) -> bool {
+        let has_callbacks = !self.waiting.is_empty() || !self.repeating.is_empty();
+        self.phase == Phase::StopRequested && has_callbacks
+    }
+
+    fn next(&mut self) -> Next {
+        if !self.has_work() {
+            return Next::Leave;
+        }
+        if let Some((number, callback)) = self.waiting.pop_front() {
+            return Next::Call(number, callback);
+        }
+        let soonest =
+            self.repeating.iter().map(|repeating| repeating.at).fold(None, deadline::sooner);
+        if !deadline::is_reached(soonest, system_now()) {
+            return Next::WaitUntil(soonest);
+        }
+        let due = self.repeating.iter().position(|repeating| repeating.at == soonest);
+        due.map_or(Next::Leave, |due| {
+            let Repeating { number, callback, .. } = self.repeating.remove(due);
+            Next::Call(number, callback)
+        })
+    }
+
+    /// Keeps a callback that was called, if it is called again; otherwise gives it back.
+    fn keep(&mut self, number: u64, callback: StopCallback) -> Option<StopCallback> {
+        let is_taken_back = self
+            .called
+            .as_ref()
+            .is_some_and(|called| called.number == number && called.is_taken_back);
+        match callback.again {
+            Some(interval) if self.phase == Phase::StopRequested && !is_taken_back => {
+                let at = deadline::after(system_now(), interval);
+                self.repeating.push(Repeating { number, at, callback });
+                None
+            }
+            Some(_) | None => Some(callback),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +162,15 @@ impl StopSignal {
             state: Mutex::new(State {
                 phase: Phase::Running,
                 waiting: VecDeque::new(),
+                repeating: Vec::new(),
                 next: 0,
                 has_caller: false,
+                caller_is_wanted: false,
                 called: None,
                 called_late: 0,
                 sender: None,
             }),
-            returned: Condvar::new(),
+            changed: Condvar::new(),
             channel: OnceLock::new(),
         }
     }
@@ -109,31 +204,49 @@ impl StopSignal {
         drop(sender);
     }
 
-    /// Whether the run was requested to stop, has callbacks, and no thread has begun to call them.
+    /// Whether the run was requested to stop, has callbacks, and no thread calls them: then the
+    /// caller of this sees to it that one does.
     pub(crate) fn needs_caller(&self) -> bool {
-        let state = self.state.lock();
-        state.phase == Phase::StopRequested && !state.has_caller && !state.waiting.is_empty()
+        let mut state = self.state.lock();
+        state.caller_is_wanted = false;
+        state.has_work() && !state.has_caller
     }
 
-    /// Calls the callbacks in the order in which they were set. Returns the first panic, or an
-    /// error if another thread calls or has called them.
-    pub(crate) fn call_all(&self) -> Result<Option<Panic>, CalledElsewhere> {
+    /// Calls the callbacks, and those that repeat until the run has ended, unless another thread
+    /// does. Reports how each call went, with no lock held.
+    pub(crate) fn call_all(&self, mut report: impl FnMut(Option<Panic>)) {
         let mut state = self.state.lock();
-        if mem::replace(&mut state.has_caller, true) {
-            return Err(CalledElsewhere);
+        if state.has_caller {
+            return;
         }
-        let mut panic = None;
-        while state.phase == Phase::StopRequested {
-            let Some((number, callback)) = state.waiting.pop_front() else { break };
-            state.called = Some((number, current().id()));
+        state.has_caller = true;
+        loop {
+            let (number, mut callback) = match state.next() {
+                Next::Call(number, callback) => (number, callback),
+                Next::WaitUntil(Some(at)) => {
+                    self.changed.wait_until(&mut state, at);
+                    continue;
+                }
+                Next::WaitUntil(None) => {
+                    self.changed.wait(&mut state);
+                    continue;
+                }
+                Next::Leave => break,
+            };
+            state.called = Some(Called { number, by: current().id(), is_taken_back: false });
             drop(state);
-            let result = unwind::catch(callback);
-            panic = panic.or(result.err());
+            report(unwind::catch(&mut callback.call).err());
             state = self.state.lock();
+            if let Some(done) = state.keep(number, callback) {
+                // Before the guard hears that the call is over: it may release what this holds.
+                drop(state);
+                let _ = unwind::discard(done);
+                state = self.state.lock();
+            }
             state.called = None;
-            self.returned.notify_all();
+            self.changed.notify_all();
         }
-        Ok(panic)
+        state.has_caller = false;
     }
 
     /// Sets a callback. Returns its number. After a stop request, gives the callback back for the
@@ -158,11 +271,29 @@ impl StopSignal {
 
     /// Calls a callback that was set after the stop request, on the thread that set it. Returns its
     /// panic.
-    pub(crate) fn call_now(&self, callback: StopCallback) -> Option<Panic> {
+    pub(crate) fn call_now(&self, callback: &mut StopCallback) -> Option<Panic> {
         self.state.lock().called_late += 1;
-        let panic = unwind::catch(callback).err();
+        let panic = unwind::catch(&mut callback.call).err();
         self.state.lock().called_late -= 1;
         panic
+    }
+
+    /// Has a callback that [`call_now`](Self::call_now) has called be called again, if it repeats.
+    /// Returns its number then, and whether the supervisor thread has to be asked for a thread that
+    /// calls it.
+    pub(crate) fn repeat(&self, callback: StopCallback) -> Option<(u64, bool)> {
+        let mut state = self.state.lock();
+        let number = state.next;
+        if let Some(done) = state.keep(number, callback) {
+            drop(state);
+            let _ = unwind::discard(done);
+            return None;
+        }
+        state.next += 1;
+        let is_orphan = !state.has_caller && !mem::replace(&mut state.caller_is_wanted, true);
+        drop(state);
+        self.changed.notify_all();
+        Some((number, is_orphan))
     }
 
     /// Whether a callback is being called.
@@ -180,9 +311,20 @@ impl StopSignal {
             let _ = unwind::discard(callback);
             return;
         }
+        if let Some(position) = state.repeating.iter().position(|other| other.number == number) {
+            let Repeating { callback, .. } = state.repeating.remove(position);
+            drop(state);
+            self.changed.notify_all();
+            let _ = unwind::discard(callback);
+            return;
+        }
         let me = current().id();
-        while state.called.is_some_and(|(called, by)| called == number && by != me) {
-            self.returned.wait(&mut state);
+        while let Some(called) = state.called.as_mut().filter(|called| called.number == number) {
+            called.is_taken_back = true;
+            if called.by == me {
+                return;
+            }
+            self.changed.wait(&mut state);
         }
     }
 
@@ -195,12 +337,17 @@ impl StopSignal {
         self.stopping.store(true, Ordering::Release);
         let sender = state.sender.take();
         let waiting = mem::take(&mut state.waiting);
+        let repeating = mem::take(&mut state.repeating);
+        // Whoever waits to call one of them again has nothing left to do.
+        self.changed.notify_all();
         while state.called.is_some() {
-            self.returned.wait(&mut state);
+            self.changed.wait(&mut state);
         }
         drop(state);
         drop(sender);
-        waiting.into_iter().fold(None, |panic, callback| {
+        let waiting = waiting.into_iter().map(|(_, callback)| callback);
+        let repeating = repeating.into_iter().map(|repeating| repeating.callback);
+        waiting.chain(repeating).fold(None, |panic, callback| {
             let result = unwind::discard(callback);
             panic.or(result.err())
         })
@@ -209,13 +356,12 @@ impl StopSignal {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { phase, waiting, next: _, has_caller: _, called, called_late: _, sender: _ } =
-            self;
         f.debug_struct("State")
-            .field("phase", phase)
-            .field("waiting", &waiting.len())
-            .field("called", called)
-            .finish()
+            .field("phase", &self.phase)
+            .field("waiting", &self.waiting.len())
+            .field("repeating", &self.repeating.len())
+            .field("called", &self.called)
+            .finish_non_exhaustive()
     }
 }
 
@@ -249,8 +395,9 @@ mod tests {
         let numbers: Vec<_> = (0..4)
             .map(|number| {
                 let sender = sender.clone();
-                let set =
-                    signal.set(Box::new(move || sender.send(number).expect("the test listens")));
+                let set = signal.set(StopCallback::once(move || {
+                    sender.send(number).expect("the test listens");
+                }));
                 set.unwrap_or_else(|_| unreachable!("no stop was requested")).expect("it waits")
             })
             .collect();
@@ -258,11 +405,11 @@ mod tests {
         assert!(!signal.needs_caller(), "no stop was requested");
         signal.request();
         assert!(signal.needs_caller());
-        assert_eq!(signal.call_all(), Ok(None));
+        signal.call_all(|panic| assert_eq!(panic, None));
         assert_eq!(called.try_iter().collect::<Vec<_>>(), [0, 2, 3]);
-        assert_eq!(signal.call_all(), Err(CalledElsewhere), "once");
+        signal.call_all(|_| unreachable!("each is called once"));
         assert!(
-            signal.set(Box::new(|| ())).is_err(),
+            signal.set(StopCallback::once(|| ())).is_err(),
             "one that is set now is called by whoever sets it"
         );
     }
@@ -272,13 +419,14 @@ mod tests {
         let signal = StopSignal::new();
         let token = Arc::new(());
         let its = token.clone();
-        let set = signal.set(Box::new(move || panic!("called: {its:?}")));
+        let set = signal.set(StopCallback::once(move || panic!("called: {its:?}")));
         assert!(matches!(set, Ok(Some(_))));
         assert_eq!(signal.end(), None);
         assert_eq!(Arc::strong_count(&token), 1);
         signal.request();
         assert!(!signal.needs_caller());
-        assert_eq!(signal.call_all(), Ok(None));
-        assert!(matches!(signal.set(Box::new(|| panic!("called"))), Ok(None)));
+        signal.call_all(|_| unreachable!("none is left"));
+        let set = signal.set(StopCallback::once(|| panic!("called")));
+        assert!(matches!(set, Ok(None)));
     }
 }

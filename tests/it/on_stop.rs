@@ -12,7 +12,7 @@ use std::{
 use circuit_breaker_supervisor::{
     Callback, ChildSpec, ChildStatus, EventKind, OffBy, Supervisor, UnstoppedPhase,
 };
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::{TryRecvError, bounded, unbounded};
 
 use crate::support::*;
 
@@ -306,4 +306,130 @@ fn callbacks_of_helpers_count_as_the_childs() {
     take(&called);
     take(&called);
     drop(supervisor);
+}
+
+/// The first call comes before the body blocks, and so unblocks nothing.
+#[test]
+fn callback_that_repeats_unblocks_what_blocks_after_its_first_call() {
+    let (unblock, blocked) = bounded(0);
+    let (sender, calls) = unbounded();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(DEADLINE)
+        .child(ChildSpec::new("child", move |ctx| {
+            let (unblock, sender) = (unblock.clone(), sender.clone());
+            let _unblock = ctx.on_stop_every(MS, move || {
+                let _ = sender.send(());
+                let _ = unblock.try_send(());
+            });
+            let _ = ctx.stopped().recv();
+            // Not before it was called twice in vain.
+            thread::sleep(20 * MS);
+            let _ = blocked.recv();
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    let report = supervisor.shutdown();
+    assert!(report.is_clean(), "{report}");
+    let count = calls.try_iter().count();
+    assert!(count >= 1);
+    assert_eq!(calls.try_recv(), Err(TryRecvError::Disconnected), "and no more afterwards");
+}
+
+#[test]
+fn callback_that_repeats_is_called_in_its_turn_and_holds_up_no_other() {
+    let (sender, calls) = unbounded();
+    let (go, gate) = bounded::<()>(0);
+    let (supervisor, recorder) = supervise(
+        ChildSpec::new("child", move |ctx| {
+            let [first, again, last] = [(); 3].map(|()| sender.clone());
+            let _first = ctx.on_stop(move || first.send("first"));
+            let _again = ctx.on_stop_every(MS, move || again.send("again"));
+            let _last = ctx.on_stop(move || last.send("last"));
+            let _ = gate.recv();
+            Ok(())
+        }),
+        HOUR,
+    );
+    supervisor.handle().hold("child").unwrap();
+    let seen: Vec<_> = calls.iter().take(6).collect();
+    assert_eq!(seen[..3], ["first", "again", "last"]);
+    assert_eq!(seen[3..], ["again"; 3]);
+    drop(go);
+    wait_off(supervisor.handle(), "child", OffBy::Operator);
+    assert_eq!(recorder.story("child").last().unwrap(), "stop held 0");
+    let _ = calls.try_iter().count();
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(calls.iter().count(), 0, "not after the run");
+}
+
+#[test]
+fn callback_that_repeats_and_was_set_after_the_stop_goes_on_until_its_guard_is_gone() {
+    let (sender, calls) = unbounded();
+    let (result, results) = unbounded();
+    let supervisor = Supervisor::builder()
+        .stop_timeout(DEADLINE)
+        .child(ChildSpec::new("child", move |ctx| {
+            let _ = ctx.stopped().recv();
+            // Twice, since the thread that calls the first may have left when the second is set.
+            for _ in 0..2 {
+                let (its, me) = (sender.clone(), thread::current().id());
+                let guard = ctx.on_stop_every(MS, move || its.send(thread::current().id() == me));
+                let here = take(&calls);
+                let elsewhere: Vec<_> = [(); 3].map(|()| take(&calls)).into();
+                drop(guard);
+                let _ = calls.try_iter().count();
+                thread::sleep(10 * MS);
+                let _ = result.send((here, elsewhere, calls.is_empty()));
+            }
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    assert!(supervisor.shutdown().is_clean());
+    let results: Vec<_> = results.try_iter().collect();
+    assert_eq!(results, vec![(true, vec![false; 3], true); 2]);
+}
+
+#[test]
+fn callback_that_repeats_is_not_called_if_the_run_ends_by_itself() {
+    let (sender, calls) = unbounded();
+    let (supervisor, recorder) = supervise(
+        ChildSpec::new("child", move |ctx| {
+            let sender = sender.clone();
+            std::mem::forget(ctx.on_stop_every(MS, move || sender.send(())));
+            Err("no".into())
+        }),
+        HOUR,
+    );
+    recorder.wait_for("child", "stop", 1);
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(calls.iter().count(), 0);
+}
+
+#[test]
+fn callback_that_repeats_and_panics_is_reported_once_and_called_again() {
+    let (go, gate) = bounded::<()>(0);
+    let (sender, calls) = unbounded();
+    let (supervisor, recorder) = supervise(
+        ChildSpec::new("child", move |ctx| {
+            let sender = sender.clone();
+            let _guard = ctx.on_stop_every(MS, move || {
+                let _ = sender.send(());
+                panic!("in vain");
+            });
+            let _ = gate.recv();
+            Ok(())
+        }),
+        HOUR,
+    );
+    supervisor.handle().hold("child").unwrap();
+    for _ in 0..3 {
+        take(&calls);
+    }
+    recorder.wait_for("child", "panic on_stop", 1);
+    drop(go);
+    wait_off(supervisor.handle(), "child", OffBy::Operator);
+    assert_eq!(recorder.count("child", "panic on_stop"), 1);
+    assert!(supervisor.shutdown().is_clean());
 }

@@ -13,7 +13,7 @@ use crate::sync::{
 
 fn counting(count: &Count) -> StopCallback {
     let count = count.clone();
-    Box::new(move || {
+    StopCallback::once(move || {
         count.fetch_add(1, Seen::Relaxed);
     })
 }
@@ -22,8 +22,9 @@ fn counting(count: &Count) -> StopCallback {
 /// does.
 fn stop(signal: &StopSignal) {
     signal.request();
-    let panic = if signal.needs_caller() { signal.call_all().ok().flatten() } else { None };
-    assert_eq!(panic, None, "a callback has found a fault");
+    if signal.needs_caller() {
+        signal.call_all(|panic| assert_eq!(panic, None, "a callback has found a fault"));
+    }
 }
 
 #[test]
@@ -34,7 +35,7 @@ fn callback_is_not_called_once_its_guard_is_gone() {
         let written = Arc::new(AtomicU64::new(0));
         let callback = {
             let (calls, gone, written) = (calls.clone(), gone.clone(), written.clone());
-            Box::new(move || {
+            StopCallback::once(move || {
                 assert!(!gone.load(Ordering::Relaxed), "called after its guard is gone");
                 written.store(1, Ordering::Relaxed);
                 thread::yield_now();
@@ -67,7 +68,7 @@ fn callbacks_are_called_once_and_one_after_the_other() {
         let calls = Count::default();
         for number in [0, 2] {
             let calls = calls.clone();
-            let set = signal.set(Box::new(move || {
+            let set = signal.set(StopCallback::once(move || {
                 assert_eq!(calls.fetch_add(1, Seen::Relaxed), number, "in their order");
                 thread::yield_now();
                 assert_eq!(calls.fetch_add(1, Seen::Relaxed), number + 1, "one at a time");
@@ -95,9 +96,9 @@ fn callback_that_is_set_as_the_stop_comes_is_called_once() {
             let signal = signal.clone();
             spawn(move || stop(&signal))
         });
-        if let Err(now) = signal.set(counting(&calls)) {
+        if let Err(mut now) = signal.set(counting(&calls)) {
             assert!(signal.is_stopping());
-            now();
+            assert_eq!(signal.call_now(&mut now), None);
         }
         for teller in tellers {
             teller.join().unwrap();
@@ -113,7 +114,7 @@ fn end_of_a_run_leaves_no_callback_that_is_called_or_kept() {
         let (calls, ended) = (Count::default(), Arc::new(AtomicBool::new(false)));
         for _ in 0..2 {
             let (calls, ended) = (calls.clone(), ended.clone());
-            let set = signal.set(Box::new(move || {
+            let set = signal.set(StopCallback::once(move || {
                 thread::yield_now();
                 assert!(!ended.load(Ordering::Relaxed), "called after the end");
                 calls.fetch_add(1, Seen::Relaxed);
@@ -152,11 +153,11 @@ fn helpers_guard_the_end_and_the_stop_agree() {
         let helper = spawn({
             let (signal, calls, token) = (signal.clone(), calls.clone(), token.clone());
             move || match signal
-                .set(Box::new(move || drop((calls.fetch_add(1, Seen::Relaxed), token))))
+                .set(StopCallback::once(move || drop((calls.fetch_add(1, Seen::Relaxed), token))))
             {
                 Ok(Some(number)) => signal.take_back(number),
                 Ok(None) => assert!(signal.is_stopping()),
-                Err(callback) => callback(),
+                Err(mut callback) => assert_eq!(signal.call_now(&mut callback), None),
             }
         });
         signal.end();
@@ -201,5 +202,65 @@ fn whoever_sees_the_stop_sees_what_was_done_before() {
         }
         teller.join().unwrap();
         assert!(signal.is_stopping());
+    });
+}
+
+// Loom models no time: a callback that repeats is called once, and waits to be called again.
+#[test]
+fn callback_that_repeats_is_not_called_after_its_guard_is_gone_and_its_caller_leaves() {
+    explore("repeating callback", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let gone = Arc::new(AtomicBool::new(false));
+        let (seen, token) = (gone.clone(), Arc::new(()));
+        let its = token.clone();
+        let callback = StopCallback::every(std::time::Duration::MAX, move || {
+            assert!(!seen.load(Ordering::Relaxed), "called after its guard is gone");
+            drop(its.clone());
+        });
+        let number = signal.set(callback).ok().flatten().expect("no stop was requested");
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        signal.take_back(number);
+        gone.store(true, Ordering::Relaxed);
+        assert_eq!(Arc::strong_count(&token), 1, "it is dropped before its guard is gone");
+        teller.join().unwrap();
+        assert!(!signal.needs_caller());
+    });
+}
+
+// It is set as the stop comes and ends with the run: by whoever calls it, it is dropped once.
+#[test]
+fn callback_that_repeats_ends_with_its_run() {
+    explore("repeating callback at the end", None, || {
+        let signal = Arc::new(StopSignal::new());
+        let token = Arc::new(());
+        let its = token.clone();
+        let teller = spawn({
+            let signal = signal.clone();
+            move || stop(&signal)
+        });
+        let callback = StopCallback::every(std::time::Duration::MAX, move || drop(its.clone()));
+        let is_orphan = match signal.set(callback) {
+            Ok(number) => {
+                assert!(number.is_some());
+                false
+            }
+            Err(mut callback) => {
+                assert_eq!(signal.call_now(&mut callback), None);
+                signal.repeat(callback).is_some_and(|(_, is_orphan)| is_orphan)
+            }
+        };
+        // The thread that the supervisor is asked for.
+        let caller = is_orphan.then(|| {
+            let signal = signal.clone();
+            spawn(move || stop(&signal))
+        });
+        assert_eq!(signal.end(), None);
+        teller.join().unwrap();
+        caller.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(Arc::strong_count(&token), 1);
+        assert!(!signal.needs_caller());
     });
 }

@@ -99,7 +99,7 @@ fn force_stop_all(worker: &Arc<WorkerShared>) {
 fn request_stop(worker: &Arc<WorkerShared>) {
     worker.request_stop(system_now());
     if let Some(context) = worker.context().filter(|context| context.signal().needs_caller()) {
-        let _ = context.signal().call_all();
+        context.signal().call_all(|_| ());
     }
 }
 
