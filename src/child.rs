@@ -445,9 +445,10 @@ impl ChildSpec {
     /// Sets whether giving up this child shuts the whole supervisor down. The name is OTP's.
     ///
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last
-    /// exit. Without [`max_restarts`](ChildSpec::max_restarts) no child is ever given up, and a
-    /// [`once`](ChildSpec::once) child never is: a job that must succeed for the rest to make sense
-    /// is a [transient](RestartPolicy::Transient) child with `max_restarts(0)`.
+    /// exit. A child is given up after its [`max_restarts`](ChildSpec::max_restarts), or when its
+    /// body says so by [`Verdict::give_up`](crate::Verdict::give_up); a [`once`](ChildSpec::once)
+    /// child never is. So a job that must succeed for the rest to make sense is a
+    /// [transient](RestartPolicy::Transient) child with `max_restarts(0)`.
     ///
     /// # Examples
     ///

@@ -208,8 +208,10 @@ pub enum WaitError {
     Gone(Box<ChildInfo>),
     /// The supervisor has ended; holds the child's last state.
     Ended(Box<ChildInfo>),
-    /// The time is over, or the supervisor shuts down; holds the children that are not well.
+    /// The time is over; holds the children that are not well.
     NotHealthy(Vec<ChildInfo>),
+    /// The supervisor shuts down or has ended, so that no child becomes healthy any more.
+    ShuttingDown,
     /// The supervisor's own thread cannot wait for itself: the call came from a callback.
     OnSupervisorThread,
 }
@@ -228,9 +230,6 @@ impl fmt::Display for WaitError {
             Self::TimedOut(None) => f.write_str("timed out"),
             Self::Gone(child) => write!(f, "the child is gone: {child}"),
             Self::Ended(child) => write!(f, "the supervisor has ended: {child}"),
-            Self::NotHealthy(children) if children.is_empty() => {
-                f.write_str("not healthy: the supervisor shuts down or has ended")
-            }
             Self::NotHealthy(children) => {
                 f.write_str("not healthy: ")?;
                 for (number, child) in children.iter().enumerate() {
@@ -239,6 +238,7 @@ impl fmt::Display for WaitError {
                 }
                 Ok(())
             }
+            Self::ShuttingDown => f.write_str("the supervisor shuts down or has ended"),
             Self::OnSupervisorThread => {
                 f.write_str("a callback on the supervisor's thread cannot wait for the supervisor")
             }

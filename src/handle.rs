@@ -416,7 +416,7 @@ impl Handle {
     /// # Errors
     ///
     /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons, if the
-    /// time is over or the supervisor shuts down; or this is the supervisor's own thread.
+    /// time is over. [`WaitError::ShuttingDown`], or [`WaitError::OnSupervisorThread`].
     ///
     /// # Examples
     ///
@@ -447,15 +447,16 @@ impl Handle {
             let rows = self.shared.rows();
             let is_well =
                 |row: &Arc<Row>| row.is_gone() || row.info(self.shared.now()).is_at_work();
-            let Some(row) = rows.iter().find(|row| !is_well(row)) else {
-                // Whoever is off because of a shutdown is not well; but there may be no child.
-                let is_running = self.shared.is_running();
-                return if is_running { Ok(()) } else { Err(WaitError::NotHealthy(Vec::new())) };
-            };
-            let waited = row.wait_for(deadline, || {
-                if !self.shared.is_running() { Some(false) } else { is_well(row).then_some(true) }
+            let ill = rows.iter().find(|row| !is_well(row));
+            if !self.shared.is_running() {
+                return Err(WaitError::ShuttingDown);
+            }
+            let Some(ill) = ill else { return Ok(()) };
+            let waited = ill.wait_for(deadline, || {
+                let is_over = is_well(ill) || !self.shared.is_running();
+                is_over.then_some(())
             });
-            if waited != Some(true) {
+            if waited.is_none() {
                 let ill = rows.iter().filter(|row| !is_well(row));
                 let ill = ill.map(|row| row.info(self.shared.now())).collect();
                 return Err(WaitError::NotHealthy(ill));

@@ -29,14 +29,14 @@
 //! # How it works
 //!
 //! A [`Supervisor`] owns one thread that watches, and one thread for each child. A child's *body*
-//! is the closure that [`ChildSpec::new`] is given; one execution of it is a *run*. When a run ends
-//! without having been asked to, by a panic, an error or a return, the child's circuit breaker
-//! trips: the child stays down for a [`Backoff`], by default 100 ms that double up to a minute, and
-//! then the body is run again. A run that has lasted for
+//! is the closure that [`ChildSpec::new`] is given; one execution of it is a *run*. When a run
+//! ends without having been asked to, by a panic, an error or a return, the child's circuit
+//! breaker trips: the child stays down for a [`Backoff`], by default 100 ms that double up to a
+//! minute, and then the body is run again. A run that has lasted for
 //! [`healthy_after`](ChildSpec::healthy_after), 60 s by default, or has called
 //! [`ChildContext::mark_healthy`], is trusted: the failures so far are forgiven, and the next
-//! failure meets the shortest backoff again, unless the run said so itself and was shorter than the
-//! backoff before it.
+//! failure meets the shortest backoff again. (A run that said so itself, and failed sooner than
+//! after the backoff before it, is not trusted after all: its failures count again.)
 //!
 //! Nothing is shared between children but the supervisor thread and what it calls: the flag
 //! closure, the backoff and the sinks. It never waits for a child. A child that is slow to stop, or
