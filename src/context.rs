@@ -10,7 +10,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select};
 
 use crate::{
-    core::{environment::Heartbeats, key::Key},
+    core::{key::Key, run::Heartbeats},
     error::{RecvError, RecvTimeoutError, SendError, Stopped},
     event::Callback,
     exit::ChildResult,

@@ -11,7 +11,7 @@ use crate::{
     event::{Callback, StopCause},
     exit::Exit,
     id::ChildId,
-    wording::{Span, Why},
+    wording::{GotNoThread, Span},
 };
 
 /// Report of a supervisor's end: its cause, and the children that did not stop.
@@ -183,6 +183,19 @@ impl Termination for ShutdownReport {
         } else {
             eprintln!("{self}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Shows why a failed run ended: how it ended by itself, or why it was stopped.
+struct Why<'a>(StopCause, &'a Exit);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            StopCause::Exited => write!(f, "it {}", self.1),
+            StopCause::NotSpawned => write!(f, "it {}", GotNoThread(self.1)),
+            asked => f.write_str(asked.reason()),
         }
     }
 }

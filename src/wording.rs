@@ -3,7 +3,6 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    event::StopCause,
     exit::Exit,
     sync::{deadline, one_line::OneLine},
     verdict::Advice,
@@ -50,19 +49,6 @@ impl fmt::Display for Ran<'_> {
             Exit::Completed => write!(f, "returned after {span}"),
             Exit::Failed(failure) => write!(f, "failed after {span}: {failure}"),
             Exit::Panicked(panic) => write!(f, "panicked after {span}: {panic}"),
-        }
-    }
-}
-
-/// Shows why a failed run ended: how it ended by itself, or why it was stopped.
-pub(crate) struct Why<'a>(pub(crate) StopCause, pub(crate) &'a Exit);
-
-impl fmt::Display for Why<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            StopCause::Exited => write!(f, "it {}", self.1),
-            StopCause::NotSpawned => write!(f, "it {}", GotNoThread(self.1)),
-            asked => f.write_str(asked.reason()),
         }
     }
 }

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::{
     core::{
-        environment::Heartbeats,
         rules::{Policy, Rules},
-        run::Run,
+        run::{Heartbeats, Run},
     },
     event::{Order, StopCause, StopKind},
     exit::Exit,

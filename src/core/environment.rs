@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    core::{circuit::View, key::Key},
+    core::{circuit::View, key::Key, run::Heartbeats},
     event::{EventKind, LastStop, StopCause},
     exit::{Exit, Failure},
     id::ChildId,
@@ -36,16 +36,6 @@ pub(crate) trait Environment {
 pub(crate) struct Answer<T> {
     pub(crate) value: T,
     pub(crate) panic: Option<Panic>,
-}
-
-/// The signs of life of a run, and the text that came with its last heartbeat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heartbeats {
-    /// The number of heartbeats, and of waits that began or ended.
-    pub(crate) count: u64,
-    pub(crate) doing: &'static str,
-    /// It waits by its context now, where a stop would reach it.
-    pub(crate) is_waiting: bool,
 }
 
 /// Why there is no thread for a start.

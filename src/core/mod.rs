@@ -6,4 +6,4 @@ pub(crate) mod flag_cache;
 pub(crate) mod key;
 pub(crate) mod roster;
 pub(crate) mod rules;
-mod run;
+pub(crate) mod run;

@@ -2,11 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    core::{environment::Heartbeats, rules::Rules},
-    event::StopCause,
-    sync::deadline,
-};
+use crate::{core::rules::Rules, event::StopCause, sync::deadline};
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -38,6 +34,16 @@ struct Watched {
     heartbeats: u64,
     looked: Instant,
     silent_for: Duration,
+}
+
+/// The signs of life of a run, and the text that came with its last heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heartbeats {
+    /// The number of heartbeats, and of waits that began or ended.
+    pub(crate) count: u64,
+    pub(crate) doing: &'static str,
+    /// It waits by its context now, where a stop would reach it.
+    pub(crate) is_waiting: bool,
 }
 
 impl Run {

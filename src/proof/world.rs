@@ -9,8 +9,9 @@ use super::model::Model;
 use crate::{
     core::{
         circuit::View,
-        environment::{Answer, Environment, Heartbeats, NotProvided, StartDenied},
+        environment::{Answer, Environment, NotProvided, StartDenied},
         key::Key,
+        run::Heartbeats,
     },
     id::ChildId,
     sync::panic::{Panic, Text},

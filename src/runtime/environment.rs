@@ -9,8 +9,9 @@ use crate::{
     backoff::Backoff,
     core::{
         circuit::View,
-        environment::{Action, Answer, Environment, Heartbeats, NotProvided, Report, StartDenied},
+        environment::{Action, Answer, Environment, NotProvided, Report, StartDenied},
         key::Key,
+        run::Heartbeats,
     },
     event::{Callback, Event},
     id::ChildId,

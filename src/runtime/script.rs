@@ -10,7 +10,7 @@ use std::{
 use crate::{
     child::{Body, Job},
     context::{Activity, Link},
-    core::{environment::Heartbeats, key::Key},
+    core::{key::Key, run::Heartbeats},
     event::Callback,
     exit::{Exit, Failure},
     id::ChildId,

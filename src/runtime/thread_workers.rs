@@ -9,7 +9,7 @@ use std::{
 use crate::{
     child::Job,
     context::Link,
-    core::environment::Heartbeats,
+    core::run::Heartbeats,
     exit::Failure,
     report::Unstopped,
     runtime::{

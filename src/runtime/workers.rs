@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    child::Job, context::Link, core::environment::Heartbeats, exit::Failure, report::Unstopped,
+    child::Job, context::Link, core::run::Heartbeats, exit::Failure, report::Unstopped,
     runtime::worker::Remain,
 };
 

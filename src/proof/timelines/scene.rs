@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use crate::{
     core::{
         circuit::View,
-        environment::{
-            Action, Answer, Environment, Heartbeats, NotProvided, Progress, StartDenied,
-        },
+        environment::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
         key::Key,
         roster::Roster,
         rules::{Policy, Rules},
+        run::Heartbeats,
     },
     event::{EventKind, Order},
     exit::{Exit, Failure},
