@@ -35,6 +35,11 @@ impl AtomicU64 {
         before
     }
 
+    /// Wraps around on overflow, as the native type does.
+    pub(crate) fn fetch_sub(&self, number: u64, order: Ordering) -> u64 {
+        self.fetch_add(number.wrapping_neg(), order)
+    }
+
     pub(crate) fn fetch_update(
         &self,
         _set_order: Ordering,
@@ -70,7 +75,8 @@ mod tests {
         assert_eq!(NUMBER.fetch_update(Relaxed, Relaxed, |_| None), Err(21));
         assert_eq!(NUMBER.load(Relaxed), 21);
         NUMBER.store(4, Relaxed);
-        assert_eq!(NUMBER.load(Relaxed), 4);
+        assert_eq!(NUMBER.fetch_sub(5, Relaxed), 4);
+        assert_eq!(NUMBER.load(Relaxed), u64::MAX, "it wraps around");
         assert_eq!(AtomicU64::default().load(Relaxed), 0);
     }
 
