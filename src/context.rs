@@ -1,4 +1,4 @@
-//! Context of one run, as a body sees it, with the signs of life that the supervisor reads.
+//! Context of one run, as a body sees it.
 
 use std::{
     convert::Infallible,
@@ -16,12 +16,15 @@ use crate::{
     exit::ChildResult,
     handle::Handle,
     id::ChildId,
-    runtime::inbox::Message,
+    runtime::{
+        inbox::Message,
+        signs_of_life::{Activity, Heart},
+    },
     sync::{
         panic::Panic,
         primitives::{
-            Mutex, OnceLock, ThreadId,
-            atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+            OnceLock, ThreadId,
+            atomic::{AtomicBool, AtomicU8, Ordering},
             current,
         },
         stop::{StopCallback, StopSignal},
@@ -130,83 +133,6 @@ impl Callbacks {
     const NONE: u8 = 0;
     const SUCCEEDED: u8 = 1;
     const PANICKED: u8 = 2;
-}
-
-/// The text of a child's last heartbeat, and the run that sent it.
-#[derive(Default)]
-pub(crate) struct Activity(Mutex<(u64, &'static str)>);
-
-impl Activity {
-    pub(crate) fn say(&self, run: u64, doing: &'static str) {
-        Self::note(&mut self.0.lock(), run, doing);
-    }
-
-    fn note(last: &mut (u64, &'static str), run: u64, doing: &'static str) {
-        // A helper of an earlier run may still send heartbeats.
-        if last.0 <= run {
-            *last = (run, doing);
-        }
-    }
-
-    /// The text of the last heartbeat, if this run sent it.
-    pub(crate) fn of(&self, run: u64) -> Option<&'static str> {
-        let (by, doing) = *self.0.lock();
-        (by == run).then_some(doing)
-    }
-}
-
-/// The signs of life of a run with a watchdog: its heartbeats, and its waits by the context.
-#[derive(Default)]
-struct Heart {
-    /// How many there were, in units of [`UNIT`](Heart::UNIT), and the marks below. Relaxed is
-    /// enough: it shows only that the run is alive.
-    signs: AtomicU64,
-    /// Distinguishes texts without the lock: a text's address, mixed with its length.
-    mark: AtomicUsize,
-}
-
-impl Heart {
-    /// The child's own thread waits by the context.
-    const WAITING: u64 = 1;
-    /// There was a heartbeat.
-    const BEATS: u64 = 2;
-    /// There was a heartbeat of another thread, so that waits of the child's own prove nothing.
-    const BEATS_ELSEWHERE: u64 = 4;
-    const UNIT: u64 = 8;
-
-    /// Returns whether this was the first heartbeat.
-    fn beat(&self, run: u64, is_own: bool, doing: &'static str, activity: &Activity) -> bool {
-        let mark = doing.as_ptr().addr() ^ doing.len().rotate_left(usize::BITS / 2);
-        if self.mark.load(Ordering::Relaxed) != mark {
-            // Both under the lock: if the mark of one text stood beside another text, the first
-            // would never be recorded again.
-            let mut last = activity.0.lock();
-            Activity::note(&mut last, run, doing);
-            self.mark.store(mark, Ordering::Relaxed);
-        }
-        let marks = Self::BEATS | if is_own { 0 } else { Self::BEATS_ELSEWHERE };
-        let before = self.signs.fetch_add(Self::UNIT, Ordering::Relaxed);
-        if before & marks == marks {
-            return false;
-        }
-        let mark = |signs| Some(signs | marks);
-        let before = self.signs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, mark);
-        before.is_ok_and(|before| before & Self::BEATS == 0)
-    }
-
-    /// Notes that the child's own thread begins to wait. Returns whether that is a sign of life.
-    fn begin_wait(&self) -> bool {
-        let counts = self.signs.load(Ordering::Relaxed) & Self::BEATS_ELSEWHERE == 0;
-        if counts {
-            self.signs.fetch_add(Self::UNIT | Self::WAITING, Ordering::Relaxed);
-        }
-        counts
-    }
-
-    fn end_wait(&self) {
-        // The mark is set, so that this clears it and counts one sign more.
-        self.signs.fetch_add(Self::UNIT - Self::WAITING, Ordering::Relaxed);
-    }
 }
 
 impl RunState {
@@ -643,12 +569,7 @@ impl ChildContext {
     pub(crate) fn heartbeats(&self) -> Heartbeats {
         let doing =
             self.run.link.activity.as_ref().and_then(|activity| activity.of(self.run.number));
-        let signs = self.run.heart.signs.load(Ordering::Relaxed);
-        Heartbeats {
-            count: signs / Heart::UNIT,
-            doing: doing.unwrap_or_default(),
-            is_waiting: signs & (Heart::WAITING | Heart::BEATS_ELSEWHERE) == Heart::WAITING,
-        }
+        self.run.heart.read(doing.unwrap_or_default())
     }
 
     /// Returns the handle of the supervisor that runs this child.

@@ -30,6 +30,7 @@ pub(crate) mod main_loop;
 pub(crate) mod row;
 pub(crate) mod script;
 pub(crate) mod shared;
+pub(crate) mod signs_of_life;
 pub(crate) mod sinks;
 pub(crate) mod thread_registry;
 pub(crate) mod thread_workers;

@@ -5,11 +5,10 @@ use std::{fmt, sync::Arc, time::Instant};
 use crate::{
     breaker::Breaker,
     child::ChildSpec,
-    context::Activity,
     core::{circuit::View, key::Key},
     event::{LastStop, Order},
     id::ChildId,
-    runtime::breaker_state::BreakerState,
+    runtime::{breaker_state::BreakerState, signs_of_life::Activity},
     snapshot::ChildInfo,
     sync::{primitives::Mutex, unwind},
 };

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     child::{Body, Job},
-    context::{Activity, Link},
+    context::Link,
     core::{key::Key, run::Heartbeats},
     event::Callback,
     exit::{Exit, Failure},
@@ -18,6 +18,7 @@ use crate::{
     runtime::{
         inbox::{Message, RunEnd},
         shared::Shared,
+        signs_of_life::Activity,
         worker::Remain,
         workers::Workers,
     },
