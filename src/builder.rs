@@ -21,14 +21,18 @@ use crate::{
     event::Event,
     exit::ChildResult,
     id::ChildId,
-    report::{ShutdownCause, ShutdownReport},
+    report::ShutdownCause,
     runtime::{
-        engine::Parts, environment::FlagFn, inbox::Message, main_loop::MainLoop, shared::Shared,
+        engine::Parts,
+        environment::FlagFn,
+        inbox::Message,
+        main_loop::{MainLoop, supervise},
+        shared::Shared,
         thread_registry::ThreadRegistry,
     },
     supervisor::{Supervisor, stop_children},
     sync::{
-        clock::{Clock, VirtualTime, system_now},
+        clock::{Clock, VirtualTime},
         unwind,
     },
     telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
@@ -418,45 +422,6 @@ impl SupervisorBuilder {
         parts.sinks.insert(0, Arc::new(recorder));
         Ok((shared, parts))
     }
-}
-
-/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are asked to
-/// stop, and every query says that it has ended.
-fn supervise(
-    shared: &Shared,
-    threads: &Arc<ThreadRegistry>,
-    inbox: Receiver<Message>,
-    run: impl FnOnce() -> ShutdownReport,
-) {
-    let (report, fault) = match unwind::catch(run) {
-        Ok(report) => (report, None),
-        Err(panic) => {
-            shared.begin_end();
-            let now = system_now();
-            threads.force_stop_all(now);
-            let (cause, unstopped) = (ShutdownCause::Died, threads.unstopped(now, now));
-            (ShutdownReport { cause, unstopped, stuck_in: None, has_ended: true }, Some(panic))
-        }
-    };
-    shared.ended(report);
-    if let Some(panic) = fault {
-        // Last, since a logger may block.
-        let name = &shared.name;
-        let _ = unwind::catch(
-            || log::error!(target: TARGET, "the supervisor thread of `{name}` died: {panic}"),
-        );
-    }
-    // Nothing is listed any more, so no thread is between listing a child and sending it: what is
-    // dropped here is all there is. The loop ends, since no run starts any more, and each run sends
-    // a few messages at most.
-    while let Ok(message) = inbox.try_recv() {
-        match message {
-            Message::Exit(end) => shared.run_ended_late(end.key, end.run, Some(end)),
-            message => drop(unwind::discard(message)),
-        }
-    }
-    // A run that outlives its supervisor may report its end at this very moment.
-    let _ = unwind::discard(inbox);
 }
 
 /// Warns that a panic cannot be caught where it aborts the process; once, so that nobody relies on

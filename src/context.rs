@@ -609,7 +609,7 @@ impl ChildContext {
     }
 
     /// Records that the body starts on this thread.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn note_thread(&self) {
         let _ = self.run.thread.set(current().id());
     }
 

@@ -35,12 +35,12 @@
 //! minute, and then the body is run again. A run that has lasted for
 //! [`healthy_after`](ChildSpec::healthy_after), 60 s by default, or has called
 //! [`ChildContext::mark_healthy`], is trusted: the failures so far are forgiven, and the next
-//! failure meets the shortest backoff again. (A run that said so itself, and failed sooner than
-//! after the backoff before it, is not trusted after all: its failures count again.)
+//! failure meets the shortest backoff again. (If a run says that it is healthy, and fails within
+//! less time than the backoff before it took, the forgiven failures count again.)
 //!
-//! Nothing is shared between children but the supervisor thread and what it calls: the flag
-//! closure, the backoff and the sinks. It never waits for a child. A child that is slow to stop, or
-//! never stops, keeps nobody but itself from running.
+//! Children share only the supervisor thread and what it calls: the flag closure, the backoff and
+//! the sinks. That thread never waits for a child: one that is slow to stop, or never stops, delays
+//! nobody else.
 //!
 //! A body has to cooperate in being stopped, since a thread cannot be killed: it waits by its
 //! [`ChildContext`], or sets a callback that unblocks it. Other threads look on and take part

@@ -144,11 +144,7 @@ impl Simulation {
         let recorder = recorded.clone();
         let record = OnEvent(move |event: &Event| recorder.lock().push(event.clone()));
         let (shared, parts) = builder.simulate(seed, time.clone(), record)?;
-        let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
-        let poll = polls.then(|| Poll {
-            interval: parts.poll_interval,
-            next: time.now() + parts.poll_interval,
-        });
+        let poll = parts.polls().map(|interval| Poll { interval, next: time.now() + interval });
         let script = Script::new(shared.clone(), time.clone(), seed);
         let lineage = Lineage::of(shared.number);
         let handle = Handle::new(shared);
@@ -385,7 +381,7 @@ fn take_message(engine: &mut Engine<Script>) -> bool {
     if let Message::Add { spec, .. } = &mut message {
         spec.be_repeatable(engine.workers().seed);
     }
-    engine.handle(message);
+    engine.handle_message(message);
     true
 }
 

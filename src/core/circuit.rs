@@ -115,7 +115,7 @@ pub(crate) struct Circuit {
     /// ends.
     restarting: bool,
     closing: bool,
-    rest: Rest,
+    fate: Fate,
     /// Its thread was asked to leave, and to drop the body if no further run is possible.
     retired: bool,
     run: Option<Run>,
@@ -124,7 +124,7 @@ pub(crate) struct Circuit {
 
 /// What comes next for a child that does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum Fate {
     NextRun,
     Finished,
     GaveUp,
@@ -142,7 +142,7 @@ impl Circuit {
             removing: false,
             restarting: false,
             closing: false,
-            rest: Rest::NextRun,
+            fate: Fate::NextRun,
             retired: false,
             run: None,
             last_run: 0,
@@ -180,8 +180,8 @@ impl Circuit {
             }
             None if self.removing => (ChildStatus::Finished, Decision::Forget),
             None if self.closing => (off(OffBy::Shutdown), retire(false)),
-            None if self.rest == Rest::Finished => (ChildStatus::Finished, retire(true)),
-            None if self.rest == Rest::GaveUp => (ChildStatus::GaveUp, retire(true)),
+            None if self.fate == Fate::Finished => (ChildStatus::Finished, retire(true)),
+            None if self.fate == Fate::GaveUp => (ChildStatus::GaveUp, retire(true)),
             None if self.held => (off(OffBy::Operator), Decision::Sleep(None)),
             None if !self.flag => (off(OffBy::Flag), Decision::Sleep(None)),
             None if !deadline::is_reached(self.not_before, now) => {
@@ -272,21 +272,21 @@ impl Circuit {
         self.retired = false;
     }
 
-    pub(crate) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin_run(&mut self, now: Instant) {
         debug_assert!(self.run.is_none(), "one run at a time");
         self.run = Some(Run::new(now));
         self.last_run += 1;
     }
 
-    /// Undoes a `begin` that was neither published nor reported.
-    pub(crate) fn unbegin(&mut self) {
+    /// Undoes a `begin_run` that was neither published nor reported.
+    pub(crate) fn take_back_run(&mut self) {
         self.run = None;
         self.last_run -= 1;
     }
 
-    /// Dates the run from its start signal. That comes later than `begin`, by the time that the
+    /// Dates the run from its start signal. That comes later than `begin_run`, by the time that the
     /// thread and the event sinks took.
-    pub(crate) fn started(&mut self, now: Instant) {
+    pub(crate) fn date_run(&mut self, now: Instant) {
         if let Some(run) = &mut self.run {
             run.since = now;
         }
@@ -331,7 +331,7 @@ impl Circuit {
     }
 
     /// Ends the run at `at`.
-    pub(crate) fn end(&mut self, at: Instant, exit: &Exit) -> Ended {
+    pub(crate) fn end_run(&mut self, at: Instant, exit: &Exit) -> Ended {
         let run = self.run.take().expect("only a present run ends");
         let counted_until = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
         let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), counted_until);
@@ -345,10 +345,10 @@ impl Circuit {
             StopKind::Asked => false,
         };
         if self.rules.policy == Policy::Temporary {
-            // It is gone, whatever its end was; so that end does not count below.
+            // However it ended, it leaves the list: so its end is no failure below.
             self.removing = true;
         } else if cause.kind() == StopKind::ByItself && !failed {
-            self.rest = Rest::Finished;
+            self.fate = Fate::Finished;
         }
         // A failure does not count if the child is being removed or shut down, or if an operator
         // restarts it: its history is cleared.
@@ -382,7 +382,7 @@ impl Circuit {
 
     /// Counts a failed spawn as a failure, whatever the restart policy. It takes a run number,
     /// although nobody saw that run begin.
-    pub(crate) fn end_without_thread(&mut self) -> Ended {
+    pub(crate) fn fail_spawn(&mut self) -> Ended {
         self.last_run += 1;
         Ended {
             newly_healthy: false,
@@ -398,7 +398,7 @@ impl Circuit {
         self.failures = self.failures.saturating_add(1);
         let least = match advice {
             Some(Advice::GiveUp) => {
-                self.rest = Rest::GaveUp;
+                self.fate = Fate::GaveUp;
                 return Consequence::GiveUp;
             }
             Some(Advice::RetryAfter(wait)) => wait,
@@ -408,7 +408,7 @@ impl Circuit {
         // is retried until there is one.
         let is_restarted = self.rules.policy != Policy::Temporary;
         if is_restarted && self.rules.max_restarts.is_some_and(|most| self.failures > most) {
-            self.rest = Rest::GaveUp;
+            self.fate = Fate::GaveUp;
             Consequence::GiveUp
         } else {
             Consequence::BackOff { least }
@@ -438,10 +438,10 @@ impl Circuit {
             // Failures are forgiven, a backoff ends, a given-up child starts again. A finished
             // child stays finished.
             Order::Reset => {
-                let rest = self.rest;
+                let fate = self.fate;
                 self.clear_history(now);
-                if rest == Rest::Finished {
-                    self.rest = rest;
+                if fate == Fate::Finished {
+                    self.fate = fate;
                 }
             }
         }
@@ -451,7 +451,7 @@ impl Circuit {
         self.failures = 0;
         self.last_retry_in = None;
         self.not_before = Some(now);
-        self.rest = Rest::NextRun;
+        self.fate = Fate::NextRun;
     }
 
     /// Notes that its thread was asked to leave.
@@ -496,7 +496,7 @@ impl Circuit {
             removing,
             restarting,
             closing,
-            rest,
+            fate,
             retired,
             run,
             last_run: _,
@@ -509,7 +509,7 @@ impl Circuit {
             *last_retry_in,
             left(*not_before),
             switches,
-            *rest as u8,
+            *fate as u8,
             run.as_ref().map(|run| run.essence(rules, now)),
         )
     }

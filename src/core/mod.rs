@@ -1,8 +1,8 @@
 //! Decision logic of a supervisor, without clocks, threads, channels, locks or logs.
 
 pub(crate) mod circuit;
-pub(crate) mod environment;
 pub(crate) mod flag_cache;
+pub(crate) mod interface;
 pub(crate) mod key;
 pub(crate) mod roster;
 pub(crate) mod rules;

@@ -11,8 +11,8 @@ use std::{
 use crate::{
     core::{
         circuit::{Circuit, Decision, View},
-        environment::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
         flag_cache::{Answers, FlagCache},
+        interface::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
         key::{Key, KeyMap},
         rules::Rules,
     },
@@ -35,8 +35,8 @@ pub(crate) struct Roster<T> {
     deadlines: BTreeSet<(Instant, Key)>,
     /// What the environment has to do now.
     actions: VecDeque<(Key, Step)>,
-    /// Children whose facts have changed or whose deadline has come, each with whether its flag was
-    /// asked just now.
+    /// The children to decide about: their facts have changed, or their deadlines have come. Those
+    /// with `true` had their flags asked just now.
     unsettled: VecDeque<(Key, bool)>,
     round: Option<Round>,
     /// The first round is complete.
@@ -81,8 +81,8 @@ impl<T> Child<T> {
 #[cfg_attr(test, derive(Clone))]
 enum Step {
     Act(Action),
-    /// Send the start signal. The uptime counts from this step on, which the environment takes
-    /// after the sinks have received `Started`.
+    /// Send the start signal. The uptime counts from this step, which comes after the sinks have
+    /// received `Started`.
     Start,
     /// Take the child off the table, after all that is still to be done for it.
     Forget,
@@ -195,9 +195,9 @@ impl<T> Roster<T> {
         if !child.circuit.is_present(run) {
             return Err(exit);
         }
-        let ended = child.circuit.end(at, &exit);
+        let ended = child.circuit.end_run(at, &exit);
         self.awaited -= usize::from(!ended.was_timed_out);
-        self.tell_end(key, ended, exit, at, environment);
+        self.conclude_run(key, ended, exit, at, environment);
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl<T> Roster<T> {
     pub(crate) fn marked_healthy(&mut self, key: Key, run: u64, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) && child.circuit.trust() {
-            self.report(key, EventKind::Healthy, now);
+            self.queue_report(key, EventKind::Healthy, now);
             self.unsettled.push_back((key, false));
         }
     }
@@ -221,7 +221,7 @@ impl<T> Roster<T> {
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.circuit.is_present(run) && child.circuit.request_stop(StopCause::Tripped, now) {
-            self.stop_and_report(key, EventKind::Tripped { failures, last }, now);
+            self.queue_stop_and_report(key, EventKind::Tripped { failures, last }, now);
             self.unsettled.push_back((key, false));
         }
     }
@@ -255,9 +255,9 @@ impl<T> Roster<T> {
                 // All stop requests come before any report: the report on one child must not delay
                 // the stop of another.
                 let is_first = child.circuit.request_stop(StopCause::Shutdown, now);
-                self.act(key, Action::MakeFinal { is_closing: true });
+                self.queue(key, Action::MakeFinal { is_closing: true });
                 if is_first {
-                    self.act(key, Action::Stop);
+                    self.queue(key, Action::Stop);
                 }
             }
             self.unsettled.push_back((key, false));
@@ -277,14 +277,14 @@ impl<T> Roster<T> {
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.order(order, now);
         if order == Order::Remove && child.circuit.is_running() {
-            self.act(key, Action::MakeFinal { is_closing: self.closing });
+            self.queue(key, Action::MakeFinal { is_closing: self.closing });
         }
         let Some(child) = self.children.get_mut(&key) else { return };
         if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
             child.circuit.request_stop(cause, now);
-            self.stop_and_report(key, EventKind::Ordered { order }, now);
+            self.queue_stop_and_report(key, EventKind::Ordered { order }, now);
         } else {
-            self.report(key, EventKind::Ordered { order }, now);
+            self.queue_report(key, EventKind::Ordered { order }, now);
         }
         self.unsettled.push_back((key, false));
     }
@@ -293,7 +293,7 @@ impl<T> Roster<T> {
 
     /// Takes one step. The caller repeats this until all is settled. Each step reads the time anew,
     /// since the step before may have called user code, which takes time.
-    pub(crate) fn settle(
+    pub(crate) fn next_step(
         &mut self,
         environment: &mut impl Environment<Entry = T>,
     ) -> Progress<'_, T> {
@@ -304,7 +304,7 @@ impl<T> Roster<T> {
         };
         let action = match step {
             Step::Act(action) => action,
-            Step::Start => self.send_start(key, environment.now()),
+            Step::Start => self.date_start(key, environment.now()),
             Step::Forget => {
                 let child = self.children.remove(&key).expect("a child is forgotten once");
                 return Progress::Forgotten(key, child.entry);
@@ -395,51 +395,51 @@ impl<T> Roster<T> {
                 Decision::Start => return self.start(key, now, environment),
                 Decision::RequestStop(cause) => {
                     child.circuit.request_stop(cause, now);
-                    self.publish(key, None, now);
-                    self.act(key, Action::Stop);
+                    self.queue_view(key, None, now);
+                    self.queue(key, Action::Stop);
                 }
                 Decision::StopTimedOut => {
                     self.awaited -= 1;
                     if let Some(stopping_for) = child.circuit.stop_timed_out(now) {
-                        self.report(key, EventKind::Overdue { stopping_for }, now);
+                        self.queue_report(key, EventKind::Overdue { stopping_for }, now);
                     }
                 }
                 Decision::Trust => {
                     child.circuit.trust();
-                    self.report(key, EventKind::Healthy, now);
+                    self.queue_report(key, EventKind::Healthy, now);
                 }
                 Decision::LookForHeartbeat => {
                     let heartbeats = environment.heartbeats(&child.entry);
                     if let Some(silent_for) = child.circuit.look(heartbeats, now) {
                         let doing = heartbeats.doing;
                         child.circuit.request_stop(StopCause::Hung, now);
-                        self.stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
+                        self.queue_stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
                     }
                 }
                 Decision::Retire { keep_body } => {
                     child.circuit.retired();
-                    self.act(key, Action::Retire { keep_body });
+                    self.queue(key, Action::Retire { keep_body });
                 }
                 Decision::Forget => {
-                    self.publish(key, None, now);
+                    self.queue_view(key, None, now);
                     self.actions.push_back((key, Step::Forget));
                     self.wake_at(key, None);
                     self.flags.forget(key, self.round.as_mut().map(|round| &mut round.next));
                     return;
                 }
-                Decision::Sleep(deadline) => return self.rest(key, deadline, now),
+                Decision::Sleep(deadline) => return self.leave_alone(key, deadline, now),
             }
         }
     }
 
     /// Leaves the child alone until this instant, or until something happens to it.
-    fn rest(&mut self, key: Key, deadline: Option<Instant>, now: Instant) {
+    fn leave_alone(&mut self, key: Key, deadline: Option<Instant>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let answers = child.answers();
         if std::mem::replace(&mut child.answers, answers) != answers {
             self.flags.set(key, answers);
         }
-        self.publish(key, None, now);
+        self.queue_view(key, None, now);
         self.wake_at(key, deadline);
     }
 
@@ -450,34 +450,34 @@ impl<T> Roster<T> {
         let Some(child) = self.children.get_mut(&key) else { return };
         match environment.provide_thread(&mut child.entry) {
             Ok(()) => {}
-            Err(NotProvided::Denied(StartDenied)) => return self.rest(key, None, now),
+            Err(NotProvided::Denied(StartDenied)) => return self.leave_alone(key, None, now),
             Err(NotProvided::Failed(failure)) => {
-                let (now, ended) = (environment.now(), child.circuit.end_without_thread());
-                return self.tell_end(key, ended, Exit::Failed(failure), now, environment);
+                let (now, ended) = (environment.now(), child.circuit.fail_spawn());
+                return self.conclude_run(key, ended, Exit::Failed(failure), now, environment);
             }
         }
         child.circuit.got_thread();
-        child.circuit.begin(now);
+        child.circuit.begin_run(now);
         let view = child.circuit.view(now);
-        if let Err(StartDenied) = environment.begin(&child.entry, view) {
-            child.circuit.unbegin();
-            return self.rest(key, None, now);
+        if let Err(StartDenied) = environment.publish_begin(&child.entry, view) {
+            child.circuit.take_back_run();
+            return self.leave_alone(key, None, now);
         }
         self.awaited += 1;
         child.shown = Some(view);
-        self.report(key, EventKind::Started, now);
+        self.queue_report(key, EventKind::Started, now);
         self.actions.push_back((key, Step::Start));
     }
 
-    fn send_start(&mut self, key: Key, now: Instant) -> Action {
+    fn date_start(&mut self, key: Key, now: Instant) -> Action {
         let child = self.children.get_mut(&key).expect("a started child is in the table");
-        child.circuit.started(now);
+        child.circuit.date_run(now);
         let (run, failures) = (child.circuit.last_run(), child.circuit.failures());
         self.unsettled.push_front((key, false));
         Action::SendStart { run, failures }
     }
 
-    fn act(&mut self, key: Key, action: Action) {
+    fn queue(&mut self, key: Key, action: Action) {
         self.actions.push_back((key, Step::Act(action)));
     }
 

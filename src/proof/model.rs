@@ -5,8 +5,8 @@
 //! a run, and of the core at rest.
 
 mod reports;
-mod rest;
 mod run_end;
+mod settled;
 mod steps;
 
 use std::{

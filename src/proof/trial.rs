@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{
-        environment::{Action, Progress},
+        interface::{Action, Progress},
         key::Key,
         roster::Roster,
         rules::Rules,
@@ -241,7 +241,7 @@ impl Trial {
 
     fn perform_all(&mut self) {
         for _ in 0..WITHIN {
-            match self.roster.settle(&mut self.world) {
+            match self.roster.next_step(&mut self.world) {
                 Progress::Perform(key, _, action) => {
                     self.note(|| format!("{key:?}: {action:?}"));
                     self.perform(key, action);

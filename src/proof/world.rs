@@ -9,7 +9,7 @@ use super::model::Model;
 use crate::{
     core::{
         circuit::View,
-        environment::{Answer, Environment, NotProvided, StartDenied},
+        interface::{Answer, Environment, NotProvided, StartDenied},
         key::Key,
         run::Heartbeats,
     },
@@ -140,11 +140,11 @@ impl Environment for World {
         self.model(*key).provide_thread(settling, now)
     }
 
-    fn begin(&mut self, key: &Key, view: View) -> Result<(), StartDenied> {
+    fn publish_begin(&mut self, key: &Key, view: View) -> Result<(), StartDenied> {
         if self.closing {
             return Err(StartDenied);
         }
         let settling = self.settlings;
-        self.model(*key).begin(view, settling)
+        self.model(*key).publish_begin(view, settling)
     }
 }

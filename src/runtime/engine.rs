@@ -12,7 +12,7 @@ use crate::{
     child::{ChildSpec, Job},
     context::Link,
     core::{
-        environment::{Environment, Progress},
+        interface::{Environment, Progress},
         key::Key,
         roster::Roster,
     },
@@ -29,7 +29,7 @@ use crate::{
         sinks::Sinks,
         workers::Workers,
     },
-    sync::{panic::Panic, unwind},
+    sync::{deadline, panic::Panic, unwind},
     telemetry::{TARGET, TelemetrySink},
 };
 
@@ -44,6 +44,14 @@ pub(crate) struct Parts {
     pub(crate) fallback: Backoff,
     pub(crate) sinks: Vec<Arc<dyn TelemetrySink>>,
     pub(crate) children: Vec<(Arc<Row>, ChildSpec)>,
+}
+
+impl Parts {
+    /// How often the flags are asked; `None` is never.
+    pub(crate) fn polls(&self) -> Option<Duration> {
+        let polls = self.flag.is_some() && !deadline::is_never(self.poll_interval);
+        polls.then_some(self.poll_interval)
+    }
 }
 
 pub(crate) struct Engine<W: Workers> {
@@ -141,7 +149,7 @@ impl<W: Workers> Engine<W> {
         let Self { roster, environment, .. } = self;
         roster.expire(environment.now());
         loop {
-            match roster.settle(environment) {
+            match roster.next_step(environment) {
                 Progress::Perform(key, entry, action) => environment.perform(key, entry, action),
                 Progress::Forgotten(key, entry) => environment.forget(key, entry),
                 Progress::Again => {}
@@ -151,10 +159,10 @@ impl<W: Workers> Engine<W> {
     }
 
     /// Passes a message to the core. [`proceed`](Engine::proceed) carries out what follows.
-    pub(crate) fn handle(&mut self, message: Message) {
+    pub(crate) fn handle_message(&mut self, message: Message) {
         let now = self.now();
         match message {
-            Message::Exit(end) => self.run_ended(end),
+            Message::Exit(end) => self.handle_run_end(end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::Trip { key, run, failures, last } => {
                 self.roster.tripped(key, run, failures, last, now)
@@ -163,7 +171,7 @@ impl<W: Workers> Engine<W> {
                 self.roster.gave_heartbeat(key, run, now, &mut self.environment)
             }
             Message::CallbackPanicked { key, run, callback, panic } => {
-                self.note_panic(key, run, callback, panic)
+                self.handle_panic(key, run, callback, panic)
             }
             Message::CallBack { key } => {
                 if let Some(entry) = self.roster.entry(key) {
@@ -198,7 +206,7 @@ impl<W: Workers> Engine<W> {
 
     /// Reports the panic of a callback on another thread. The sinks get no events of a child that
     /// has left the list; then the panic is logged, so that none is lost.
-    fn note_panic(&mut self, key: Key, run: u64, callback: Callback, panic: Panic) {
+    fn handle_panic(&mut self, key: Key, run: u64, callback: Callback, panic: Panic) {
         if self.roster.entry(key).is_some() {
             let now = self.now();
             self.roster.note_call_of(key, run, callback, Some(panic), now);
@@ -210,7 +218,7 @@ impl<W: Workers> Engine<W> {
         }
     }
 
-    fn run_ended(&mut self, end: RunEnd) {
+    fn handle_run_end(&mut self, end: RunEnd) {
         let RunEnd { key, run, exit, at, display_panic, drops, callbacks_succeeded } = end;
         let failed = matches!(exit, Exit::Failed(_));
         if let Some(entry) = self.roster.entry(key) {
@@ -257,10 +265,10 @@ impl<W: Workers> Engine<W> {
             match message {
                 Message::Exit(end) => {
                     has_run_ended = true;
-                    self.run_ended(end);
+                    self.handle_run_end(end);
                 }
                 Message::CallbackPanicked { key, run, callback, panic } => {
-                    self.note_panic(key, run, callback, panic)
+                    self.handle_panic(key, run, callback, panic)
                 }
                 Message::Add { row, spec } => drop(self.environment.discard(row.key(), spec)),
                 Message::MarkedHealthy { .. }
@@ -279,7 +287,7 @@ impl<W: Workers> Engine<W> {
 
     /// Ends the supervisor, and reports the children that did not stop.
     pub(crate) fn finish(mut self) -> ShutdownReport {
-        self.environment.shared.begin_end();
+        self.environment.shared.refuse_starts();
         // Each run is either reported as ended or named as unstopped. The threads are looked at
         // before the inbox: a child whose thread is gone by then has left its exit in the inbox.
         // If there was an exit, the look is repeated, since the list may name a child that has

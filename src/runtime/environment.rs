@@ -9,7 +9,7 @@ use crate::{
     backoff::Backoff,
     core::{
         circuit::View,
-        environment::{Action, Answer, Environment, NotProvided, Report, StartDenied},
+        interface::{Action, Answer, Environment, NotProvided, Report, StartDenied},
         key::Key,
         run::Heartbeats,
     },
@@ -163,7 +163,7 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         })
     }
 
-    fn begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied> {
+    fn publish_begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied> {
         self.shared.publish_begin(&entry.row, view)
     }
 }

@@ -17,10 +17,6 @@ use crate::{
     sync::{panic::Panic, unwind::Drops},
 };
 
-/// The number of a thread, which its supervisor uses only once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ThreadNumber(pub(crate) u64);
-
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A run has ended: the body has returned, and is back in its slot or dropped.

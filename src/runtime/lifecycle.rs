@@ -7,7 +7,7 @@ use crate::{
     sync::deadline,
 };
 
-/// How far a supervisor has got. All that handles and worker threads know of a shutdown follows
+/// How far a supervisor has got. All that handles and children's threads know of a shutdown follows
 /// from this value; the supervisor thread keeps what it has noticed.
 #[derive(Default)]
 pub(crate) enum Lifecycle {

@@ -8,19 +8,60 @@ use std::{
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, tick};
 
 use crate::{
-    report::ShutdownReport,
+    report::{ShutdownCause, ShutdownReport},
     runtime::{
         engine::{Engine, Parts},
         inbox::Message,
         lifecycle::Noticed,
+        shared::Shared,
         thread_registry::ThreadRegistry,
         thread_workers::ThreadWorkers,
     },
-    sync::deadline,
+    sync::{clock::system_now, deadline, unwind},
+    telemetry::TARGET,
 };
 
 /// How long the supervisor thread polls its inbox, before it parks, after it has started a run.
 const AWAKE_AFTER_START: Duration = Duration::from_micros(100);
+
+/// Runs a supervisor's loop. If it ever dies, of a fault in this crate, its children are asked to
+/// stop, and every query says that it has ended.
+pub(crate) fn supervise(
+    shared: &Shared,
+    threads: &Arc<ThreadRegistry>,
+    inbox: Receiver<Message>,
+    run: impl FnOnce() -> ShutdownReport,
+) {
+    let (report, fault) = match unwind::catch(run) {
+        Ok(report) => (report, None),
+        Err(panic) => {
+            shared.refuse_starts();
+            let now = system_now();
+            threads.force_stop_all(now);
+            let (cause, unstopped) = (ShutdownCause::Died, threads.unstopped(now, now));
+            (ShutdownReport { cause, unstopped, stuck_in: None, has_ended: true }, Some(panic))
+        }
+    };
+    shared.ended(report);
+    if let Some(panic) = fault {
+        // Last, since a logger may block.
+        let name = &shared.name;
+        let _ = unwind::catch(
+            || log::error!(target: TARGET, "the supervisor thread of `{name}` died: {panic}"),
+        );
+    }
+    // Nothing is listed any more, so no thread is between listing a child and sending it: what is
+    // dropped here is all there is. The loop ends, since no run starts any more, and each run sends
+    // a few messages at most.
+    while let Ok(message) = inbox.try_recv() {
+        match message {
+            Message::Exit(end) => shared.publish_missed_end(end.key, end.run, Some(end)),
+            message => drop(unwind::discard(message)),
+        }
+    }
+    // A run that outlives its supervisor may report its end at this very moment.
+    let _ = unwind::discard(inbox);
+}
 
 pub(crate) struct MainLoop {
     engine: Engine<ThreadWorkers>,
@@ -30,8 +71,8 @@ pub(crate) struct MainLoop {
     ticker: Option<Receiver<Instant>>,
     /// Gets one message when every enabled child has had its first start.
     started: Option<Sender<()>>,
-    /// The loop runs on a worker thread of an outer supervisor. It then ends only after all threads
-    /// of its own children have exited, without a timeout.
+    /// The loop runs on a child's thread of an outer supervisor. It then ends only after all
+    /// threads of its own children have exited, without a timeout.
     is_nested: bool,
     /// Until when a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
@@ -55,8 +96,7 @@ impl MainLoop {
         started: Option<Sender<()>>,
     ) -> Self {
         // The ticker would panic when it sets a tick beyond the end of time.
-        let polls = parts.flag.is_some() && !deadline::is_never(parts.poll_interval);
-        let ticker = polls.then(|| tick(parts.poll_interval));
+        let ticker = parts.polls().map(tick);
         let engine = Engine::new(parts, ThreadWorkers::new(threads.clone()));
         let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
         Self { engine, threads, inbox, ticker, started, is_nested, until: None, was_tick: false }
@@ -77,8 +117,8 @@ impl MainLoop {
                     return self.engine.finish();
                 }
             }
-            match self.next() {
-                Wake::Message(message) => self.engine.handle(message),
+            match self.next_wake() {
+                Wake::Message(message) => self.engine.handle_message(message),
                 Wake::Tick => {
                     self.was_tick = true;
                     self.engine.begin_round();
@@ -93,7 +133,7 @@ impl MainLoop {
     ///
     /// However many messages come, at most one of them is received before a tick that is due, and
     /// the deadlines are looked at after each.
-    fn next(&mut self) -> Wake {
+    fn next_wake(&mut self) -> Wake {
         let was_tick = std::mem::take(&mut self.was_tick);
         if !was_tick && self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
             return Wake::Tick;
@@ -133,7 +173,7 @@ impl MainLoop {
 
     /// Polls the inbox for a while after a run was started, since the run may fail at once. To park
     /// and wake a thread costs several times what a restart does; and if this thread parked, the
-    /// worker thread would wait so long for its next start signal that it would park, too.
+    /// child's thread would wait so long for its next start signal that it would park, too.
     fn try_patiently(&self, deadline: Option<Instant>) -> Option<Message> {
         let until = self.engine.now() + AWAKE_AFTER_START;
         let until = deadline.map_or(until, |deadline| deadline.min(until));

@@ -20,7 +20,7 @@ use crate::{
         shared::Shared,
         signs_of_life::Activity,
         worker::Remain,
-        workers::Workers,
+        workers::{Workers, stopping_for},
     },
     sync::{
         clock::VirtualTime,
@@ -250,12 +250,10 @@ impl Workers for Script {
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let unstopped = |child: &Scripted| {
             let run = child.run.as_ref()?;
-            let stopping_for = now
-                .saturating_duration_since(run.stop_requested_at.map_or(since, |at| at.min(since)));
             Some(Unstopped {
                 id: child.id.clone(),
                 run: run.number,
-                stopping_for,
+                stopping_for: stopping_for(now, since, run.stop_requested_at),
                 phase: UnstoppedPhase::Running,
             })
         };

@@ -13,7 +13,7 @@ use crate::{
     child::{AddError, AddErrorReason, ChildSpec},
     core::{
         circuit::{Circuit, View},
-        environment::StartDenied,
+        interface::StartDenied,
         key::Key,
         rules::Defaults,
     },
@@ -331,13 +331,13 @@ impl Shared {
     // ── The end ──
 
     /// Takes no more children and begins no more runs, as the supervisor thread ends.
-    pub(crate) fn begin_end(&self) {
+    pub(crate) fn refuse_starts(&self) {
         self.lifecycle.lock().request_shutdown(Duration::ZERO);
     }
 
     /// Publishes that the supervisor has ended. The first report stays.
     pub(crate) fn ended(&self, report: ShutdownReport) {
-        self.begin_end();
+        self.refuse_starts();
         let rows = self.rows();
         let now = self.now();
         let lasts: Vec<_> =
@@ -384,7 +384,7 @@ impl Shared {
     }
 
     /// Publishes the end of a run in place of the supervisor thread, which has ended or is stuck.
-    pub(crate) fn run_ended_late(&self, key: Key, run: u64, end: Option<RunEnd>) {
+    pub(crate) fn publish_missed_end(&self, key: Key, run: u64, end: Option<RunEnd>) {
         let Some(row) = self.row_of(key) else { return drop(unwind::discard(end)) };
         let now = self.now();
         let mut state = row.state.lock();
@@ -402,8 +402,8 @@ impl Shared {
             };
             state.outlived = Some(before);
         }
-        // There may be two calls for one run: the worker thread, whose message was accepted, passes
-        // no `end`; and the supervisor thread passes it when it drains its inbox.
+        // There may be two calls for one run: the child's thread, whose message was accepted,
+        // passes no `end`; and the supervisor thread passes it when it drains its inbox.
         let outlived = state.outlived.take_if(|outlived| outlived.run == run && end.is_some());
         let unused = match (outlived, end) {
             (Some(outlived), Some(end)) => Ok(state.last_stop.replace(LastStop {

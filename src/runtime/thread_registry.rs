@@ -17,10 +17,13 @@ use crate::{
     exit::Failure,
     report::{Unstopped, UnstoppedPhase},
     runtime::{
-        inbox::{Message, ThreadNumber},
+        child_thread::{drop_all, work},
+        inbox::Message,
         lineage::Lineage,
         shared::Shared,
-        worker::{Thread, ThreadPhase, WorkerShared, drop_all, work},
+        thread_record::{ThreadNumber, ThreadPhase, ThreadRecord},
+        worker::WorkerShared,
+        workers::stopping_for,
     },
     sync::{
         primitives::{atomic::Ordering, channel::bounded},
@@ -67,7 +70,7 @@ pub(crate) struct ThreadRegistry {
 #[derive(Default)]
 struct Registered {
     next: u64,
-    threads: BTreeMap<ThreadNumber, Arc<Thread>>,
+    threads: BTreeMap<ThreadNumber, Arc<ThreadRecord>>,
     /// The number of live threads of children, by their stop timeout.
     alive: BTreeMap<Duration, usize>,
     /// The supervisor thread waits for all of them, and gets a message whenever an exit changes the
@@ -78,7 +81,7 @@ struct Registered {
 }
 
 impl Registered {
-    fn thread_began(&mut self, thread: &Thread) {
+    fn thread_began(&mut self, thread: &ThreadRecord) {
         if let Some(child) = &thread.child {
             child.alive.fetch_add(1, Ordering::Relaxed);
             *self.alive.entry(child.stop_timeout).or_default() += 1;
@@ -86,7 +89,7 @@ impl Registered {
     }
 
     /// Returns whether the exit is sent to the supervisor thread.
-    fn thread_gone(&mut self, thread: &Thread) -> bool {
+    fn thread_gone(&mut self, thread: &ThreadRecord) -> bool {
         let Some(child) = &thread.child else { return false };
         child.alive.fetch_sub(1, Ordering::Relaxed);
         let longest = self.longest_stop_timeout();
@@ -107,7 +110,7 @@ impl Registered {
 /// Reports the exit of a thread to the registry when it is dropped.
 struct ExitNotifier {
     threads: Arc<ThreadRegistry>,
-    thread: Arc<Thread>,
+    thread: Arc<ThreadRecord>,
 }
 
 impl Drop for ExitNotifier {
@@ -138,7 +141,7 @@ impl ThreadRegistry {
         Arc::new(Self { lineage, inbox, registered: Mutex::default(), left: Condvar::new() })
     }
 
-    /// Runs a nested supervisor's loop on the current thread, a worker thread of the outer one.
+    /// Runs a nested supervisor's loop on the current thread, a child's thread of the outer one.
     pub(crate) fn supervise_here<R>(&self, f: impl FnOnce() -> R) -> R {
         self.lineage.supervise(f)
     }
@@ -151,7 +154,7 @@ impl ThreadRegistry {
         stack_size: Option<usize>,
         worker: Option<&Arc<WorkerShared>>,
         is_for_drops: bool,
-        main: impl FnOnce(&Thread) + Send + 'static,
+        main: impl FnOnce(&ThreadRecord) + Send + 'static,
     ) -> io::Result<()> {
         // Held while the thread is spawned: the thread is registered before it can report its
         // exit. No user code runs under the lock.
@@ -161,7 +164,7 @@ impl ThreadRegistry {
         }
         let number = ThreadNumber(registered.next);
         registered.next += 1;
-        let thread = Arc::new(Thread::new(number, worker));
+        let thread = Arc::new(ThreadRecord::new(number, worker));
         let (threads, its) = (self.clone(), thread.clone());
         let mut builder = thread::Builder::new().name(name);
         if let Some(bytes) = stack_size {
@@ -194,7 +197,7 @@ impl ThreadRegistry {
         if worker.has_thread() {
             return Ok(());
         }
-        if worker.alive() >= MOST_THREADS {
+        if worker.alive.load(Ordering::Relaxed) >= MOST_THREADS {
             return Err(Failure::new("its earlier threads have not ended".into()));
         }
         let (commands, inbox) = bounded(1);
@@ -280,7 +283,7 @@ impl ThreadRegistry {
     // ── Ending ──
 
     /// Stops all children without the supervisor thread, which is stuck or died: every run is
-    /// requested to stop, every worker thread to leave, and no further start signal is sent.
+    /// requested to stop, every child's thread to leave, and no further start signal is sent.
     pub(crate) fn force_stop_all(self: &Arc<Self>, now: Instant) {
         for worker in self.workers() {
             worker.seal();
@@ -306,7 +309,7 @@ impl ThreadRegistry {
         workers
     }
 
-    fn thread_gone(&self, thread: &Thread) {
+    fn thread_gone(&self, thread: &ThreadRecord) {
         let mut registered = self.registered.lock();
         registered.threads.remove(&thread.number);
         let is_reported = registered.thread_gone(thread);
@@ -349,8 +352,7 @@ impl ThreadRegistry {
                     || served.last_run.load(Ordering::Relaxed),
                     |worker| worker.last_run(),
                 ),
-                stopping_for: now
-                    .saturating_duration_since(stop_requested_at.map_or(since, |at| at.min(since))),
+                stopping_for: stopping_for(now, since, stop_requested_at),
                 phase,
             });
             child.phase = child.phase.min(phase);
@@ -360,9 +362,9 @@ impl ThreadRegistry {
         children.into_values().collect()
     }
 
-    /// Asks all worker threads to leave, and spawns no more, except to drop values. Live threads
-    /// stay registered until they exit: a later report, such as that of a supervisor thread that
-    /// was stuck, names them too.
+    /// Asks the children's threads to leave, and spawns no more, except to drop values. Live
+    /// threads stay registered until they exit: a later report, such as that of a supervisor thread
+    /// that was stuck, names them too.
     pub(crate) fn dismiss(&self) {
         self.registered.lock().sealed = true;
         // Nobody sends a command after the end of a run that still goes on: once its worker is
@@ -462,7 +464,7 @@ mod tests {
         assert!(worker.send_start(2, 0));
         worker.make_final(true);
         let (_, of_old_thread) = bounded(1);
-        work(&Thread::new(ThreadNumber(7), None), &worker, of_old_thread);
+        work(&ThreadRecord::new(ThreadNumber(7), None), &worker, of_old_thread);
         assert!(worker.holds_body());
     }
 

@@ -1,6 +1,6 @@
 //! Interface of what runs the bodies: threads, or the script of a simulation.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     child::Job, context::Link, core::run::Heartbeats, exit::Failure, report::Unstopped,
@@ -37,6 +37,12 @@ pub(crate) trait Workers {
     /// The children that have not stopped, in list order. Each was requested to stop at `since` at
     /// the latest.
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped>;
-    /// Asks all worker threads to leave, as the engine ends.
+    /// Asks the children's threads to leave, as the engine ends.
     fn dismiss(&mut self);
+}
+
+/// How long a child that has not stopped has been stopping: since its own stop request or since
+/// `since`, whichever came first.
+pub(crate) fn stopping_for(now: Instant, since: Instant, requested: Option<Instant>) -> Duration {
+    now.saturating_duration_since(requested.map_or(since, |at| at.min(since)))
 }

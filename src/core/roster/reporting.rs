@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::{
     core::{
         circuit::{Consequence, Ended},
-        environment::{Action, Environment, Report},
+        interface::{Action, Environment, Report},
         key::Key,
         roster::{Roster, Step},
     },
@@ -16,14 +16,14 @@ use crate::{
 
 impl<T> Roster<T> {
     /// The stop request comes before the report, since event sinks may take time.
-    pub(super) fn stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
-        self.publish(key, None, now);
-        self.act(key, Action::Stop);
-        self.report(key, kind, now);
+    pub(super) fn queue_stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
+        self.queue_view(key, None, now);
+        self.queue(key, Action::Stop);
+        self.queue_report(key, kind, now);
     }
 
     /// Asks for the backoff if one follows the end of a run, then publishes and reports the end.
-    pub(super) fn tell_end(
+    pub(super) fn conclude_run(
         &mut self,
         key: Key,
         ended: Ended,
@@ -46,7 +46,7 @@ impl<T> Roster<T> {
         let failed = consequence != Consequence::NoFailure;
         let (id, run) = (child.id.clone(), child.circuit.last_run());
         let is_significant = child.circuit.rules.significant;
-        self.publish(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), at);
+        self.queue_view(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), at);
         let mut report = |failures, kind| {
             let report = Report { id: id.clone(), run, failures, kind };
             self.actions.push_back((key, Step::Act(Action::Report(report))));
@@ -60,7 +60,7 @@ impl<T> Roster<T> {
         if consequence == Consequence::GiveUp {
             report(failures.saturating_add(1), EventKind::GaveUp);
             if is_significant {
-                self.act(key, Action::ShutDown { id, cause, exit });
+                self.queue(key, Action::ShutDown { id, cause, exit });
             }
         }
         if let Some(backoff) = backoff {
@@ -101,34 +101,39 @@ impl<T> Roster<T> {
             }
             (Some(panic), None) => {
                 child.faults.push(callback);
-                self.report_of(key, run, EventKind::CallbackPanicked { callback, panic }, now);
+                self.queue_report_of(
+                    key,
+                    run,
+                    EventKind::CallbackPanicked { callback, panic },
+                    now,
+                );
             }
             (None, None) | (Some(_), Some(_)) => {}
         }
     }
 
     /// Reports an event of the child, after publishing its present state.
-    pub(super) fn report(&mut self, key: Key, kind: EventKind, now: Instant) {
+    pub(super) fn queue_report(&mut self, key: Key, kind: EventKind, now: Instant) {
         let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
             return;
         };
-        self.report_of(key, run, kind, now);
+        self.queue_report_of(key, run, kind, now);
     }
 
-    fn report_of(&mut self, key: Key, run: u64, kind: EventKind, now: Instant) {
-        self.publish(key, None, now);
+    fn queue_report_of(&mut self, key: Key, run: u64, kind: EventKind, now: Instant) {
+        self.queue_view(key, None, now);
         let Some(child) = self.children.get(&key) else { return };
         let (id, failures) = (child.id.clone(), child.circuit.failures());
-        self.act(key, Action::Report(Report { id, run, failures, kind }));
+        self.queue(key, Action::Report(Report { id, run, failures, kind }));
     }
 
     /// Publishes the child's state if it has changed since the last time, or if a run has ended.
-    pub(super) fn publish(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
+    pub(super) fn queue_view(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let view = child.circuit.view(now);
         if child.shown != Some(view) || stopped.is_some() {
             child.shown = Some(view);
-            self.act(key, Action::Publish { view, stopped });
+            self.queue(key, Action::Publish { view, stopped });
         }
     }
 }

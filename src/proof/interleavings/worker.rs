@@ -20,9 +20,11 @@ use crate::{
     handle::Handle,
     id::ChildId,
     runtime::{
-        inbox::{Message, ThreadNumber},
+        child_thread::{drop_all, work},
+        inbox::Message,
         shared::Shared,
-        worker::{Thread, WorkerShared, drop_all, work},
+        thread_record::{ThreadNumber, ThreadRecord},
+        worker::WorkerShared,
     },
     sync::{clock::system_now, primitives::channel::bounded},
 };
@@ -68,7 +70,8 @@ impl Child {
     fn provide(&self, number: u64) -> JoinHandle<()> {
         let (commands, inbox) = bounded(1);
         let worker = self.worker.clone();
-        let thread = spawn(move || work(&Thread::new(ThreadNumber(number), None), &worker, inbox));
+        let thread =
+            spawn(move || work(&ThreadRecord::new(ThreadNumber(number), None), &worker, inbox));
         self.worker.has_got_thread(commands);
         thread
     }
@@ -105,7 +108,7 @@ fn request_stop(worker: &Arc<WorkerShared>) {
 
 fn retire(worker: &Arc<WorkerShared>) {
     if !worker.leave(false) && worker.holds_anything() {
-        drop_all(&Thread::new(ThreadNumber(99), None), worker, false);
+        drop_all(&ThreadRecord::new(ThreadNumber(99), None), worker, false);
     }
 }
 

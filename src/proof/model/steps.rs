@@ -6,7 +6,7 @@ use super::{Body, Model};
 use crate::{
     core::{
         circuit::View,
-        environment::{NotProvided, StartDenied},
+        interface::{NotProvided, StartDenied},
         rules::Policy,
     },
     exit::Failure,
@@ -69,7 +69,7 @@ impl Model {
     }
 
     /// Publishes a new run, unless an order forbids it.
-    pub(crate) fn begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
+    pub(crate) fn publish_begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
         if self.removing || self.held {
             return Err(StartDenied);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     core::{
         circuit::View,
-        environment::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
+        interface::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
         key::Key,
         roster::Roster,
         rules::{Policy, Rules},
@@ -64,7 +64,7 @@ impl Environment for Script {
         Heartbeats { count: self.heartbeats, doing: "working", is_waiting: self.is_waiting }
     }
 
-    fn begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
+    fn publish_begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
         if self.is_denied { Err(StartDenied) } else { Ok(()) }
     }
 
@@ -117,7 +117,7 @@ impl Scene {
     pub(super) fn settle(&mut self) {
         self.roster.expire(self.script.now);
         for _ in 0..WITHIN {
-            match self.roster.settle(&mut self.script) {
+            match self.roster.next_step(&mut self.script) {
                 Progress::Perform(key, (), action) => self.perform(key, action),
                 Progress::Forgotten(..) | Progress::Again => {}
                 Progress::Settled => {

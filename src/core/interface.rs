@@ -28,7 +28,7 @@ pub(crate) trait Environment {
     fn provide_thread(&mut self, entry: &mut Self::Entry) -> Result<(), NotProvided>;
     /// Publishes the new run, unless an order forbids it. Check and publication are one atomic
     /// step, so that no run begins after an order was given.
-    fn begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied>;
+    fn publish_begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied>;
 }
 
 /// An answer of user code. After a panic, `value` is the answer that replaces it.
