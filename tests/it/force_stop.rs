@@ -35,20 +35,12 @@ fn stubborn_child_of_a_stuck_supervisor_is_named_as_well() {
     take(&blocked);
     let report = supervisor.shutdown();
     assert!(ctx.is_stopping());
-    assert_eq!(
-        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-        ["deaf"],
-        "{report}"
-    );
+    assert_eq!(unstopped(&report), ["deaf"], "{report}");
     assert!(report.stuck_in.is_some());
     // The supervisor thread comes back, and finds it there as well.
     drop(gate);
     let report = handle.wait_until_stopped(DEADLINE).unwrap();
-    assert_eq!(
-        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-        ["deaf"],
-        "{report}"
-    );
+    assert_eq!(unstopped(&report), ["deaf"], "{report}");
     assert!(report.stuck_in.is_none());
     drop(deaf_gate);
 }
@@ -132,11 +124,7 @@ fn shutdown_of_a_stuck_supervisor_waits_for_nobody_who_is_down() {
         let (sender, reports) = bounded(1);
         thread::spawn(move || sender.send(supervisor.shutdown()));
         let report = take(&reports);
-        assert_eq!(
-            report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-            ["deaf"],
-            "{report}"
-        );
+        assert_eq!(unstopped(&report), ["deaf"], "{report}");
         assert!(report.stuck_in.is_some() && !report.has_ended && !report.is_clean(), "{report}");
         drop(gate);
         let _ = handle.wait_until_stopped(DEADLINE).unwrap();
@@ -162,11 +150,7 @@ fn child_that_is_down_is_not_named_where_the_shutdown_gets_stuck() {
     handle.hold("held").unwrap();
     wait_off(&handle, "held", OffBy::Operator);
     let report = supervisor.shutdown();
-    assert_eq!(
-        report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(),
-        ["deaf"],
-        "{report}"
-    );
+    assert_eq!(unstopped(&report), ["deaf"], "{report}");
     drop(gate);
     let _ = handle.wait_until_stopped(DEADLINE).unwrap();
 }

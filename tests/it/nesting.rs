@@ -261,12 +261,12 @@ fn stuck_grandchild_makes_its_branch_overdue_and_nothing_else() {
     );
 
     let report = supervisor.shutdown();
-    assert_eq!(unstopped(&report), [("outer", UnstoppedPhase::Running)]);
+    assert_eq!(unstopped_and_phases(&report), [("outer", UnstoppedPhase::Running)]);
     gate.open();
     recorder.wait_for("outer/stuck", "stop", 1);
 }
 
-fn unstopped(report: &ShutdownReport) -> Vec<(&str, UnstoppedPhase)> {
+fn unstopped_and_phases(report: &ShutdownReport) -> Vec<(&str, UnstoppedPhase)> {
     report.unstopped.iter().map(|child| (child.id.as_str(), child.phase)).collect()
 }
 

@@ -37,8 +37,7 @@ fn all_are_asked_together_and_each_has_its_own_time() {
     let began = Instant::now();
     let report = shut_down(supervisor, DEADLINE);
     assert!(began.elapsed() >= 300 * MS, "it has its whole time");
-    let named: Vec<_> = report.unstopped.iter().map(|child| child.id.to_string()).collect();
-    assert_eq!(named, ["deaf"]);
+    assert_eq!(unstopped(&report), ["deaf"], "{report}");
     assert!(report.unstopped[0].stopping_for >= 300 * MS);
     assert_eq!((stopped.len(), report.unstopped[0].phase), (2, UnstoppedPhase::Running));
     assert!(!report.is_clean());
@@ -74,8 +73,7 @@ fn each_child_has_its_own_stop_timeout() {
     );
     last_gate.open();
     let report = ender.join().unwrap();
-    let named: Vec<_> = report.unstopped.iter().map(|child| child.id.to_string()).collect();
-    assert_eq!(named, ["none", "some"]);
+    assert_eq!(unstopped(&report), ["none", "some"], "{report}");
     assert_eq!(recorder.story("endless"), ["start 0", "stop shutdown 0"]);
     assert_eq!(recorder.count("none", "overdue") + recorder.count("some", "overdue"), 2);
     check_trace(&recorder.events(), Some(&report), false);

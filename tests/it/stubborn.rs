@@ -54,7 +54,7 @@ fn good_children_are_not_named_beside_a_stuck_one() {
         .unwrap();
     take(&started);
     let report = shut_down(supervisor, DEADLINE);
-    assert_eq!(report.unstopped.iter().map(|child| &*child.id).collect::<Vec<_>>(), ["deaf"]);
+    assert_eq!(unstopped(&report), ["deaf"], "{report}");
     eventually("the others' threads are gone", || {
         threads_named("ns02-a") + threads_named("ns02-b") == 0
     });

@@ -105,6 +105,11 @@ pub(crate) fn shut_down(supervisor: Supervisor, limit: Duration) -> ShutdownRepo
     report
 }
 
+/// The ids of the children that a report names as unstopped.
+pub(crate) fn unstopped(report: &ShutdownReport) -> Vec<&str> {
+    report.unstopped.iter().map(|child| child.id.as_str()).collect()
+}
+
 // ── Chance ──
 
 /// A small generator, so that a schedule can be had again by its seed.

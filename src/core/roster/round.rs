@@ -1,0 +1,95 @@
+//! Rounds, in which the flags of all children are asked.
+
+use std::time::Instant;
+
+use crate::{
+    core::{
+        flag_cache::Answers,
+        interface::{Answer, Environment},
+        roster::Roster,
+    },
+    event::Callback,
+};
+
+/// The number of children a round visits before the engine serves its inbox again.
+const ROUND_CHUNK: u32 = 256;
+
+/// A pass over the flags of all children, in list order.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Round {
+    /// The place of the next child in `FlagCache`.
+    pub(super) next: usize,
+    /// Another round was requested meanwhile.
+    again: bool,
+}
+
+impl<T> Roster<T> {
+    /// Starts a round over all flags. If one is under way, another one follows, since the present
+    /// one may already have passed the flag that changed.
+    pub(crate) fn begin_round(&mut self) {
+        match &mut self.round {
+            _ if self.closing => {}
+            Some(round) => round.again = true,
+            None => self.round = Some(Round { next: 0, again: false }),
+        }
+    }
+
+    pub(crate) fn is_in_round(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// Whether the first round is complete, or a shutdown has ended all rounds. [`is_in_round`]
+    /// does not tell: where flags are slow, rounds may follow one another without end.
+    ///
+    /// [`is_in_round`]: Self::is_in_round
+    pub(crate) fn has_had_round(&self) -> bool {
+        self.has_had_round || self.closing
+    }
+
+    /// Continues a round, up to the first child for which there is something to do, or to the end
+    /// of a chunk. To be called only when all is settled.
+    pub(crate) fn continue_round(
+        &mut self,
+        now: Instant,
+        environment: &mut impl Environment<Entry = T>,
+    ) {
+        debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
+        let Some(round) = &mut self.round else { return };
+        let mut left = ROUND_CHUNK;
+        let mut stopped_at = None;
+        for (key, id, answers) in self.flags.from(round.next) {
+            round.next += 1;
+            if matches!(answers, Answers::Unasked | Answers::Gone) {
+                continue;
+            }
+            let answer = environment.is_enabled(*key, id);
+            let is_settled = match answers {
+                Answers::NothingIf(on) => answer.value.is_none_or(|value| value == *on),
+                Answers::Unknown | Answers::Unasked | Answers::Gone => false,
+            };
+            if !is_settled || answer.panic.is_some() {
+                stopped_at = Some((*key, answer));
+                break;
+            }
+            left -= 1;
+            if left == 0 {
+                return;
+            }
+        }
+        match stopped_at {
+            Some((key, Answer { value, panic })) => {
+                if let (Some(on), Some(child)) = (value, self.children.get_mut(&key)) {
+                    child.circuit.flag_is(on);
+                }
+                self.note_call(key, Callback::Enabled, panic, now);
+                // `decide` follows in a later step, so that its `now` is from after the callbacks.
+                self.unsettled.push_back((key, true));
+            }
+            None => {
+                self.round = round.again.then_some(Round { next: 0, again: false });
+                self.has_had_round = true;
+            }
+        }
+    }
+}
