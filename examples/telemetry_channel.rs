@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Reading while the supervisor runs: until the probe is well.
     let mut seen = Vec::new();
-    while !seen.last().is_some_and(|event: &Event| matches!(event.kind, EventKind::Healthy)) {
+    while !seen.last().is_some_and(|event: &Event| matches!(event.kind, EventKind::Healthy { .. }))
+    {
         seen.push(events.recv_timeout(Duration::from_secs(60))?);
     }
     println!("{}", supervisor.shutdown());

@@ -1,11 +1,15 @@
 //! Events: what happens to children, as telemetry sees it, with its causes and orders.
 
+mod fields;
+
 use std::{
+    borrow::Cow,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+pub use self::fields::FieldValue;
 use crate::{
     exit::Exit,
     id::ChildId,
@@ -47,6 +51,8 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
+    /// The name of the [supervisor](crate::SupervisorBuilder::name).
+    pub supervisor: Arc<str>,
     /// The event's number among those of its supervisor, counted from 0, without a gap.
     pub seq: u64,
     /// The child.
@@ -77,6 +83,7 @@ impl Event {
     /// | `Started` | `circuit_breaker_supervisor.child.start` |
     /// | `Stopped` | `circuit_breaker_supervisor.child.stop` |
     /// | `Healthy` | `circuit_breaker_supervisor.child.healthy` |
+    /// | `FlagChanged` | `circuit_breaker_supervisor.child.flag` |
     /// | `Overdue` | `circuit_breaker_supervisor.child.overdue` |
     /// | `Tripped` | `circuit_breaker_supervisor.child.tripped` |
     /// | `Hung` | `circuit_breaker_supervisor.child.hung` |
@@ -87,7 +94,8 @@ impl Event {
         match self.kind {
             EventKind::Started => "circuit_breaker_supervisor.child.start",
             EventKind::Stopped { .. } => "circuit_breaker_supervisor.child.stop",
-            EventKind::Healthy => "circuit_breaker_supervisor.child.healthy",
+            EventKind::Healthy { .. } => "circuit_breaker_supervisor.child.healthy",
+            EventKind::FlagChanged { .. } => "circuit_breaker_supervisor.child.flag",
             EventKind::Overdue { .. } => "circuit_breaker_supervisor.child.overdue",
             EventKind::Tripped { .. } => "circuit_breaker_supervisor.child.tripped",
             EventKind::Hung { .. } => "circuit_breaker_supervisor.child.hung",
@@ -126,7 +134,23 @@ pub enum EventKind {
     },
     /// The child has been up for `healthy_after`, or has marked itself healthy: its failures are
     /// forgiven.
-    Healthy,
+    #[non_exhaustive]
+    Healthy {
+        /// The failures that are forgiven; 0 if there were none.
+        forgiven: u32,
+        /// How long ago the first of those failures was; zero if there were none.
+        failing_for: Duration,
+        /// Whether the child [said so](crate::ChildContext::mark_healthy). Otherwise it has been up
+        /// for its `healthy_after`.
+        marked: bool,
+    },
+    /// The child's flag has changed. Not reported if that stops a run, of which its `Stopped` tells
+    /// with [`StopCause::Disabled`]. A flag counts as on before its first answer.
+    #[non_exhaustive]
+    FlagChanged {
+        /// The flag's answer.
+        enabled: bool,
+    },
     /// The child has not stopped within its `stop_timeout`. Reported once per run.
     #[non_exhaustive]
     Overdue {
@@ -147,7 +171,7 @@ pub enum EventKind {
     #[non_exhaustive]
     Hung {
         /// What it was doing, by its last [heartbeat](crate::ChildContext::heartbeat).
-        doing: &'static str,
+        doing: Cow<'static, str>,
         /// For how long the supervisor has seen it silent, without the time by which the supervisor
         /// was late.
         silent_for: Duration,
@@ -202,17 +226,24 @@ impl Order {
     }
 }
 
-/// Shows the stable word that the `order` key of a log line carries: `add`, `hold`, and so on.
-impl fmt::Display for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Order {
+    /// The stable word for it.
+    fn name(self) -> &'static str {
+        match self {
             Self::Add => "add",
             Self::Hold => "hold",
             Self::Release => "release",
             Self::Reset => "reset",
             Self::Restart => "restart",
             Self::Remove => "remove",
-        })
+        }
+    }
+}
+
+/// Shows the stable word that the `order` key of a log line carries: `add`, `hold`, and so on.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -287,11 +318,10 @@ impl StopCause {
     }
 }
 
-/// Shows the stable word that the `cause` key of a log line carries: `exited`, `disabled`, and so
-/// on.
-impl fmt::Display for StopCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl StopCause {
+    /// The stable word for it.
+    fn name(self) -> &'static str {
+        match self {
             Self::Exited => "exited",
             Self::Disabled => "disabled",
             Self::Held => "held",
@@ -301,7 +331,15 @@ impl fmt::Display for StopCause {
             Self::Hung => "hung",
             Self::Shutdown => "shutdown",
             Self::NotSpawned => "not_spawned",
-        })
+        }
+    }
+}
+
+/// Shows the stable word that the `cause` key of a log line carries: `exited`, `disabled`, and so
+/// on.
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -348,16 +386,23 @@ pub enum Callback {
     Sink,
 }
 
-impl fmt::Display for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Callback {
+    /// The stable word for it.
+    fn name(self) -> &'static str {
+        match self {
             Self::Enabled => "enabled",
             Self::Backoff => "backoff",
             Self::OnStop => "on_stop",
             Self::Display => "display",
             Self::Drop => "drop",
             Self::Sink => "sink",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -423,7 +468,18 @@ impl fmt::Display for Event {
                     Failures(*failures)
                 )
             }
-            EventKind::Healthy => write!(f, "child `{id}` is healthy"),
+            EventKind::Healthy { forgiven: 0, .. } => write!(f, "child `{id}` is healthy"),
+            EventKind::Healthy { forgiven, failing_for, .. } => {
+                write!(f, "child `{id}` is healthy again, {} after ", Span(*failing_for))?;
+                match forgiven {
+                    1 => f.write_str("its failure"),
+                    count => write!(f, "the first of {count} failures"),
+                }
+            }
+            EventKind::FlagChanged { enabled } => {
+                let switched = if *enabled { "on" } else { "off" };
+                write!(f, "child `{id}` is switched {switched} by its flag")
+            }
             EventKind::Ordered { order } => {
                 let what = match order {
                     Order::Add => "was added",

@@ -141,7 +141,7 @@ pub use crate::{
     error::{
         CommandError, ConfigError, RecvError, RecvTimeoutError, SendError, Stopped, WaitError,
     },
-    event::{Callback, Event, EventKind, LastStop, Order, StopCause},
+    event::{Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause},
     exit::{ChildResult, Exit, Failure},
     handle::Handle,
     id::ChildId,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     core::{
         rules::{Policy, Rules},
-        run::{Heartbeats, Run},
+        run::{Heartbeats, Run, Streak},
     },
     event::{Order, StopCause, StopKind},
     exit::Exit,
@@ -76,8 +76,9 @@ impl View {
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// It had been up for `healthy_after`, and no timer had noticed that yet.
-    pub(crate) newly_healthy: bool,
+    /// The failures that it made good, if it had been up for `healthy_after` and no timer had
+    /// noticed that yet.
+    pub(crate) newly_healthy: Option<(Streak, Instant)>,
     pub(crate) cause: StopCause,
     pub(crate) uptime: Duration,
     /// The failure count at the end of the run, without this failure.
@@ -103,7 +104,7 @@ pub(crate) enum Consequence {
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Circuit {
     pub(crate) rules: Rules,
-    failures: u32,
+    streak: Streak,
     /// The delay after its last failure; `None` once an operator has cleared the history.
     last_retry_in: Option<Duration>,
     /// The earliest instant of the next start; `None` is never.
@@ -134,7 +135,7 @@ impl Circuit {
     pub(crate) fn new(rules: Rules, now: Instant) -> Self {
         Self {
             rules,
-            failures: 0,
+            streak: Streak::default(),
             last_retry_in: None,
             not_before: Some(now),
             flag: true,
@@ -211,7 +212,7 @@ impl Circuit {
         let (status, _) = self.judge(now);
         let circuit = match status {
             ChildStatus::Healthy => CircuitState::Closed,
-            ChildStatus::OnTrial if self.failures == 0 => CircuitState::Closed,
+            ChildStatus::OnTrial if self.failures() == 0 => CircuitState::Closed,
             ChildStatus::OnTrial => CircuitState::HalfOpen,
             ChildStatus::Stopping
             | ChildStatus::BackingOff
@@ -224,7 +225,7 @@ impl Circuit {
         View {
             status,
             circuit,
-            failures: self.failures,
+            failures: self.failures(),
             run: self.last_run,
             since: self.run.as_ref().map(|run| run.since),
             stop: stop.map(|stop| (stop.cause, stop.at)),
@@ -234,7 +235,7 @@ impl Circuit {
     }
 
     pub(crate) fn failures(&self) -> u32 {
-        self.failures
+        self.streak.failures
     }
 
     /// The number of the present or last run; 0 before the first.
@@ -262,9 +263,12 @@ impl Circuit {
 
     // ── What happens to it ──
 
-    /// Notes the answer of the flag.
-    pub(crate) fn flag_is(&mut self, on: bool) {
-        self.flag = on;
+    /// Notes the answer of the flag. Returns whether it has changed, and nothing else tells so: the
+    /// end of a run that it stops does.
+    pub(crate) fn flag_is(&mut self, on: bool) -> bool {
+        let has_changed = std::mem::replace(&mut self.flag, on) != on;
+        let stops_a_run = !on && self.run.as_ref().is_some_and(|run| run.stop.is_none());
+        has_changed && !stops_a_run
     }
 
     /// Notes that a thread waits for the start signal.
@@ -317,27 +321,22 @@ impl Circuit {
         self.run.as_mut()?.look(heartbeats, &self.rules, now)
     }
 
-    /// Marks the run as healthy, by its uptime or because the child said so. Returns whether this
-    /// is new. After a stop request a run cannot become healthy any more.
-    pub(crate) fn trust(&mut self) -> bool {
-        match &mut self.run {
-            Some(run) if run.stop.is_none() && !run.healthy => {
-                run.healthy = true;
-                run.forgiven = std::mem::take(&mut self.failures);
-                true
-            }
-            _ => false,
-        }
+    /// Marks the run as healthy, by its uptime or because the child said so. Returns the failures
+    /// that this forgives; `None` if it is not new. After a stop request a run cannot become
+    /// healthy any more.
+    pub(crate) fn trust(&mut self) -> Option<Streak> {
+        let run = self.run.as_mut().filter(|run| run.stop.is_none() && !run.healthy)?;
+        run.healthy = true;
+        run.forgiven = std::mem::take(&mut self.streak);
+        Some(run.forgiven)
     }
 
     /// Ends the run at `at`.
     pub(crate) fn end_run(&mut self, at: Instant, exit: &Exit) -> Ended {
         let run = self.run.take().expect("only a present run ends");
         let counted_until = run.stop.as_ref().map_or(at, |stop| stop.at.min(at));
-        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), counted_until);
-        if newly_healthy {
-            self.failures = 0;
-        }
+        let newly_healthy = deadline::is_reached(run.healthy_at(&self.rules), counted_until)
+            .then(|| (std::mem::take(&mut self.streak), counted_until));
         let cause = run.stop.as_ref().map_or(StopCause::Exited, |stop| stop.cause);
         let failed = match cause.kind() {
             StopKind::ByItself => !(exit.is_completed() && self.rules.policy == Policy::Transient),
@@ -358,7 +357,7 @@ impl Circuit {
             && run.healthy
             && counted_until.saturating_duration_since(run.since) < self.probation()
         {
-            self.failures = run.forgiven;
+            self.streak = run.forgiven;
         }
         // Only a run that ended by itself can say what is to follow.
         let advice = exit.advice().filter(|_| cause.kind() == StopKind::ByItself);
@@ -366,8 +365,8 @@ impl Circuit {
             newly_healthy,
             cause,
             uptime: at.saturating_duration_since(run.since),
-            failures: self.failures,
-            consequence: if counts { self.fail(advice) } else { Consequence::NoFailure },
+            failures: self.failures(),
+            consequence: if counts { self.fail(at, advice) } else { Consequence::NoFailure },
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         }
     }
@@ -382,20 +381,20 @@ impl Circuit {
 
     /// Counts a failed spawn as a failure, whatever the restart policy. It takes a run number,
     /// although nobody saw that run begin.
-    pub(crate) fn fail_spawn(&mut self) -> Ended {
+    pub(crate) fn fail_spawn(&mut self, at: Instant) -> Ended {
         self.last_run += 1;
         Ended {
-            newly_healthy: false,
+            newly_healthy: None,
             cause: StopCause::NotSpawned,
             uptime: Duration::ZERO,
-            failures: self.failures,
-            consequence: self.fail(Some(Advice::RetryAfter(LEAST_DELAY_WITHOUT_THREAD))),
+            failures: self.failures(),
+            consequence: self.fail(at, Some(Advice::RetryAfter(LEAST_DELAY_WITHOUT_THREAD))),
             was_timed_out: false,
         }
     }
 
-    fn fail(&mut self, advice: Option<Advice>) -> Consequence {
-        self.failures = self.failures.saturating_add(1);
+    fn fail(&mut self, at: Instant, advice: Option<Advice>) -> Consequence {
+        self.streak.add(at);
         let least = match advice {
             Some(Advice::GiveUp) => {
                 self.fate = Fate::GaveUp;
@@ -407,7 +406,7 @@ impl Circuit {
         // A temporary child has no restarts to use up. It comes here only for want of a thread, and
         // is retried until there is one.
         let is_restarted = self.rules.policy != Policy::Temporary;
-        if is_restarted && self.rules.max_restarts.is_some_and(|most| self.failures > most) {
+        if is_restarted && self.rules.max_restarts.is_some_and(|most| self.failures() > most) {
             self.fate = Fate::GaveUp;
             Consequence::GiveUp
         } else {
@@ -448,7 +447,7 @@ impl Circuit {
     }
 
     fn clear_history(&mut self, now: Instant) {
-        self.failures = 0;
+        self.streak = Streak::default();
         self.last_retry_in = None;
         self.not_before = Some(now);
         self.fate = Fate::NextRun;
@@ -488,7 +487,7 @@ impl Circuit {
     pub(crate) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self {
             rules,
-            failures,
+            streak,
             last_retry_in,
             not_before,
             flag,
@@ -505,7 +504,8 @@ impl Circuit {
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
         (
             rules.stop_timeout,
-            *failures,
+            // Nothing is decided by the time of the first failure.
+            streak.failures,
             *last_retry_in,
             left(*not_before),
             switches,

@@ -15,7 +15,7 @@ use crate::{
         flag_cache::{Answers, FlagCache},
         interface::{Action, Environment, NotProvided, Progress, StartDenied},
         key::{Key, KeyMap},
-        roster::round::Round,
+        roster::{reporting::healthy, round::Round},
         rules::Rules,
     },
     event::{Callback, EventKind, Order, StopCause},
@@ -171,8 +171,11 @@ impl<T> Roster<T> {
     /// Notes that the child said that it is healthy.
     pub(crate) fn marked_healthy(&mut self, key: Key, run: u64, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        if child.circuit.is_present(run) && child.circuit.trust() {
-            self.queue_report(key, EventKind::Healthy, now);
+        if !child.circuit.is_present(run) {
+            return;
+        }
+        if let Some(streak) = child.circuit.trust() {
+            self.queue_report(key, healthy(streak, now, true), now);
             self.unsettled.push_back((key, false));
         }
     }
@@ -302,10 +305,7 @@ impl<T> Roster<T> {
                 Decision::Start if !asked => {
                     asked = true;
                     let answer = environment.is_enabled(key, &child.id);
-                    if let Some(on) = answer.value {
-                        child.circuit.flag_is(on);
-                    }
-                    self.note_call(key, Callback::Enabled, answer.panic, now);
+                    self.note_flag(key, answer, now);
                 }
                 Decision::Start if !self.actions.is_empty() => {
                     // `start` publishes the run at once, so that all queued actions have to come
@@ -326,13 +326,14 @@ impl<T> Roster<T> {
                     }
                 }
                 Decision::Trust => {
-                    child.circuit.trust();
-                    self.queue_report(key, EventKind::Healthy, now);
+                    if let Some(streak) = child.circuit.trust() {
+                        self.queue_report(key, healthy(streak, now, false), now);
+                    }
                 }
                 Decision::LookForHeartbeat => {
                     let heartbeats = environment.heartbeats(&child.entry);
                     if let Some(silent_for) = child.circuit.look(heartbeats, now) {
-                        let doing = heartbeats.doing;
+                        let doing = heartbeats.doing.into();
                         child.circuit.request_stop(StopCause::Hung, now);
                         self.queue_stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
                     }
@@ -373,7 +374,8 @@ impl<T> Roster<T> {
             Ok(()) => {}
             Err(NotProvided::Denied(StartDenied)) => return self.leave_alone(key, None, now),
             Err(NotProvided::Failed(failure)) => {
-                let (now, ended) = (environment.now(), child.circuit.fail_spawn());
+                let now = environment.now();
+                let ended = child.circuit.fail_spawn(now);
                 return self.conclude_run(key, ended, Exit::Failed(failure), now, environment);
             }
         }

@@ -4,13 +4,28 @@ use std::time::{Duration, Instant};
 
 use crate::{core::rules::Rules, event::StopCause, sync::deadline};
 
+/// The failures in a row since a child was last healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Streak {
+    pub(crate) failures: u32,
+    /// When the first of them happened.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Streak {
+    pub(super) fn add(&mut self, at: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.since.get_or_insert(at);
+    }
+}
+
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Run {
     pub(super) since: Instant,
     pub(super) healthy: bool,
-    /// The failure count that was reset when it became healthy.
-    pub(super) forgiven: u32,
+    /// The failures that were forgiven when it became healthy.
+    pub(super) forgiven: Streak,
     pub(super) stop: Option<StopRequest>,
     pub(super) overdue: bool,
     watched: Option<Watched>,
@@ -48,7 +63,8 @@ pub(crate) struct Heartbeats {
 
 impl Run {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, healthy: false, forgiven: 0, stop: None, overdue: false, watched: None }
+        let forgiven = Streak::default();
+        Self { since: now, healthy: false, forgiven, stop: None, overdue: false, watched: None }
     }
 
     /// Notes a stop request. Returns whether it is the first one; a later one changes nothing.
@@ -121,6 +137,7 @@ impl Run {
         let watched = watched.as_ref().map(|Watched { heartbeats, looked, silent_for }| {
             (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
         });
-        (age(now), *healthy, *forgiven, stop, *overdue, watched)
+        // Nothing is decided by the time of the first failure.
+        (age(now), *healthy, forgiven.failures, stop, *overdue, watched)
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Model {
     asked_in: u64,
     /// The last call of the flag panicked.
     is_flag_faulty: bool,
+    /// Changes of the flag that the core still has to report.
+    owed_flags: VecDeque<bool>,
     /// Panics of the flag that the core still has to report.
     unreported_flag_panics: usize,
     pub(crate) fails_to_spawn: bool,
@@ -79,8 +81,12 @@ pub(crate) struct Model {
     /// It was up for `healthy_after`. The core has to report this before the end of the run.
     was_healthy: bool,
     failures: u32,
-    /// The failure count that was reset when the present run became healthy.
-    forgiven: u32,
+    /// When the first of these failures happened.
+    failing_since: Option<Instant>,
+    /// The failure count that was reset when the present run became healthy, and since when.
+    forgiven: (u32, Option<Instant>),
+    /// What was to be reported of it, if the end of the run shows that it was healthy.
+    forgiven_at_end: (u32, Duration),
     /// The delay after its last failure.
     last_retry_in: Option<Duration>,
     /// The failure count at the end of the last run, without that failure.
@@ -117,6 +123,7 @@ impl Model {
             asked_flag: true,
             asked_in: 0,
             is_flag_faulty: false,
+            owed_flags: VecDeque::new(),
             unreported_flag_panics: 0,
             fails_to_spawn,
             is_inserted: false,
@@ -144,7 +151,9 @@ impl Model {
             healthy: false,
             was_healthy: false,
             failures: 0,
-            forgiven: 0,
+            failing_since: None,
+            forgiven: (0, None),
+            forgiven_at_end: (0, Duration::ZERO),
             last_retry_in: None,
             failures_at_end: 0,
             failed: false,
@@ -179,7 +188,7 @@ impl Model {
         let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
         {
-            let counts = (self.failures, self.forgiven, self.last_retry_in, self.runs);
+            let counts = (self.failures, self.forgiven.0, self.last_retry_in, self.runs);
             (body, stop_asked, orders, life, run, outside, counts, self.not_before.map(left))
         }
     }
@@ -216,7 +225,7 @@ impl Model {
             Order::Release => self.arrived_held = false,
             Order::Remove => self.arrived_removing = true,
             Order::Restart | Order::Reset => {
-                self.failures = 0;
+                (self.failures, self.failing_since) = (0, None);
                 self.last_retry_in = None;
                 self.not_before = None;
                 // A finished child is not started by a reset.

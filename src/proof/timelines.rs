@@ -122,10 +122,10 @@ fn backoff_that_ends_while_the_flag_is_off_starts_nothing() {
     scene.at(100).script.off.push(A);
     scene.exits(A, 1, failed());
     scene.at(110).poll();
-    scene.at(130).reports(&["0 a started 0", "100 a stopped 0"]);
+    scene.at(130).reports(&["0 a started 0", "100 a stopped 0", "110 a switched off 1"]);
     scene.script.off.clear();
     scene.at(140).poll();
-    scene.reports(&["140 a started 1"]);
+    scene.reports(&["140 a switched on 1", "140 a started 1"]);
 }
 
 //   0         100      120              130    140
@@ -156,7 +156,7 @@ fn levels_of_a_flag_count_and_not_its_edges() {
     scene.reports(&["20 Key(0) asked to stop", "30 a stopped 0"]);
     scene.script.off.clear();
     scene.at(40).poll();
-    scene.reports(&["40 a started 0"]);
+    scene.reports(&["40 a switched on 0", "40 a started 0"]);
     assert!(scene.script.backoffs_asked.is_empty(), "being switched off is no failure");
 }
 

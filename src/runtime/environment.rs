@@ -112,7 +112,9 @@ impl<W: Workers> EngineEnvironment<W> {
     /// Numbers a report, and passes it to all sinks as an event.
     fn record(&mut self, key: Key, report: Report) {
         let Report { id, run, failures, kind } = report;
-        let event = Event { seq: self.events, id, run, failures, at: self.now(), kind };
+        let supervisor = self.shared.name.clone();
+        let (seq, at) = (self.events, self.now());
+        let event = Event { supervisor, seq, id, run, failures, at, kind };
         self.events += 1;
         self.sinks.record(&self.shared, key, &event);
         let _ = self.discard(key, event);

@@ -7,6 +7,12 @@ pub(crate) struct OneLine<'a>(pub(crate) &'a str);
 
 impl OneLine<'_> {
     const LONGEST: usize = 300;
+
+    /// Whether a text is shown as it is.
+    pub(crate) fn is(text: &str) -> bool {
+        let mut characters = text.chars().enumerate();
+        characters.all(|(position, c)| position < Self::LONGEST && !c.is_control())
+    }
 }
 
 impl fmt::Display for OneLine<'_> {

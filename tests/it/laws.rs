@@ -15,6 +15,8 @@ struct Known {
     /// The present run: when it was reported as started, and what was told of it.
     run: Option<(u64, Instant)>,
     last_run: u64,
+    /// By what was told of its flag.
+    is_off: bool,
     healthy: bool,
     overdue: bool,
     failures: u32,
@@ -56,6 +58,7 @@ pub(crate) fn check_trace_of(
         match &event.kind {
             EventKind::Started => {
                 assert!(child.run.is_none(), "one run at a time: {event}");
+                assert!(!child.is_off, "it was switched on: {event}");
                 check_run(child, event);
                 assert!(is_count_right(child.failures), "expected {}: {event}", child.failures);
                 if !by_hand {
@@ -118,7 +121,7 @@ pub(crate) fn check_trace_of(
                     }
                 }
             }
-            EventKind::Healthy => {
+            EventKind::Healthy { forgiven, failing_for, .. } => {
                 assert_eq!(
                     child.run.map(|(run, _)| run),
                     Some(event.run),
@@ -127,6 +130,8 @@ pub(crate) fn check_trace_of(
                 assert!(!std::mem::replace(&mut child.healthy, true), "told once a run: {event}");
                 assert_eq!(event.failures, 0, "forgiven: {event}");
                 child.forgiven = std::mem::take(&mut child.failures);
+                assert_eq!(*forgiven, child.forgiven, "all of them: {event}");
+                assert!(*forgiven > 0 || failing_for.is_zero(), "since the first: {event}");
             }
             EventKind::Overdue { .. } => {
                 assert_eq!(
@@ -141,8 +146,17 @@ pub(crate) fn check_trace_of(
                 *child = Known::default();
                 assert_eq!(event.run, 0, "it is yet to run: {event}");
             }
-            EventKind::Ordered { .. } => {
-                assert_eq!(event.run, child.last_run, "of the present or last run: {event}")
+            EventKind::Ordered { order, .. } => {
+                assert_eq!(event.run, child.last_run, "of the present or last run: {event}");
+                if matches!(order, Order::Reset | Order::Restart) {
+                    assert_eq!(event.failures, 0, "forgiven: {event}");
+                    child.failures = 0;
+                }
+            }
+            EventKind::FlagChanged { enabled, .. } => {
+                assert_eq!(event.run, child.last_run, "of the present or last run: {event}");
+                assert!(*enabled || !child.is_off, "it is switched off once: {event}");
+                child.is_off = !enabled;
             }
             EventKind::GaveUp => {
                 assert!(child.run.is_none(), "down: {event}");

@@ -386,10 +386,13 @@ fn told(event: &Event, origin: Instant) -> Told {
             uptime: *uptime,
             retry_in: *retry_in,
         },
-        EventKind::Healthy => What::Healthy,
+        EventKind::Healthy { forgiven, failing_for, marked, .. } => {
+            What::Healthy { forgiven: *forgiven, failing_for: *failing_for, marked: *marked }
+        }
+        EventKind::FlagChanged { enabled, .. } => What::FlagChanged(*enabled),
         EventKind::Overdue { stopping_for, .. } => What::Overdue { stopping_for: *stopping_for },
         EventKind::Tripped { failures, .. } => What::Tripped { failures: *failures },
-        EventKind::Hung { doing, .. } => What::Hung { doing },
+        EventKind::Hung { doing, .. } => What::Hung { doing: doing.clone() },
         EventKind::GaveUp => What::GaveUp,
         EventKind::Ordered { order, .. } => What::Ordered(match order {
             circuit_breaker_supervisor::Order::Add => Order::Add,

@@ -1,6 +1,6 @@
 //! Vocabulary of the model test: a program of children and calls, and what is seen of it.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use circuit_breaker_supervisor::{ChildStatus, CircuitState, StopCause};
 
@@ -102,10 +102,11 @@ pub(crate) struct Told {
 pub(crate) enum What {
     Started,
     Stopped { cause: StopCause, ending: Ending, uptime: Duration, retry_in: Option<Duration> },
-    Healthy,
+    Healthy { forgiven: u32, failing_for: Duration, marked: bool },
+    FlagChanged(bool),
     Overdue { stopping_for: Duration },
     Tripped { failures: u32 },
-    Hung { doing: &'static str },
+    Hung { doing: Cow<'static, str> },
     GaveUp,
     Ordered(Order),
 }

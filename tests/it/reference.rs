@@ -331,7 +331,7 @@ impl Reference {
         let (limit, since, doing) =
             watched.unwrap_or_else(|| panic!("{id} hangs, which nobody watches"));
         assert!(self.now - since >= limit, "{id} hangs, and is not silent for long enough");
-        self.tell(id, What::Hung { doing });
+        self.tell(id, What::Hung { doing: doing.into() });
         self.request_stop(id, StopCause::Hung);
     }
 }

@@ -223,7 +223,7 @@ fn watchdog_bites_a_child_that_falls_silent() {
     assert!(status(&simulation, "child").is_running());
     simulation.advance(20 * SECOND);
     let hung = simulation.events().iter().find_map(|event| match &event.kind {
-        EventKind::Hung { doing, silent_for, .. } => Some((*doing, *silent_for)),
+        EventKind::Hung { doing, silent_for, .. } => Some((doing.to_string(), *silent_for)),
         _ => None,
     });
     let (doing, silent_for) = hung.unwrap();

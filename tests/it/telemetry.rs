@@ -10,8 +10,8 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    ChildSpec, ChildStatus, Event, EventKind, Handle, OffBy, RestartPolicy, StopCause, Supervisor,
-    TelemetrySink,
+    ChildSpec, ChildStatus, Event, EventKind, Exit, FieldValue, Handle, OffBy, RestartPolicy,
+    StopCause, Supervisor, TelemetrySink, Verdict,
 };
 use crossbeam_channel::{bounded, unbounded};
 
@@ -212,7 +212,9 @@ fn sink_that_asks_sees_what_it_was_told() {
                             last.cause == *cause && last.exit.message() == exit.message()
                         })
                 }
-                EventKind::Healthy => child.status == ChildStatus::Healthy && child.failures == 0,
+                EventKind::Healthy { .. } => {
+                    child.status == ChildStatus::Healthy && child.failures == 0
+                }
                 EventKind::Overdue { .. } => {
                     child.is_overdue && child.status == ChildStatus::Stopping
                 }
@@ -334,4 +336,95 @@ fn stopped_is_told_after_the_last_instruction_of_the_body() {
     recorder.wait_for("child", "start", 100);
     drop(supervisor);
     assert!(!wrong.load(Ordering::SeqCst));
+}
+
+/// The fields of an event that not all events have, as a line, with its level.
+fn line(event: &Event) -> String {
+    let common = ["event", "supervisor", "child", "seq", "run", "failures"];
+    let keys: Vec<_> = event.fields().map(|(key, _)| key).take(common.len()).collect();
+    assert_eq!(keys, common);
+    let fields = event.fields().skip(common.len()).map(|(key, value)| format!(" {key}={value}"));
+    let name = event.name().rsplit('.').next().unwrap();
+    format!("{} {name}{}", event.level(), fields.collect::<String>())
+}
+
+#[test]
+fn each_event_has_its_level_and_its_fields() {
+    let flag = Arc::new(AtomicBool::new(false));
+    let its = flag.clone();
+    let (child, deaf) = (unused("child"), unused("deaf"));
+    let breaker = child.breaker();
+    let builder = Supervisor::builder()
+        .name("the one")
+        .telemetry(())
+        .poll_interval(SECOND)
+        .healthy_after(HOUR)
+        .backoff(constant(500 * MS))
+        .enabled(move |id| match id {
+            "child" => its.load(Ordering::SeqCst),
+            "deaf" => panic!("no\nanswer"),
+            _ => true,
+        })
+        .child(child.failure_threshold(2).watchdog(4 * SECOND).max_restarts(9))
+        .child(deaf.stop_timeout(SECOND));
+    let mut simulation = simulate(builder);
+    flag.store(true, Ordering::SeqCst);
+    simulation.advance(SECOND);
+    simulation.exit("child", Exit::failed("no\nroute")).unwrap();
+    simulation.advance(SECOND);
+    breaker.report_failure("late");
+    simulation.advance(600 * MS);
+    simulation.mark_healthy("child").unwrap();
+    simulation.heartbeat("child", "reading").unwrap();
+    simulation.advance(4 * SECOND);
+    simulation.advance(3 * SECOND);
+    simulation.exit("child", Exit::panicked("index")).unwrap();
+    simulation.advance(SECOND);
+    simulation.exit("child", Exit::failed(Verdict::give_up("no licence"))).unwrap();
+    simulation.advance(SECOND);
+    simulation.ignore_stop_for("deaf", 2 * SECOND);
+    simulation.handle().hold("deaf").unwrap();
+    simulation.advance(3 * SECOND);
+    let of = |id: &str| {
+        let events = simulation.events().iter().filter(|event| event.id == *id);
+        events.map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("child"),
+        [
+            "INFO flag enabled=false",
+            "INFO flag enabled=true",
+            "INFO start",
+            "WARN stop cause=exited exit=failed failed=true uptime_ms=0 retry_in_ms=500 \
+             error=no\\nroute",
+            "INFO start",
+            "ERROR tripped reported=1 error=late",
+            "WARN stop cause=tripped exit=completed failed=true uptime_ms=500 retry_in_ms=500",
+            "INFO start",
+            "INFO healthy forgiven=2 failing_for_ms=1600 marked=true",
+            "ERROR hung doing=reading silent_ms=4000",
+            "WARN stop cause=hung exit=completed failed=true uptime_ms=4100 retry_in_ms=500",
+            "INFO start",
+            "ERROR stop cause=exited exit=panicked failed=true uptime_ms=2499 retry_in_ms=500 \
+             error=index",
+            "INFO start",
+            "WARN stop cause=exited exit=failed failed=true uptime_ms=500 verdict=give_up \
+             error=no licence",
+            "ERROR gave_up",
+        ]
+    );
+    assert_eq!(
+        of("deaf"),
+        [
+            "ERROR panic callback=enabled error=no\\nanswer",
+            "INFO start",
+            "INFO order order=hold",
+            "WARN overdue stopping_for_ms=1000",
+            "INFO stop cause=held exit=completed failed=false uptime_ms=13600",
+        ]
+    );
+    let mut fields = simulation.events().iter().flat_map(Event::fields);
+    assert_eq!(fields.nth(1), Some(("supervisor", FieldValue::Text("the one"))));
+    let whole = ("error", FieldValue::Text("no\nroute"));
+    assert!(fields.any(|field| field == whole), "a value is whole, and its text is one line");
 }

@@ -1,6 +1,13 @@
 //! The texts that people read, in logs and in what their own program prints.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use circuit_breaker_supervisor::{
     CallError, ChildSpec, ConfigError, Exit, Handle, RecvError, RestartPolicy, Simulation, Stopped,
@@ -50,12 +57,12 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` stopped after 3.5 s: its callers reported failures; \
              tried again in 1.0 s",
             "child `orders` started again (run 2, after 1 failure)",
-            "child `orders` is healthy",
+            "child `orders` is healthy again, 1.0 s after its failure",
             "child `orders` hangs: silent for 1.0 s while reading; it is asked to stop",
             "child `orders` was asked to stop 1.0 s ago and still runs",
             "child `orders` stopped after 3.0 s: it was silent for too long; tried again in 1.0 s",
             "child `orders` started again (run 3, after 1 failure)",
-            "child `orders` is healthy",
+            "child `orders` is healthy again, 2.0 s after its failure",
             "child `orders` is restarted by hand",
             "child `orders` stopped after 1.0 s: it is restarted by hand \
              (it panicked: index out of bounds)",
@@ -66,6 +73,32 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` is given up after 2 failures in a row, \
              and stays down unless it is reset",
         ]
+    );
+}
+
+#[test]
+fn recovery_and_flags_are_told_in_words() {
+    let (on, builder) = (Arc::new(AtomicBool::new(false)), Supervisor::builder());
+    let its = on.clone();
+    let builder = builder
+        .healthy_after(10 * SECOND)
+        .backoff(constant(SECOND))
+        .enabled(move |_| its.load(Ordering::SeqCst))
+        .child(unused("orders"));
+    let mut simulation = simulate(builder);
+    on.store(true, Ordering::SeqCst);
+    simulation.advance(SECOND);
+    for _ in 0..3 {
+        simulation.exit("orders", Exit::failed("no")).unwrap();
+        simulation.advance(1500 * MS);
+    }
+    simulation.advance(10 * SECOND);
+    let told = told(&simulation);
+    assert_eq!(told[0], "child `orders` is switched off by its flag");
+    assert_eq!(told[1], "child `orders` is switched on by its flag");
+    assert_eq!(
+        told.last().unwrap(),
+        "child `orders` is healthy again, 14.0 s after the first of 3 failures"
     );
 }
 

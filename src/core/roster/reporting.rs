@@ -5,14 +5,25 @@ use std::time::Instant;
 use crate::{
     core::{
         circuit::{Consequence, Ended},
-        interface::{Action, Environment, Report},
+        interface::{Action, Answer, Environment, Report},
         key::Key,
         roster::{Roster, Step},
+        run::Streak,
     },
     event::{Callback, EventKind, LastStop},
     exit::Exit,
     sync::panic::Panic,
 };
+
+/// The event of a run that becomes healthy at `at`, and has these failures forgiven.
+pub(super) fn healthy(streak: Streak, at: Instant, marked: bool) -> EventKind {
+    let failing_for = streak.since.map(|since| at.saturating_duration_since(since));
+    EventKind::Healthy {
+        forgiven: streak.failures,
+        failing_for: failing_for.unwrap_or_default(),
+        marked,
+    }
+}
 
 impl<T> Roster<T> {
     /// The stop request comes before the report, since event sinks may take time.
@@ -51,8 +62,8 @@ impl<T> Roster<T> {
             let report = Report { id: id.clone(), run, failures, kind };
             self.actions.push_back((key, Step::Act(Action::Report(report))));
         };
-        if newly_healthy {
-            report(0, EventKind::Healthy);
+        if let Some((streak, at)) = newly_healthy {
+            report(0, healthy(streak, at, false));
         }
         let retry_in = backoff.as_ref().map(|backoff| backoff.value);
         let stopped = EventKind::Stopped { cause, exit: exit.clone(), uptime, failed, retry_in };
@@ -67,6 +78,17 @@ impl<T> Roster<T> {
             self.note_call(key, Callback::Backoff, backoff.panic, at);
         }
         self.unsettled.push_back((key, false));
+    }
+
+    /// Notes an answer of the child's flag.
+    pub(super) fn note_flag(&mut self, key: Key, answer: Answer<Option<bool>>, now: Instant) {
+        let Answer { value, panic } = answer;
+        if let (Some(enabled), Some(child)) = (value, self.children.get_mut(&key)) {
+            if child.circuit.flag_is(enabled) {
+                self.queue_report(key, EventKind::FlagChanged { enabled }, now);
+            }
+        }
+        self.note_call(key, Callback::Enabled, panic, now);
     }
 
     /// Notes a call of one of the child's callbacks, for its present or last run.

@@ -2,14 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{
-    core::{
-        flag_cache::Answers,
-        interface::{Answer, Environment},
-        roster::Roster,
-    },
-    event::Callback,
-};
+use crate::core::{flag_cache::Answers, interface::Environment, roster::Roster};
 
 /// The number of children a round visits before the engine serves its inbox again.
 const ROUND_CHUNK: u32 = 256;
@@ -78,11 +71,8 @@ impl<T> Roster<T> {
             }
         }
         match stopped_at {
-            Some((key, Answer { value, panic })) => {
-                if let (Some(on), Some(child)) = (value, self.children.get_mut(&key)) {
-                    child.circuit.flag_is(on);
-                }
-                self.note_call(key, Callback::Enabled, panic, now);
+            Some((key, answer)) => {
+                self.note_flag(key, answer, now);
                 // `decide` follows in a later step, so that its `now` is from after the callbacks.
                 self.unsettled.push_back((key, true));
             }

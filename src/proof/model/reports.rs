@@ -63,7 +63,7 @@ impl Model {
                 );
                 self.stop_asked = None;
             }
-            EventKind::Healthy => {
+            EventKind::Healthy { forgiven, failing_for, marked } => {
                 assert!(
                     self.started == Some(run) && !self.healthy,
                     "promise 5: Healthy once a run"
@@ -75,12 +75,20 @@ impl Model {
                         deadline::after(body.since, self.rules.healthy_after),
                         now,
                     );
-                    assert!(
-                        is_due || self.is_owed_health,
-                        "promise 5: {} is not up long enough",
-                        self.id
+                    let has_reason = if marked { self.is_owed_health } else { is_due };
+                    assert!(has_reason, "promise 5: {} is healthy, and why?", self.id);
+                    assert_eq!(
+                        (forgiven, failing_for),
+                        (self.failures, self.failing_for(now)),
+                        "what it recovers from"
                     );
-                    self.forgiven = std::mem::take(&mut self.failures);
+                    self.forgiven = (
+                        std::mem::take(&mut self.failures),
+                        std::mem::take(&mut self.failing_since),
+                    );
+                } else {
+                    assert!(!marked && self.was_healthy, "it was up for long enough");
+                    assert_eq!((forgiven, failing_for), self.forgiven_at_end);
                 }
                 self.healthy = true;
             }
@@ -132,6 +140,14 @@ impl Model {
                 assert_eq!(run, self.last_run, "promise 10: with the present or last run");
                 assert_eq!(failures, self.failures, "promise 4");
             }
+            EventKind::FlagChanged { enabled } => {
+                assert_eq!(
+                    self.owed_flags.pop_front(),
+                    Some(enabled),
+                    "promise 6: a change of the flag is reported once"
+                );
+                assert_eq!((run, failures), (self.last_run, self.failures), "promise 4");
+            }
             EventKind::CallbackPanicked { callback: Callback::Enabled, .. } => {
                 assert!(
                     self.unreported_flag_panics > 0,
@@ -143,9 +159,14 @@ impl Model {
         }
     }
 
+    pub(super) fn failing_for(&self, now: Instant) -> Duration {
+        self.failing_since.map_or(Duration::ZERO, |since| now - since)
+    }
+
     /// Counts a failed spawn. Its delay comes from the report, not from a call of `ask_backoff`.
     fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
         self.failures += 1;
+        self.failing_since.get_or_insert(now);
         let gives_up = self.rules.policy != Policy::Temporary
             && self.rules.max_restarts.is_some_and(|most| self.failures > most);
         assert_eq!(gives_up, retry_in.is_none());

@@ -29,7 +29,8 @@ impl Model {
         let healthy_at = deadline::after(body.since, self.rules.healthy_after);
         self.was_healthy = deadline::is_reached(healthy_at, until);
         if self.was_healthy && !self.healthy {
-            self.failures = 0;
+            self.forgiven_at_end = (self.failures, self.failing_for(until));
+            (self.failures, self.failing_since) = (0, None);
         }
         let asked = self.stop_asked.is_some() && !self.stopped_for_fault;
         let temporary = self.rules.policy == Policy::Temporary;
@@ -42,7 +43,7 @@ impl Model {
         let least =
             self.last_retry_in.map_or(Duration::ZERO, |delay| delay.min(self.rules.healthy_after));
         if failed && self.healthy && until.saturating_duration_since(body.since) < least {
-            self.failures = self.forgiven;
+            (self.failures, self.failing_since) = self.forgiven;
         }
         self.failures_at_end = self.failures;
         self.failed = failed;
@@ -67,6 +68,7 @@ impl Model {
         self.gave_up_by_verdict = foreseen.failed && foreseen.advice == Some(Advice::GiveUp);
         if foreseen.failed {
             self.failures += 1;
+            self.failing_since.get_or_insert(at);
             if self.gave_up_by_verdict
                 || self.rules.max_restarts.is_some_and(|most| self.failures > most)
             {
@@ -98,7 +100,7 @@ impl Model {
             );
         }
         if std::mem::take(&mut self.restarting) {
-            self.failures = 0;
+            (self.failures, self.failing_since) = (0, None);
             self.last_retry_in = None;
             self.not_before = None;
             self.done = self.rules.policy == Policy::Temporary;

@@ -25,6 +25,11 @@ impl Model {
             "promise 10: {id} was ordered {:?}, which was not reported",
             self.owed_orders
         );
+        assert!(
+            self.owed_flags.is_empty(),
+            "promise 6: {id} was switched {:?}, which was not reported",
+            self.owed_flags
+        );
         assert_eq!(
             self.unreported_flag_panics, 0,
             "promise 8: the panic of {id}'s flag is reported"

@@ -26,7 +26,13 @@ impl Model {
         if panics {
             return None;
         }
-        self.asked_flag = self.flag.unwrap_or(self.asked_flag);
+        let before = self.asked_flag;
+        self.asked_flag = self.flag.unwrap_or(before);
+        // A run that the flag stops tells of it when it ends.
+        let stops = !self.asked_flag && self.body.is_some() && self.stop_asked.is_none();
+        if self.asked_flag != before && !stops {
+            self.owed_flags.push_back(self.asked_flag);
+        }
         self.flag
     }
 

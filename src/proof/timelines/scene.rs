@@ -139,7 +139,9 @@ impl Scene {
                 let name = match report.kind {
                     EventKind::Started => "started",
                     EventKind::Stopped { .. } => "stopped",
-                    EventKind::Healthy => "healthy",
+                    EventKind::Healthy { .. } => "healthy",
+                    EventKind::FlagChanged { enabled: true } => "switched on",
+                    EventKind::FlagChanged { enabled: false } => "switched off",
                     EventKind::Overdue { .. } => "overdue",
                     EventKind::GaveUp => "gave up",
                     EventKind::Hung { .. } => "hung",

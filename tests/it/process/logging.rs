@@ -74,15 +74,19 @@ fn everything_is_logged_where_there_is_no_sink_and_a_broken_log_is_contained() {
         "{lines:#?}"
     );
     assert!(
-        lines[1].contains(" event=circuit_breaker_supervisor.child.stop id=child run=1 failures=0"),
+        lines[1].contains(
+            " event=circuit_breaker_supervisor.child.stop supervisor=supervisor child=child \
+             seq=1 run=1 failures=0"
+        ),
         "{lines:#?}"
     );
     assert!(
         lines[1].contains(" cause=exited exit=failed failed=true uptime_ms=")
-            && lines[1].contains(" retry_in_ms=0"),
+            && lines[1].contains(" retry_in_ms=0 error=explosive"),
         "{lines:#?}"
     );
     assert!(lines[4].contains(": first\\nsecond; "), "{lines:#?}");
+    assert!(lines[4].ends_with(" error=first\\nsecond"), "{lines:#?}");
     println!("{DONE}");
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Child {
     pub(crate) spec: Spec,
     pub(super) run: Option<Run>,
     pub(super) failures: u32,
+    /// When the first of them happened.
+    pub(super) failing_since: Option<Duration>,
     /// The delay after its last failure.
     pub(super) last_delay: Option<Duration>,
     pub(super) retry_at: Option<Duration>,
@@ -45,7 +47,7 @@ pub(super) struct Run {
     pub(super) since: Duration,
     pub(super) is_healthy: bool,
     /// How many failures were forgiven as it became healthy.
-    pub(super) forgiven: u32,
+    pub(super) forgiven: (u32, Option<Duration>),
     pub(super) has_said_so: bool,
     /// Why and when it was asked to stop.
     pub(super) stop_request: Option<(StopCause, Duration)>,
@@ -69,6 +71,7 @@ impl Child {
             spec,
             run: None,
             failures: 0,
+            failing_since: None,
             last_delay: None,
             retry_at: None,
             is_flag_on: true,

@@ -67,19 +67,22 @@ impl Reference {
             None if !run.is_healthy
                 && now >= run.since.saturating_add(child.spec.healthy_after) =>
             {
-                self.trust(id)
+                self.trust(id, false)
             }
             _ => {}
         }
     }
 
-    fn trust(&mut self, id: Id) {
+    fn trust(&mut self, id: Id, marked: bool) {
+        let now = self.now;
         let Some(child) = self.child_mut(id) else { return };
         let forgiven = std::mem::take(&mut child.failures);
+        let since = std::mem::take(&mut child.failing_since);
         if let Some(run) = &mut child.run {
-            (run.is_healthy, run.forgiven) = (true, forgiven);
+            (run.is_healthy, run.forgiven) = (true, (forgiven, since));
         }
-        self.tell(id, What::Healthy);
+        let failing_for = since.map_or(Duration::ZERO, |since| now - since);
+        self.tell(id, What::Healthy { forgiven, failing_for, marked });
     }
 
     fn start(&mut self, id: Id) {
@@ -109,7 +112,7 @@ impl Reference {
             number: self.runs,
             since: now,
             is_healthy: false,
-            forgiven: 0,
+            forgiven: (0, None),
             has_said_so: false,
             stop_request: None,
             time_from: Duration::ZERO,
@@ -127,7 +130,12 @@ impl Reference {
     fn ask_flag(&mut self, id: Id) {
         let answer = self.flags.get(id).copied().unwrap_or(Some(true));
         if let (Some(child), Some(answer)) = (self.child_mut(id), answer) {
-            child.is_flag_on = answer;
+            let has_changed = std::mem::replace(&mut child.is_flag_on, answer) != answer;
+            let is_up = child.run.as_ref().is_some_and(|run| run.stop_request.is_none());
+            // The stop of a run tells of it.
+            if has_changed && (answer || !is_up) {
+                self.tell(id, What::FlagChanged(answer));
+            }
         }
     }
 
@@ -211,7 +219,7 @@ impl Reference {
                     .run_mut(id, number)
                     .is_some_and(|run| run.stop_request.is_none() && !run.is_healthy)
                 {
-                    self.trust(id);
+                    self.trust(id, true);
                 }
             }
             Message::Tripped(id, number, failures) => {
@@ -257,14 +265,15 @@ impl Reference {
                 None
             }
             Order::Restart => {
-                (child.failures, child.last_delay, child.retry_at) = (0, None, None);
+                (child.failures, child.failing_since) = (0, None);
+                (child.last_delay, child.retry_at) = (None, None);
                 (child.is_finished, child.has_given_up) = (false, false);
                 child.is_restarted = child.run.is_some();
                 Some(StopCause::Restarted)
             }
             Order::Reset => {
-                (child.failures, child.last_delay, child.retry_at, child.has_given_up) =
-                    (0, None, None, false);
+                (child.failures, child.failing_since) = (0, None);
+                (child.last_delay, child.retry_at, child.has_given_up) = (None, None, false);
                 None
             }
             Order::Remove => {
@@ -302,7 +311,7 @@ impl Reference {
                 .last_delay
                 .map_or(Duration::ZERO, |delay| delay.min(child.spec.healthy_after));
             if run.is_healthy && lasted < least {
-                child.failures = run.forgiven;
+                (child.failures, child.failing_since) = run.forgiven;
             }
             return self.fail(id, cause, ending, uptime);
         }
@@ -333,6 +342,7 @@ impl Reference {
         self.tell(id, What::Stopped { cause, ending, uptime, retry_in });
         let Some(child) = self.child_mut(id) else { return };
         child.failures = attempt;
+        child.failing_since.get_or_insert(now);
         child.last_delay = retry_in.or(child.last_delay);
         child.retry_at = retry_in.map(|delay| now.saturating_add(delay));
         if is_last && closes.is_none() {

@@ -89,7 +89,9 @@ pub(crate) fn word(event: &Event) -> String {
     match &event.kind {
         EventKind::Started => format!("start {attempt}"),
         EventKind::Stopped { cause, .. } => format!("stop {cause} {attempt}"),
-        EventKind::Healthy => String::from("healthy"),
+        EventKind::Healthy { .. } => String::from("healthy"),
+        EventKind::FlagChanged { enabled: true, .. } => String::from("flag on"),
+        EventKind::FlagChanged { enabled: false, .. } => String::from("flag off"),
         EventKind::Overdue { .. } => String::from("overdue"),
         EventKind::Tripped { .. } => String::from("tripped"),
         EventKind::Hung { doing, .. } => format!("hung {doing}"),

@@ -1,0 +1,223 @@
+//! Level and fields of events, for sinks that pass them on.
+
+use std::{fmt, time::Duration};
+
+use log::{
+    Level,
+    kv::{ToValue, Value},
+};
+
+use super::{Event, EventKind, StopCause, StopKind};
+use crate::{exit::Exit, sync::one_line::OneLine};
+
+impl Event {
+    /// Returns how important the event is.
+    ///
+    /// | event | level |
+    /// | --- | --- |
+    /// | started, healthy, ordered, flag changed; stopped because it was asked to, or finished | info |
+    /// | stopped by an error or a return, or after a trip or a hang; overdue | warn |
+    /// | stopped by a panic or because no thread could be spawned, tripped, hung, given up, a callback panicked | error |
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::Supervisor;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .on_event(|event| {
+    ///         if event.level() <= log::Level::Warn {
+    ///             eprintln!("{event}");
+    ///         }
+    ///     })
+    ///     .start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn level(&self) -> Level {
+        match &self.kind {
+            EventKind::Started
+            | EventKind::Healthy { .. }
+            | EventKind::FlagChanged { .. }
+            | EventKind::Ordered { .. } => Level::Info,
+            EventKind::Stopped { exit, .. } if exit.is_panicked() => Level::Error,
+            EventKind::Stopped { cause, exit, failed, .. } => match cause.kind() {
+                StopKind::NotSpawned => Level::Error,
+                // A transient or one-shot child that has done its job.
+                StopKind::ByItself if exit.is_completed() && !failed => Level::Info,
+                StopKind::ByItself | StopKind::Fault => Level::Warn,
+                StopKind::Asked => Level::Info,
+            },
+            EventKind::Overdue { .. } => Level::Warn,
+            EventKind::Tripped { .. }
+            | EventKind::Hung { .. }
+            | EventKind::GaveUp
+            | EventKind::CallbackPanicked { .. } => Level::Error,
+        }
+    }
+
+    /// Returns what the event says as pairs of a stable key and a value: what
+    /// [`LogSink`](crate::LogSink) adds to its lines, and what a sink for metrics or JSON needs.
+    ///
+    /// | key | in which events | value |
+    /// | --- | --- | --- |
+    /// | `event` | all | the [name](Event::name) |
+    /// | `supervisor` | all | the name of the supervisor |
+    /// | `child` | all | the id of the child |
+    /// | `seq`, `run`, `failures` | all | the fields of [`Event`] |
+    /// | `cause` | stop | a word for the [`StopCause`] |
+    /// | `exit` | stop | `completed`, `failed` or `panicked` |
+    /// | `failed` | stop | whether it counts as a failure, which `failures` does not include yet |
+    /// | `uptime_ms` | stop | how long the run lasted |
+    /// | `verdict` | stop, after a [`Verdict`](crate::Verdict) | `give_up` or `retry_after` |
+    /// | `retry_in_ms` | stop, if the child is tried again | the backoff |
+    /// | `error` | stop by a panic, or by an error that was not asked for; tripped; callback panicked | the text of the error or panic |
+    /// | `location` | stop, callback panicked | where the panic was, if that is [known](crate::Panic::location) |
+    /// | `forgiven`, `failing_for_ms`, `marked` | healthy | its fields |
+    /// | `enabled` | flag changed | whether it is on |
+    /// | `reported` | tripped | the number of failures that callers reported |
+    /// | `doing`, `silent_ms` | hung | its fields |
+    /// | `stopping_for_ms` | overdue | its field |
+    /// | `order` | ordered | a word for the [`Order`](crate::Order) |
+    /// | `callback` | callback panicked | a word for the [`Callback`](crate::Callback) |
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Exit, Simulation, Supervisor};
+    ///
+    /// let builder = Supervisor::builder().child(ChildSpec::new("orders", |_| Ok(())));
+    /// let mut simulation = Simulation::new(builder, 1)?;
+    /// simulation.advance(std::time::Duration::ZERO);
+    /// simulation.exit("orders", Exit::failed("connection refused"))?;
+    /// let line: Vec<_> = simulation.events()[1]
+    ///     .fields()
+    ///     .filter(|(key, _)| ["child", "run", "cause", "error"].contains(key))
+    ///     .map(|(key, value)| format!("{key}={value}"))
+    ///     .collect();
+    /// assert_eq!(line.join(" "), "child=orders run=1 cause=exited error=connection refused");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, FieldValue<'_>)> {
+        let mut fields = Vec::with_capacity(14);
+        let mut add = |key, value| fields.push((key, value));
+        add("event", text(self.name()));
+        add("supervisor", text(&self.supervisor));
+        add("child", text(self.id.as_str()));
+        add("seq", FieldValue::Number(self.seq));
+        add("run", FieldValue::Number(self.run));
+        add("failures", number(self.failures));
+        match &self.kind {
+            EventKind::Started | EventKind::GaveUp => {}
+            EventKind::Stopped { cause, exit, uptime, failed, retry_in } => {
+                add("cause", text(cause.name()));
+                add("exit", text(exit.name()));
+                add("failed", FieldValue::Bool(*failed));
+                add("uptime_ms", milliseconds(*uptime));
+                if let Some(advice) = exit.advice().filter(|_| *failed) {
+                    add("verdict", text(advice.name()));
+                }
+                if let Some(delay) = retry_in {
+                    add("retry_in_ms", milliseconds(*delay));
+                }
+                // A run that was asked to stop may end with any error: only a panic is one.
+                let ended_unasked = matches!(cause, StopCause::Exited | StopCause::NotSpawned);
+                if let Some(message) = exit.message() {
+                    if ended_unasked || exit.is_panicked() {
+                        add("error", text(message));
+                    }
+                }
+                if let Exit::Panicked(panic) = exit {
+                    panic.location().into_iter().for_each(|at| add("location", text(at)));
+                }
+            }
+            EventKind::Healthy { forgiven, failing_for, marked } => {
+                add("forgiven", number(*forgiven));
+                add("failing_for_ms", milliseconds(*failing_for));
+                add("marked", FieldValue::Bool(*marked));
+            }
+            EventKind::FlagChanged { enabled } => add("enabled", FieldValue::Bool(*enabled)),
+            EventKind::Overdue { stopping_for } => {
+                add("stopping_for_ms", milliseconds(*stopping_for));
+            }
+            EventKind::Tripped { failures, last } => {
+                add("reported", number(*failures));
+                add("error", text(last));
+            }
+            EventKind::Hung { doing, silent_for } => {
+                add("doing", text(doing));
+                add("silent_ms", milliseconds(*silent_for));
+            }
+            EventKind::Ordered { order } => add("order", text(order.name())),
+            EventKind::CallbackPanicked { callback, panic } => {
+                add("callback", text(callback.name()));
+                add("error", text(panic.message()));
+                panic.location().into_iter().for_each(|at| add("location", text(at)));
+            }
+        }
+        fields.into_iter()
+    }
+}
+
+fn text(text: &str) -> FieldValue<'_> {
+    FieldValue::Text(text)
+}
+
+fn number(number: u32) -> FieldValue<'static> {
+    FieldValue::Number(number.into())
+}
+
+fn milliseconds(duration: Duration) -> FieldValue<'static> {
+    FieldValue::Number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Value of one of the [fields](Event::fields) of an event.
+///
+/// Its `Display`, and what it is as a value of the `log` crate, show a text on one line of bounded
+/// length, as the event's sentence does: what children and callers say may hold anything.
+///
+/// # Examples
+///
+/// ```
+/// use circuit_breaker_supervisor::FieldValue;
+///
+/// fn json(value: FieldValue<'_>) -> String {
+///     match value {
+///         FieldValue::Text(text) => format!("{text:?}"),
+///         other => other.to_string(),
+///     }
+/// }
+///
+/// assert_eq!(json(FieldValue::Number(3)), "3");
+/// assert_eq!(json(FieldValue::Text("no such host")), "\"no such host\"");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FieldValue<'a> {
+    /// Whether something is so.
+    Bool(bool),
+    /// A count, or a number of milliseconds.
+    Number(u64),
+    /// A word or a text, whole and as it is.
+    Text(&'a str),
+}
+
+impl fmt::Display for FieldValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => OneLine(text).fmt(f),
+        }
+    }
+}
+
+impl ToValue for FieldValue<'_> {
+    fn to_value(&self) -> Value<'_> {
+        match self {
+            Self::Bool(value) => Value::from(*value),
+            Self::Number(number) => Value::from(*number),
+            Self::Text(text) if OneLine::is(text) => Value::from(*text),
+            Self::Text(_) => Value::from_display(self),
+        }
+    }
+}
