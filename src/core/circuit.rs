@@ -82,7 +82,7 @@ pub(crate) struct Ended {
     pub(crate) cause: StopCause,
     pub(crate) uptime: Duration,
     /// The failure count at the end of the run, without this failure.
-    pub(crate) failures: u32,
+    pub(crate) failures_before: u32,
     pub(crate) consequence: Consequence,
     pub(crate) was_timed_out: bool,
 }
@@ -365,7 +365,7 @@ impl Circuit {
             newly_healthy,
             cause,
             uptime: at.saturating_duration_since(run.since),
-            failures: self.failures(),
+            failures_before: self.failures(),
             consequence: if counts { self.fail(at, advice) } else { Consequence::NoFailure },
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         }
@@ -387,7 +387,7 @@ impl Circuit {
             newly_healthy: None,
             cause: StopCause::NotSpawned,
             uptime: Duration::ZERO,
-            failures: self.failures(),
+            failures_before: self.failures(),
             consequence: self.fail(at, Some(Advice::RetryAfter(LEAST_DELAY_WITHOUT_THREAD))),
             was_timed_out: false,
         }

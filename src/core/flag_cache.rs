@@ -7,13 +7,13 @@ use crate::{core::key::Key, id::ChildId};
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct FlagCache {
-    children: Vec<(Key, ChildId, Answers)>,
+    children: Vec<(Key, ChildId, Expectation)>,
     gone: usize,
 }
 
 /// What the next answer of a child's flag would mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answers {
+pub(crate) enum Expectation {
     /// The core has to decide about the child, whatever the answer.
     Unknown,
     /// There is nothing to do if the flag gives this answer, or none.
@@ -26,27 +26,29 @@ pub(crate) enum Answers {
 
 impl FlagCache {
     pub(crate) fn list(&mut self, key: Key, id: ChildId) {
-        self.children.push((key, id, Answers::Unknown));
+        self.children.push((key, id, Expectation::Unknown));
     }
 
-    pub(crate) fn set(&mut self, key: Key, answers: Answers) {
+    pub(crate) fn set(&mut self, key: Key, expectation: Expectation) {
         if let Ok(place) = self.children.binary_search_by_key(&key, |(key, ..)| *key) {
-            self.children[place].2 = answers;
+            self.children[place].2 = expectation;
         }
     }
 
     /// All entries from this place on, including those whose flags are not asked.
-    pub(crate) fn from(&self, place: usize) -> &[(Key, ChildId, Answers)] {
+    pub(crate) fn from(&self, place: usize) -> &[(Key, ChildId, Expectation)] {
         &self.children[place..]
     }
 
     /// Marks a child as gone. When these entries outnumber the others, they are removed, and
     /// `round`, the next place of a round under way, moves along with the entries before it.
     pub(crate) fn forget(&mut self, key: Key, round: Option<&mut usize>) {
-        self.set(key, Answers::Gone);
+        self.set(key, Expectation::Gone);
         self.gone += 1;
         if self.gone * 2 > self.children.len() {
-            let stays = |(.., answers): &&(Key, ChildId, Answers)| *answers != Answers::Gone;
+            let stays = |(.., expectation): &&(Key, ChildId, Expectation)| {
+                *expectation != Expectation::Gone
+            };
             if let Some(place) = round {
                 *place = self.children[..*place].iter().filter(stays).count();
             }
@@ -56,8 +58,8 @@ impl FlagCache {
     }
 
     #[cfg(test)]
-    pub(crate) fn get(&self, key: Key) -> Option<Answers> {
-        self.children.iter().find(|(other, ..)| *other == key).map(|(.., answers)| *answers)
+    pub(crate) fn get(&self, key: Key) -> Option<Expectation> {
+        self.children.iter().find(|(other, ..)| *other == key).map(|(.., expectation)| *expectation)
     }
 }
 
@@ -83,10 +85,10 @@ mod tests {
         asked.forget(Key(3), Some(&mut place));
         assert_eq!((place, asked.from(place)[0].0), (1, Key(4)));
         assert_eq!(asked.from(0).len(), 2);
-        asked.set(Key(4), Answers::NothingIf(true));
+        asked.set(Key(4), Expectation::NothingIf(true));
         assert_eq!(
             (asked.get(Key(1)), asked.get(Key(4))),
-            (Some(Answers::Unknown), Some(Answers::NothingIf(true)))
+            (Some(Expectation::Unknown), Some(Expectation::NothingIf(true)))
         );
     }
 }

@@ -24,10 +24,10 @@ pub(crate) trait Environment {
     fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;
     /// Reads the number of heartbeats of the present run, and the text of the last.
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
-    /// Makes sure that the child has a thread, unless an order forbids its start.
+    /// Makes sure that the child has a thread, unless an order or a shutdown forbids its start.
     fn provide_thread(&mut self, entry: &mut Self::Entry) -> Result<(), NotProvided>;
-    /// Publishes the new run, unless an order forbids it. Check and publication are one atomic
-    /// step, so that no run begins after an order was given.
+    /// Publishes the new run, unless an order or a shutdown forbids it. Check and publication are
+    /// one atomic step, so that no run begins after that was requested.
     fn publish_begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied>;
 }
 

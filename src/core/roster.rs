@@ -12,7 +12,7 @@ use std::{
 use crate::{
     core::{
         circuit::{Circuit, Decision, View},
-        flag_cache::{Answers, FlagCache},
+        flag_cache::{Expectation, FlagCache},
         interface::{Action, Environment, NotProvided, Progress, StartDenied},
         key::{Key, KeyMap},
         roster::{reporting::healthy, round::Round},
@@ -33,7 +33,7 @@ pub(crate) struct Roster<T> {
     /// At most one deadline per child. A new one replaces it, so that no stale timer remains.
     deadlines: BTreeSet<(Instant, Key)>,
     /// What the environment has to do now.
-    actions: VecDeque<(Key, Step)>,
+    steps: VecDeque<(Key, Step)>,
     /// The children to decide about: their facts have changed, or their deadlines have come. Those
     /// with `true` had their flags asked just now.
     unsettled: VecDeque<(Key, bool)>,
@@ -55,7 +55,7 @@ struct Child<T> {
     /// What was last published.
     shown: Option<View>,
     /// The same as in `Roster::flags`.
-    answers: Answers,
+    expectation: Expectation,
     /// Its entry in `deadlines`.
     wake: Option<Instant>,
     /// The callbacks whose last call panicked. Of panics in a row, only the first is reported.
@@ -63,15 +63,15 @@ struct Child<T> {
 }
 
 impl<T> Child<T> {
-    /// What the next answer of its flag would mean, while there is nothing to do for the child.
-    fn answers(&self) -> Answers {
+    /// Which answer of its flag needs no decision, while there is nothing to do for the child.
+    fn expectation(&self) -> Expectation {
         if self.circuit.is_removing() {
-            Answers::Unasked
+            Expectation::Unasked
         } else if self.faults.contains(&Callback::Enabled) {
             // The next success has to reach `note_call`, which ends the row of panics.
-            Answers::Unknown
+            Expectation::Unknown
         } else {
-            Answers::NothingIf(self.circuit.flag())
+            Expectation::NothingIf(self.circuit.flag())
         }
     }
 }
@@ -82,7 +82,7 @@ enum Step {
     Act(Action),
     /// Send the start signal. The uptime counts from this step, which comes after the sinks have
     /// received `Started`.
-    Start,
+    SendStart,
     /// Take the child off the table, after all that is still to be done for it.
     Forget,
 }
@@ -93,7 +93,7 @@ impl<T> Roster<T> {
             children: KeyMap::default(),
             flags: FlagCache::default(),
             deadlines: BTreeSet::new(),
-            actions: VecDeque::new(),
+            steps: VecDeque::new(),
             unsettled: VecDeque::new(),
             round: None,
             has_had_round: false,
@@ -117,7 +117,7 @@ impl<T> Roster<T> {
             entry,
             circuit,
             shown: None,
-            answers: Answers::Unknown,
+            expectation: Expectation::Unknown,
             wake: None,
             faults: Vec::new(),
         };
@@ -237,7 +237,7 @@ impl<T> Roster<T> {
     /// Whether a shutdown has nothing left to wait for: every child is down or its stop has timed
     /// out.
     pub(crate) fn is_over(&self) -> bool {
-        self.closing && self.awaited == 0 && self.actions.is_empty() && self.unsettled.is_empty()
+        self.closing && self.awaited == 0 && self.steps.is_empty() && self.unsettled.is_empty()
     }
 
     // ── Orders ──
@@ -267,14 +267,14 @@ impl<T> Roster<T> {
         &mut self,
         environment: &mut impl Environment<Entry = T>,
     ) -> Progress<'_, T> {
-        let Some((key, step)) = self.actions.pop_front() else {
+        let Some((key, step)) = self.steps.pop_front() else {
             let Some((key, asked)) = self.unsettled.pop_front() else { return Progress::Settled };
-            self.decide(key, environment.now(), asked, environment);
+            self.carry_out(key, environment.now(), asked, environment);
             return Progress::Again;
         };
         let action = match step {
             Step::Act(action) => action,
-            Step::Start => self.date_start(key, environment.now()),
+            Step::SendStart => self.date_start(key, environment.now()),
             Step::Forget => {
                 let child = self.children.remove(&key).expect("a child is forgotten once");
                 return Progress::Forgotten(key, child.entry);
@@ -291,7 +291,7 @@ impl<T> Roster<T> {
 
     /// Does what the facts about one child demand, until they demand nothing more. `asked` says
     /// whether its flag was asked just now.
-    fn decide(
+    fn carry_out(
         &mut self,
         key: Key,
         now: Instant,
@@ -307,7 +307,7 @@ impl<T> Roster<T> {
                     let answer = environment.is_enabled(key, &child.id);
                     self.note_flag(key, answer, now);
                 }
-                Decision::Start if !self.actions.is_empty() => {
+                Decision::Start if !self.steps.is_empty() => {
                     // `start` publishes the run at once, so that all queued actions have to come
                     // first.
                     self.unsettled.push_front((key, true));
@@ -344,7 +344,7 @@ impl<T> Roster<T> {
                 }
                 Decision::Forget => {
                     self.queue_view(key, None, now);
-                    self.actions.push_back((key, Step::Forget));
+                    self.steps.push_back((key, Step::Forget));
                     self.wake_at(key, None);
                     self.flags.forget(key, self.round.as_mut().map(|round| &mut round.next));
                     return;
@@ -357,16 +357,16 @@ impl<T> Roster<T> {
     /// Leaves the child alone until this instant, or until something happens to it.
     fn leave_alone(&mut self, key: Key, deadline: Option<Instant>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let answers = child.answers();
-        if std::mem::replace(&mut child.answers, answers) != answers {
-            self.flags.set(key, answers);
+        let expectation = child.expectation();
+        if std::mem::replace(&mut child.expectation, expectation) != expectation {
+            self.flags.set(key, expectation);
         }
         self.queue_view(key, None, now);
         self.wake_at(key, deadline);
     }
 
-    /// Starts a run, or counts a failed spawn; a further decision about the child follows in either
-    /// case. A child whose start is denied stays due until the message arrives that says why.
+    /// Starts a run, or counts a failed spawn. A child whose start is denied stays due until the
+    /// message arrives that says why.
     fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment<Entry = T>) {
         // The thread comes before the publication: callers are permitted as soon as they see a run.
         let Some(child) = self.children.get_mut(&key) else { return };
@@ -389,7 +389,7 @@ impl<T> Roster<T> {
         self.awaited += 1;
         child.shown = Some(view);
         self.queue_report(key, EventKind::Started, now);
-        self.actions.push_back((key, Step::Start));
+        self.steps.push_back((key, Step::SendStart));
     }
 
     fn date_start(&mut self, key: Key, now: Instant) -> Action {
@@ -401,7 +401,7 @@ impl<T> Roster<T> {
     }
 
     fn queue(&mut self, key: Key, action: Action) {
-        self.actions.push_back((key, Step::Act(action)));
+        self.steps.push_back((key, Step::Act(action)));
     }
 
     fn wake_at(&mut self, key: Key, deadline: Option<Instant>) {
@@ -436,7 +436,7 @@ impl Roster<Key> {
             children,
             flags,
             deadlines,
-            actions,
+            steps,
             unsettled,
             round,
             has_had_round: _,
@@ -444,7 +444,7 @@ impl Roster<Key> {
             awaited,
         } = self;
         assert!(
-            actions.is_empty()
+            steps.is_empty()
                 && unsettled.is_empty()
                 && round.is_none()
                 && deadlines.len() <= children.len()
@@ -452,9 +452,10 @@ impl Roster<Key> {
         let children: std::collections::BTreeMap<_, _> = children
             .iter()
             .map(|(key, child)| {
-                let answers = child.answers();
-                assert!(flags.get(*key) == Some(answers) && child.answers == answers);
-                let Child { id: _, entry: _, circuit, shown, answers: _, wake, faults } = &**child;
+                let expectation = child.expectation();
+                assert!(flags.get(*key) == Some(expectation) && child.expectation == expectation);
+                let Child { id: _, entry: _, circuit, shown, expectation: _, wake, faults } =
+                    &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 let shown = shown.map(|view| (view.status, view.circuit));
                 (*key, (circuit.essence(now), shown, wake, faults.clone()))

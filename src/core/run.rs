@@ -1,4 +1,4 @@
-//! Facts about one run, from its start signal to its end.
+//! Facts about one run, from the decision to start it to its end.
 
 use std::time::{Duration, Instant};
 

@@ -181,7 +181,7 @@ impl Schedule {
         let body = self.trial.world.models.get(&key).and_then(|model| model.body);
         if body.is_none_or(|body| body.run != run) {
             let at = self.trial.world.now;
-            self.trial.inbox.push_front(Message::Exit { key, run, exit: Exit::Completed, at });
+            self.trial.inbox.push_front(Message::RunEnded { key, run, exit: Exit::Completed, at });
             self.trial.deliver();
         }
     }

@@ -27,7 +27,7 @@ pub(crate) const WITHIN: u32 = 10_000;
 /// A message on its way to the core.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Exit {
+    RunEnded {
         key: Key,
         run: u64,
         exit: Exit,
@@ -122,7 +122,7 @@ impl Trial {
         let body = self.world.model(key).body.as_mut().expect("it runs");
         body.ended = true;
         let run = body.run;
-        self.inbox.push_back(Message::Exit { key, run, exit, at });
+        self.inbox.push_back(Message::RunEnded { key, run, exit, at });
     }
 
     // ── What arrives at the core ──
@@ -139,7 +139,7 @@ impl Trial {
         self.note(|| format!("deliver {message:?}"));
         let now = self.world.now;
         match message {
-            Message::Exit { key, run, exit, at } => self.deliver_exit(key, run, exit, at),
+            Message::RunEnded { key, run, exit, at } => self.deliver_exit(key, run, exit, at),
             Message::MarkedHealthy { key, run } => {
                 self.world.model(key).marked_healthy(run);
                 self.roster.marked_healthy(key, run, now);
@@ -331,7 +331,7 @@ impl Message {
             world.models.get(key).is_some_and(|model| model.last_run == *run)
         };
         match self {
-            Self::Exit { key, run, exit, at } => {
+            Self::RunEnded { key, run, exit, at } => {
                 let ago = world.now.saturating_duration_since(*at);
                 (0, Some(*key), is_present(key, run), exit.name(), Some(ago))
             }

@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// Serves a child until it is told to leave, or has no further run.
+/// Serves a child until it is told to leave: or, with a fresh thread for each run, for one run; or,
+/// in a shutdown, to the end of the present run.
 pub(crate) fn work(thread: &ThreadRecord, worker: &Arc<WorkerShared>, commands: Receiver<Command>) {
     obey(thread, worker, commands);
     if let Some(child) = &thread.child {
@@ -48,8 +49,8 @@ fn obey(thread: &ThreadRecord, worker: &Arc<WorkerShared>, commands: Receiver<Co
     // be lost with the channel; but `make_final` came before that, and is seen here.
     drop(commands);
     // If `make_final` came after `run_body` had put the body back, this thread has to drop it. But
-    // if another thread has been sent a run since, as after a restart by hand, that thread takes
-    // the body, and drops it.
+    // a run may have been sent to another thread since, as after a restart by hand: then that one
+    // takes the body, and drops it.
     if worker.is_final() && worker.context().is_none() {
         drop_all(thread, worker, false);
     }
@@ -61,7 +62,7 @@ fn run_body(thread: &ThreadRecord, worker: &Arc<WorkerShared>, context: ChildCon
     let Some(mut body) = worker.take_body() else {
         // Each run that was started needs an end, also one without a body.
         let at = system_now();
-        worker.end_run(None, false);
+        worker.keep_context(None, false);
         send_run_end(worker, RunEnd::of_no_run(key, run, at));
         return false;
     };
@@ -74,13 +75,14 @@ fn run_body(thread: &ThreadRecord, worker: &Arc<WorkerShared>, context: ChildCon
     if let Some(panic) = context.signal().end() {
         drops.note(Err(panic));
     }
-    // Dropped after the body, not before it: the run counts as started since before this thread
-    // woke, so a slow drop before the body would add to the uptime.
+    // What was entrusted is dropped after the call of the body, not before it: the run counts as
+    // started since before this thread woke, so a slow drop before the body would add to the
+    // uptime.
     thread.enter(ThreadPhase::Dropping);
     worker.drop_remains(&mut drops);
     let callbacks_succeeded = context.callbacks_succeeded();
     let is_last = worker.is_final();
-    worker.end_run(Some(context), is_last);
+    worker.keep_context(Some(context), is_last);
     if is_last {
         drops.discard(body);
     } else {
@@ -128,8 +130,8 @@ pub(crate) fn drop_all(thread: &ThreadRecord, worker: &Arc<WorkerShared>, keep_b
 /// it may never publish that end: then this thread publishes it.
 fn send_run_end(worker: &WorkerShared, end: RunEnd) {
     let (shared, key, run) = (worker.link.handle.shared(), worker.link.key, end.run);
-    match shared.inbox().send(Message::Exit(end)) {
-        Err(SendError(Message::Exit(end))) => shared.publish_missed_end(key, run, Some(end)),
+    match shared.inbox().send(Message::RunEnded(end)) {
+        Err(SendError(Message::RunEnded(end))) => shared.publish_missed_end(key, run, Some(end)),
         Err(SendError(message)) => drop(unwind::discard(message)),
         // Looked at after the send: a supervisor that has not ended by now finds the message. One
         // that has ended, or is stuck, may not.

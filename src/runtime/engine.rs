@@ -1,4 +1,4 @@
-//! Supervisor without its waiting: each message becomes one call on the core.
+//! Supervisor without its waiting: passes each message to the core, and performs what follows.
 
 use std::{
     sync::Arc,
@@ -120,7 +120,7 @@ impl<W: Workers> Engine<W> {
         self.roster.next_deadline()
     }
 
-    /// Whether a start signal was sent since the last call.
+    /// Whether a start signal was sent, or refused, since the last call.
     pub(crate) fn take_has_started_run(&mut self) -> bool {
         std::mem::take(&mut self.environment.has_started_run)
     }
@@ -162,7 +162,7 @@ impl<W: Workers> Engine<W> {
     pub(crate) fn handle_message(&mut self, message: Message) {
         let now = self.now();
         match message {
-            Message::Exit(end) => self.handle_run_end(end),
+            Message::RunEnded(end) => self.handle_run_end(end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
             Message::Trip { key, run, failures, last } => {
                 self.roster.tripped(key, run, failures, last, now)
@@ -222,7 +222,7 @@ impl<W: Workers> Engine<W> {
         let RunEnd { key, run, exit, at, display_panic, drops, callbacks_succeeded } = end;
         let failed = matches!(exit, Exit::Failed(_));
         if let Some(entry) = self.roster.entry(key) {
-            self.environment.workers.run_is_over(&entry.worker);
+            self.environment.workers.note_run_end(&entry.worker);
         }
         match self.roster.run_ended(key, run, exit, at, &mut self.environment) {
             Ok(()) => {
@@ -263,7 +263,7 @@ impl<W: Workers> Engine<W> {
         for _ in 0..self.inbox.len() {
             let Ok(message) = self.inbox.try_recv() else { break };
             match message {
-                Message::Exit(end) => {
+                Message::RunEnded(end) => {
                     has_run_ended = true;
                     self.handle_run_end(end);
                 }

@@ -40,7 +40,7 @@ pub(crate) struct EngineEnvironment<W: Workers> {
     pub(crate) sinks: Sinks,
     /// The number of events so far.
     pub(crate) events: u64,
-    /// A start signal was sent since the main loop looked last.
+    /// A start signal was sent, or refused, since the main loop looked last.
     pub(crate) has_started_run: bool,
 }
 
@@ -59,17 +59,18 @@ impl<W: Workers> EngineEnvironment<W> {
             Action::Publish { view, stopped } => {
                 let before = self.shared.publish(&entry.row, view, stopped);
                 if let Some(before) = before.filter(|before| before.holds_error()) {
-                    self.workers.entrust(&entry.worker, Remain::Stop(before));
+                    self.workers.entrust(&entry.worker, Remain::LastStop(before));
                 }
             }
             Action::Report(report) => self.record(key, report),
             Action::SendStart { run, failures } => {
                 self.has_started_run = true;
                 if !self.workers.send_start(&entry.worker, run, failures) {
-                    // Another thread found this one stuck and has sealed the worker, so the body
-                    // never ran. Its start was reported already, so the run needs an end.
+                    // Another thread found the supervisor thread stuck and has sealed the worker,
+                    // so the body never ran. Its start was reported already, so the run needs an
+                    // end.
                     let end = RunEnd::of_no_run(key, run, self.now());
-                    let _ = self.shared.tell(Message::Exit(end));
+                    let _ = self.shared.tell(Message::RunEnded(end));
                 }
             }
             Action::Stop => self.workers.stop(&entry.worker),

@@ -19,8 +19,8 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A run has ended: the body has returned, and is back in its slot or dropped.
-    Exit(RunEnd),
+    /// A run has ended: the body is back in its slot, or dropped.
+    RunEnded(RunEnd),
     /// The body called [`mark_healthy`](crate::ChildContext::mark_healthy), for the first time in
     /// this run.
     MarkedHealthy {
@@ -76,7 +76,7 @@ pub(crate) struct RunEnd {
     pub(crate) key: Key,
     pub(crate) run: u64,
     pub(crate) exit: Exit,
-    /// When the body returned or panicked.
+    /// When the body returned or panicked, or was found to be missing.
     pub(crate) at: Instant,
     /// The panic of the error's `Display`.
     pub(crate) display_panic: Option<Panic>,

@@ -55,7 +55,7 @@ pub(crate) fn supervise(
     // a few messages at most.
     while let Ok(message) = inbox.try_recv() {
         match message {
-            Message::Exit(end) => shared.publish_missed_end(end.key, end.run, Some(end)),
+            Message::RunEnded(end) => shared.publish_missed_end(end.key, end.run, Some(end)),
             message => drop(unwind::discard(message)),
         }
     }
@@ -84,7 +84,7 @@ pub(crate) struct MainLoop {
 enum Wake {
     Message(Message),
     Tick,
-    Timer,
+    Proceed,
 }
 
 impl MainLoop {
@@ -106,7 +106,7 @@ impl MainLoop {
     pub(crate) fn run(mut self) -> ShutdownReport {
         loop {
             self.engine.proceed();
-            self.engine.workers().try_again();
+            self.engine.workers().retry_spawns();
             if self.engine.has_had_round() {
                 if let Some(started) = self.started.take() {
                     let _ = started.send(());
@@ -117,13 +117,13 @@ impl MainLoop {
                     return self.engine.finish();
                 }
             }
-            match self.next_wake() {
+            match self.wait() {
                 Wake::Message(message) => self.engine.handle_message(message),
                 Wake::Tick => {
                     self.was_tick = true;
                     self.engine.begin_round();
                 }
-                Wake::Timer => {}
+                Wake::Proceed => {}
             }
         }
     }
@@ -133,7 +133,7 @@ impl MainLoop {
     ///
     /// However many messages come, at most one of them is received before a tick that is due, and
     /// the deadlines are looked at after each.
-    fn next_wake(&mut self) -> Wake {
+    fn wait(&mut self) -> Wake {
         let was_tick = std::mem::take(&mut self.was_tick);
         if !was_tick && self.ticker.as_ref().is_some_and(|ticker| ticker.try_recv().is_ok()) {
             return Wake::Tick;
@@ -142,13 +142,12 @@ impl MainLoop {
             return Wake::Message(message);
         }
         if self.engine.is_in_round() {
-            return Wake::Timer;
+            return Wake::Proceed;
         }
-        let deadlines =
-            [self.engine.next_deadline(), self.engine.workers().try_again_at(), self.until];
+        let deadlines = [self.engine.next_deadline(), self.engine.workers().retry_at(), self.until];
         let deadline = deadlines.into_iter().fold(None, deadline::sooner);
         if self.engine.take_has_started_run() {
-            if let Some(message) = self.try_patiently(deadline) {
+            if let Some(message) = self.poll_before_parking(deadline) {
                 return Wake::Message(message);
             }
         }
@@ -156,7 +155,7 @@ impl MainLoop {
             // Waiting for one channel wakes faster than a `select!` over one channel does.
             (None, None) => received(self.inbox.recv()),
             (None, Some(deadline)) => match self.inbox.recv_deadline(deadline) {
-                Err(RecvTimeoutError::Timeout) => Wake::Timer,
+                Err(RecvTimeoutError::Timeout) => Wake::Proceed,
                 message => received(message.map_err(|_| RecvError)),
             },
             (Some(ticker), None) => select! {
@@ -166,7 +165,7 @@ impl MainLoop {
             (Some(ticker), Some(deadline)) => select! {
                 recv(self.inbox) -> message => received(message),
                 recv(ticker) -> _ => Wake::Tick,
-                default(deadline.saturating_duration_since(self.engine.now())) => Wake::Timer,
+                default(deadline.saturating_duration_since(self.engine.now())) => Wake::Proceed,
             },
         }
     }
@@ -174,7 +173,7 @@ impl MainLoop {
     /// Polls the inbox for a while after a run was started, since the run may fail at once. To park
     /// and wake a thread costs several times what a restart does; and if this thread parked, the
     /// child's thread would wait so long for its next start signal that it would park, too.
-    fn try_patiently(&self, deadline: Option<Instant>) -> Option<Message> {
+    fn poll_before_parking(&self, deadline: Option<Instant>) -> Option<Message> {
         let until = self.engine.now() + AWAKE_AFTER_START;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         loop {

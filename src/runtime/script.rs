@@ -107,7 +107,7 @@ impl Script {
         let (display_panic, callbacks_succeeded) = (None, false);
         let end =
             RunEnd { key, run: run.number, exit, at, display_panic, drops, callbacks_succeeded };
-        self.tell(Message::Exit(end));
+        self.tell(Message::RunEnded(end));
         Some(())
     }
 
@@ -214,7 +214,7 @@ impl Workers for Script {
         }
     }
 
-    fn run_is_over(&mut self, _worker: &Key) {}
+    fn note_run_end(&mut self, _worker: &Key) {}
 
     fn entrust(&mut self, worker: &Key, remain: Remain) {
         if let Some(child) = self.children.get_mut(worker) {

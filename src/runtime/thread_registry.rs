@@ -200,17 +200,17 @@ impl ThreadRegistry {
         if worker.alive.load(Ordering::Relaxed) >= MOST_THREADS {
             return Err(Failure::new("its earlier threads have not ended".into()));
         }
-        let (commands, inbox) = bounded(1);
+        let (commands, received) = bounded(1);
         let its = worker.clone();
         self.spawn(
             worker.link.id.as_str().to_owned(),
             worker.stack_size,
             Some(worker),
             false,
-            move |thread| work(thread, &its, inbox),
+            move |thread| work(thread, &its, received),
         )
         .map_err(|error| Failure::new(error.into()))?;
-        worker.has_got_thread(commands);
+        worker.set_commands(commands);
         Ok(())
     }
 
@@ -443,7 +443,7 @@ mod tests {
     fn body_is_not_taken_from_under_a_start_signal_that_is_on_its_way() {
         let (threads, worker, _inbox) = worker(|_| (), false);
         let (commands, unreceived) = bounded(1);
-        worker.has_got_thread(commands);
+        worker.set_commands(commands);
         assert!(worker.send_start(1, 0));
         threads.retire(&worker, false).unwrap();
         assert!(
@@ -460,7 +460,7 @@ mod tests {
         // The child is restarted by hand after it had been given up. A new thread is about to
         // receive the start signal when a shutdown begins.
         let (commands, _unreceived) = bounded(1);
-        worker.has_got_thread(commands);
+        worker.set_commands(commands);
         assert!(worker.send_start(2, 0));
         worker.make_final(true);
         let (_, of_old_thread) = bounded(1);
@@ -475,7 +475,7 @@ mod tests {
         threads.provide(&worker).unwrap();
         assert!(worker.send_start(1, 0));
         // The supervisor thread sees this end too late: it has not made the run the last one.
-        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::Exit(_))));
+        assert!(matches!(inbox.recv_timeout(LIMIT), Ok(Message::RunEnded(_))));
         threads.dismiss();
         assert!(
             dropped.recv_timeout(LIMIT).is_err_and(|error| error.is_disconnected()),

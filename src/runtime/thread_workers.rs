@@ -27,7 +27,7 @@ const DELAY: Duration = Duration::from_millis(100);
 pub(crate) struct ThreadWorkers {
     threads: Arc<ThreadRegistry>,
     deferred: Vec<DeferredSpawn>,
-    try_again_at: Option<Instant>,
+    retry_at: Option<Instant>,
 }
 
 /// A task for which no thread could be spawned, and which is tried again.
@@ -38,18 +38,18 @@ enum DeferredSpawn {
 
 impl ThreadWorkers {
     pub(crate) fn new(threads: Arc<ThreadRegistry>) -> Self {
-        Self { threads, deferred: Vec::new(), try_again_at: None }
+        Self { threads, deferred: Vec::new(), retry_at: None }
     }
 
     /// When the deferred spawns are tried again; `None` if there are none.
-    pub(crate) fn try_again_at(&self) -> Option<Instant> {
-        self.try_again_at
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
     }
 
     /// Tries the deferred spawns again, if it is time to.
-    pub(crate) fn try_again(&mut self) {
-        if self.try_again_at.is_some() && deadline::is_reached(self.try_again_at, system_now()) {
-            self.try_again_at = None;
+    pub(crate) fn retry_spawns(&mut self) {
+        if self.retry_at.is_some() && deadline::is_reached(self.retry_at, system_now()) {
+            self.retry_at = None;
             let mut deferred = std::mem::take(&mut self.deferred).into_iter();
             while let Some(spawn) = deferred.next() {
                 let done = match &spawn {
@@ -69,7 +69,7 @@ impl ThreadWorkers {
     fn note(&mut self, done: io::Result<()>, spawn: DeferredSpawn) {
         if done.is_err() {
             self.deferred.push(spawn);
-            self.try_again_at = self.try_again_at.or(deadline::after(system_now(), DELAY));
+            self.retry_at = self.retry_at.or(deadline::after(system_now(), DELAY));
         }
     }
 }
@@ -103,8 +103,8 @@ impl Workers for ThreadWorkers {
         worker.make_final(is_closing);
     }
 
-    fn run_is_over(&mut self, worker: &Arc<WorkerShared>) {
-        worker.run_is_over();
+    fn note_run_end(&mut self, worker: &Arc<WorkerShared>) {
+        worker.note_run_end();
     }
 
     fn entrust(&mut self, worker: &Arc<WorkerShared>, remain: Remain) {

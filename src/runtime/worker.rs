@@ -87,7 +87,7 @@ struct WorkerState {
     /// is faster.
     spare: Option<ChildContext>,
     stop_requested_at: Option<Instant>,
-    /// What the child's thread drops after its next run, or as it leaves.
+    /// What the child's thread drops as the present or next run ends, or as it leaves.
     remains: Vec<Remain>,
     /// No further start signal is sent, not even by a supervisor thread that was stuck and returns.
     sealed: bool,
@@ -99,7 +99,7 @@ struct WorkerState {
 pub(crate) enum Remain {
     Backoff(Box<Backoff>),
     /// How a run ended, once the end of a later run has taken its place.
-    Stop(LastStop),
+    LastStop(LastStop),
     /// The row of a child that is gone, which holds how its last run ended.
     Row(Arc<Row>),
 }
@@ -171,7 +171,7 @@ impl WorkerShared {
 
     /// Notes that the supervisor thread has received the end of the present run: a fresh thread
     /// serves one run only, and takes no more commands.
-    pub(crate) fn run_is_over(&self) {
+    pub(crate) fn note_run_end(&self) {
         if self.fresh_thread {
             self.state.lock().commands = None;
         }
@@ -195,7 +195,7 @@ impl WorkerShared {
     }
 
     /// Stores the channel to a thread that was just spawned.
-    pub(crate) fn has_got_thread(&self, commands: Sender<Command>) {
+    pub(crate) fn set_commands(&self, commands: Sender<Command>) {
         self.state.lock().commands = Some(commands);
     }
 
@@ -250,9 +250,9 @@ impl WorkerShared {
     }
 
     /// Notes that the present run has ended, and keeps its context for the next. A stop request
-    /// ends with its run. After the last run its time is kept, for the report of a child whose
-    /// thread is still alive.
-    pub(crate) fn end_run(&self, spare: Option<ChildContext>, is_last: bool) {
+    /// ends with its run; but after the last run the time of the request is kept, for the report of
+    /// a child whose thread is still alive.
+    pub(crate) fn keep_context(&self, spare: Option<ChildContext>, is_last: bool) {
         let mut state = self.state.lock();
         state.context = None;
         if !is_last && spare.is_some() {

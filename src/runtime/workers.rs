@@ -26,7 +26,7 @@ pub(crate) trait Workers {
     /// thread then leaves.
     fn make_final(&mut self, worker: &Self::Worker, is_closing: bool);
     /// Notes that the engine has received the end of the present run.
-    fn run_is_over(&mut self, worker: &Self::Worker);
+    fn note_run_end(&mut self, worker: &Self::Worker);
     /// Keeps a user's value, to be dropped where the body is dropped.
     fn entrust(&mut self, worker: &Self::Worker, remain: Remain);
     /// Ends the thread that waits for a next run, and drops the body unless it is kept.

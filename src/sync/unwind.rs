@@ -122,7 +122,8 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
 /// payload.
 ///
 /// `AssertUnwindSafe` holds because a panic can leave only the user's own state half-done, whose
-/// survival is documented: the closures that come here never borrow state of this crate.
+/// survival is documented: the state of this crate that the closures borrow is whole at every call
+/// of user code.
 #[expect(clippy::disallowed_methods, reason = "the one place that catches")]
 pub(crate) fn catch_both<R>(f: impl FnOnce() -> R) -> Result<R, (Panic, Option<Panic>)> {
     let result = count(|| catch_unwind(AssertUnwindSafe(f)));

@@ -1,4 +1,4 @@
-//! What the table of children publishes of them, and reports as events.
+//! What the table of children queues to be published of them, and reported as events.
 
 use std::time::Instant;
 
@@ -26,14 +26,16 @@ pub(super) fn healthy(streak: Streak, at: Instant, marked: bool) -> EventKind {
 }
 
 impl<T> Roster<T> {
-    /// The stop request comes before the report, since event sinks may take time.
+    /// Queues a stop request and a report. The request comes first, since event sinks may take
+    /// time.
     pub(super) fn queue_stop_and_report(&mut self, key: Key, kind: EventKind, now: Instant) {
         self.queue_view(key, None, now);
         self.queue(key, Action::Stop);
         self.queue_report(key, kind, now);
     }
 
-    /// Asks for the backoff if one follows the end of a run, then publishes and reports the end.
+    /// Asks for the backoff if one follows the end of a run, then queues the publication and the
+    /// report of the end.
     pub(super) fn conclude_run(
         &mut self,
         key: Key,
@@ -42,7 +44,7 @@ impl<T> Roster<T> {
         at: Instant,
         environment: &mut impl Environment<Entry = T>,
     ) {
-        let Ended { newly_healthy, cause, uptime, failures, consequence, was_timed_out: _ } = ended;
+        let Ended { newly_healthy, cause, uptime, failures_before, consequence, .. } = ended;
         let Some(child) = self.children.get_mut(&key) else { return };
         let backoff = match consequence {
             Consequence::BackOff { least } => {
@@ -60,16 +62,16 @@ impl<T> Roster<T> {
         self.queue_view(key, Some(LastStop { cause, exit: exit.clone(), uptime, failed }), at);
         let mut report = |failures, kind| {
             let report = Report { id: id.clone(), run, failures, kind };
-            self.actions.push_back((key, Step::Act(Action::Report(report))));
+            self.steps.push_back((key, Step::Act(Action::Report(report))));
         };
         if let Some((streak, at)) = newly_healthy {
             report(0, healthy(streak, at, false));
         }
         let retry_in = backoff.as_ref().map(|backoff| backoff.value);
         let stopped = EventKind::Stopped { cause, exit: exit.clone(), uptime, failed, retry_in };
-        report(failures, stopped);
+        report(failures_before, stopped);
         if consequence == Consequence::GiveUp {
-            report(failures.saturating_add(1), EventKind::GaveUp);
+            report(failures_before.saturating_add(1), EventKind::GaveUp);
             if is_significant {
                 self.queue(key, Action::ShutDown { id, cause, exit });
             }
@@ -105,8 +107,8 @@ impl<T> Roster<T> {
         self.note_call_of(key, run, callback, panic, now);
     }
 
-    /// Notes a call of one of the child's callbacks, for this run. Reports a panic, unless the last
-    /// call of that callback panicked as well.
+    /// Notes a call of one of the child's callbacks, for this run. A panic is reported, unless the
+    /// last call of that callback panicked as well.
     pub(crate) fn note_call_of(
         &mut self,
         key: Key,
@@ -134,7 +136,7 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Reports an event of the child, after publishing its present state.
+    /// Queues the report of an event, after the publication of the child's present state.
     pub(super) fn queue_report(&mut self, key: Key, kind: EventKind, now: Instant) {
         let Some(run) = self.children.get(&key).map(|child| child.circuit.last_run()) else {
             return;
@@ -149,7 +151,8 @@ impl<T> Roster<T> {
         self.queue(key, Action::Report(Report { id, run, failures, kind }));
     }
 
-    /// Publishes the child's state if it has changed since the last time, or if a run has ended.
+    /// Queues the publication of the child's state if it has changed since the last time, or if a
+    /// run has ended.
     pub(super) fn queue_view(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let view = child.circuit.view(now);

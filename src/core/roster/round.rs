@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::core::{flag_cache::Answers, interface::Environment, roster::Roster};
+use crate::core::{flag_cache::Expectation, interface::Environment, roster::Roster};
 
 /// The number of children a round visits before the engine serves its inbox again.
 const ROUND_CHUNK: u32 = 256;
@@ -47,19 +47,19 @@ impl<T> Roster<T> {
         now: Instant,
         environment: &mut impl Environment<Entry = T>,
     ) {
-        debug_assert!(self.actions.is_empty() && self.unsettled.is_empty());
+        debug_assert!(self.steps.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
         let mut left = ROUND_CHUNK;
         let mut stopped_at = None;
-        for (key, id, answers) in self.flags.from(round.next) {
+        for (key, id, expectation) in self.flags.from(round.next) {
             round.next += 1;
-            if matches!(answers, Answers::Unasked | Answers::Gone) {
+            if matches!(expectation, Expectation::Unasked | Expectation::Gone) {
                 continue;
             }
             let answer = environment.is_enabled(*key, id);
-            let is_settled = match answers {
-                Answers::NothingIf(on) => answer.value.is_none_or(|value| value == *on),
-                Answers::Unknown | Answers::Unasked | Answers::Gone => false,
+            let is_settled = match expectation {
+                Expectation::NothingIf(on) => answer.value.is_none_or(|value| value == *on),
+                Expectation::Unknown | Expectation::Unasked | Expectation::Gone => false,
             };
             if !is_settled || answer.panic.is_some() {
                 stopped_at = Some((*key, answer));
@@ -73,7 +73,7 @@ impl<T> Roster<T> {
         match stopped_at {
             Some((key, answer)) => {
                 self.note_flag(key, answer, now);
-                // `decide` follows in a later step, so that its `now` is from after the callbacks.
+                // The decision follows in a later step, whose `now` is from after the callbacks.
                 self.unsettled.push_back((key, true));
             }
             None => {

@@ -72,7 +72,7 @@ impl Child {
         let worker = self.worker.clone();
         let thread =
             spawn(move || work(&ThreadRecord::new(ThreadNumber(number), None), &worker, inbox));
-        self.worker.has_got_thread(commands);
+        self.worker.set_commands(commands);
         thread
     }
 
@@ -80,7 +80,7 @@ impl Child {
     fn await_exit(&self, run: u64) {
         loop {
             match self.inbox.try_recv() {
-                Ok(Message::Exit(end)) => {
+                Ok(Message::RunEnded(end)) => {
                     assert_eq!(end.run, run);
                     assert!(matches!(end.exit, Exit::Completed), "{:?}", end.exit);
                     return;
@@ -134,7 +134,7 @@ fn run_with_a_start_signal_is_stopped_by_whoever_takes_over() {
         if went {
             child.await_exit(1);
         }
-        assert!(!child.inbox.try_iter().any(|message| matches!(message, Message::Exit(_))));
+        assert!(!child.inbox.try_iter().any(|message| matches!(message, Message::RunEnded(_))));
         assert!(
             !child.worker.holds_body() && child.body.strong_count() == 0,
             "the body is dropped"
@@ -152,7 +152,7 @@ fn thread_that_stays_runs_the_body_again() {
             assert!(child.worker.send_start(run, 0), "there is room for the word");
             child.await_exit(run);
             assert!(child.worker.holds_body(), "it is put back before the end is reported");
-            child.worker.run_is_over();
+            child.worker.note_run_end();
         }
         assert_eq!(child.begun.load(Seen::Relaxed), 2);
         retire(&child.worker);
@@ -170,7 +170,7 @@ fn thread_that_leaves_late_takes_no_body_from_the_next_run_bounded() {
         let first = child.provide(1);
         assert!(child.worker.send_start(1, 0));
         child.await_exit(1);
-        child.worker.run_is_over();
+        child.worker.note_run_end();
         let second = child.provide(2);
         let other = spawn({
             let worker = child.worker.clone();
