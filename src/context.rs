@@ -329,23 +329,28 @@ impl ChildContext {
     /// use crossbeam_channel::Receiver;
     /// use std::time::Duration;
     ///
-    /// fn body(ctx: &ChildContext, orders: &Receiver<String>) -> ChildResult {
-    ///     let mut batch = Vec::new();
+    /// // `batch` outlives the run: what could not be written is written by the next one.
+    /// fn body(
+    ///     ctx: &ChildContext,
+    ///     orders: &Receiver<String>,
+    ///     batch: &mut Vec<String>,
+    /// ) -> ChildResult {
     ///     loop {
     ///         match ctx.recv_timeout(orders, Duration::from_secs(1)) {
-    ///             Ok(order) if batch.len() < 100 => batch.push(order),
-    ///             Ok(order) => write(&mut batch, Some(order))?,
-    ///             Err(RecvTimeoutError::Timeout) => write(&mut batch, None)?,
-    ///             Err(RecvTimeoutError::Stopped) => return write(&mut batch, None),
+    ///             Ok(order) => batch.push(order),
+    ///             Err(RecvTimeoutError::Timeout) => write(batch)?,
+    ///             Err(RecvTimeoutError::Stopped) => return write(batch),
     ///             Err(error) => return Err(error.into()),
+    ///         }
+    ///         if batch.len() >= 100 {
+    ///             write(batch)?;
     ///         }
     ///     }
     /// }
     ///
-    /// fn write(batch: &mut Vec<String>, order: Option<String>) -> ChildResult {
-    ///     // …
-    /// #   batch.clear();
-    /// #   let _ = order;
+    /// fn write(batch: &mut Vec<String>) -> ChildResult {
+    ///     // … and only when that has worked:
+    ///     batch.clear();
     ///     Ok(())
     /// }
     /// # let _ = body;
@@ -395,7 +400,7 @@ impl ChildContext {
     /// is called.
     ///
     /// Dropping the guard takes the callback back; if it is just being called on another thread,
-    /// the drop waits for it. So it is safe to release what the callback uses after the guard. A
+    /// the drop waits for it. So once the guard is dropped, nothing uses what the callback uses. A
     /// callback that blocks keeps its own child from ending, which is reported as overdue, and
     /// delays no other. A panic in it is contained and reported, the first one of a run. If no
     /// thread can be spawned for the callbacks, the spawn is tried again every 100 ms, until the

@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use parking_lot::Mutex;
 
-use crate::{id::ChildId, snapshot::ChildInfo};
+use crate::{id::ChildId, snapshot::ChildInfo, wording::ASKED_TO_STOP};
 
 /// The run was asked to stop, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Stopped;
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the child was asked to stop")
+        f.write_str(ASKED_TO_STOP)
     }
 }
 

@@ -138,14 +138,14 @@ pub enum EventKind {
     Healthy {
         /// The failures that are forgiven; 0 if there were none.
         forgiven: u32,
-        /// How long ago the first of those failures was; zero if there were none.
+        /// How long ago the first of those failures was: since that run ended by itself, or was
+        /// asked to stop after a trip or a hang. Zero if there were none.
         failing_for: Duration,
         /// Whether the child [said so](crate::ChildContext::mark_healthy). Otherwise it has been up
         /// for its `healthy_after`.
         marked: bool,
     },
-    /// The child's flag has changed. Not reported if that stops a run, of which its `Stopped` tells
-    /// with [`StopCause::Disabled`]. A flag counts as on before its first answer.
+    /// The child's flag has changed. A flag counts as on before its first answer.
     #[non_exhaustive]
     FlagChanged {
         /// The flag's answer.
@@ -176,8 +176,9 @@ pub enum EventKind {
         /// was late.
         silent_for: Duration,
     },
-    /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts) and stays down
-    /// until reset by hand.
+    /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts), or has
+    /// [said](crate::Verdict::give_up) that trying again is useless. It stays down until it is
+    /// reset by hand.
     GaveUp,
     /// An order that was given through a [`Handle`](crate::Handle) was carried out. Each order is
     /// reported once, even if it changed nothing: this is the audit trail. [`run`](Event::run) is
@@ -300,6 +301,16 @@ impl StopCause {
                 StopKind::Asked
             }
         }
+    }
+
+    /// What the body's error says is to follow. That counts only if the run ended by itself.
+    pub(crate) fn advice(self, exit: &Exit) -> Option<Advice> {
+        exit.advice().filter(|_| self.kind() == StopKind::ByItself)
+    }
+
+    /// Whether the run was asked to stop.
+    pub(crate) fn is_request(self) -> bool {
+        matches!(self.kind(), StopKind::Fault | StopKind::Asked)
     }
 
     /// The reason, as the end of a sentence.
@@ -433,14 +444,13 @@ impl fmt::Display for Event {
                         asked.reason()
                     )?,
                 }
-                // A run that was asked to stop may end with any error; only a panic is worth
-                // reporting.
-                if exit.is_panicked() && *cause != StopCause::Exited {
+                if cause.is_request() && !exit.obeys_stop() {
                     write!(f, " (it {exit})")?;
                 }
+                let advice = cause.advice(exit);
                 match retry_in {
-                    Some(delay) => write!(f, "; tried again {}", Retry(exit, *delay)),
-                    None if *failed && exit.advice() == Some(Advice::GiveUp) => {
+                    Some(delay) => write!(f, "; tried again {}", Retry(advice, *delay)),
+                    None if *failed && advice == Some(Advice::GiveUp) => {
                         f.write_str("; trying again is useless, says the error")
                     }
                     None => Ok(()),
@@ -457,8 +467,9 @@ impl fmt::Display for Event {
             EventKind::Hung { doing, silent_for } => {
                 write!(
                     f,
-                    "child `{id}` hangs: silent for {} while {doing}; it is asked to stop",
-                    Span(*silent_for)
+                    "child `{id}` hangs: silent for {} while {}; it is asked to stop",
+                    Span(*silent_for),
+                    OneLine(doing)
                 )
             }
             EventKind::GaveUp => {

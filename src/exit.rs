@@ -11,6 +11,7 @@ use crate::{
         panic::{Panic, Text},
     },
     verdict::{Advice, Verdict},
+    wording::ASKED_TO_STOP,
 };
 
 /// Result of a child's body.
@@ -76,6 +77,17 @@ impl Exit {
     /// [`Simulation`](crate::Simulation).
     pub fn panicked(message: &str) -> Self {
         Self::Panicked(Panic::new(Text::Shared(message.into()), None))
+    }
+
+    /// Whether this is how a run ends that obeys a stop request: it returns, or passes on the error
+    /// by which a wait told it of the request. By the text, since wrappers such as `anyhow` hide
+    /// the type.
+    pub(crate) fn obeys_stop(&self) -> bool {
+        match self {
+            Self::Completed => true,
+            Self::Failed(failure) => failure.message().ends_with(ASKED_TO_STOP),
+            Self::Panicked(_) => false,
+        }
     }
 
     /// What the error of the body says is to follow, if it says anything.

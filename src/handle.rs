@@ -10,6 +10,7 @@ use crate::{
     report::ShutdownReport,
     runtime::{lineage, row::Row, shared::Shared},
     snapshot::{ChildInfo, Snapshot},
+    status::ChildStatus,
 };
 
 /// Handle by which any thread queries and commands a supervisor, for as long as it likes: a cheap
@@ -410,13 +411,13 @@ impl Handle {
     /// It is for the end of a program's start, and for tests. A child is healthy once it has called
     /// [`mark_healthy`](crate::ChildContext::mark_healthy), or has run for `healthy_after`, a
     /// minute by default. The children are looked at one after another, so one that was healthy at
-    /// first may have failed when the last has become so. A child that is given up is waited for,
-    /// too, since an operator may reset it.
+    /// first may have failed when the last has become so.
     ///
     /// # Errors
     ///
-    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons, if the
-    /// time is over. [`WaitError::ShuttingDown`], or [`WaitError::OnSupervisorThread`].
+    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons: when the
+    /// time is over, or at once if the child that is waited for was given up.
+    /// [`WaitError::ShuttingDown`], or [`WaitError::OnSupervisorThread`].
     ///
     /// # Examples
     ///
@@ -452,11 +453,12 @@ impl Handle {
                 return Err(WaitError::ShuttingDown);
             }
             let Some(ill) = ill else { return Ok(()) };
+            let has_given_up = || ill.info(self.shared.now()).status == ChildStatus::GaveUp;
             let waited = ill.wait_for(deadline, || {
-                let is_over = is_well(ill) || !self.shared.is_running();
+                let is_over = is_well(ill) || has_given_up() || !self.shared.is_running();
                 is_over.then_some(())
             });
-            if waited.is_none() {
+            if waited.is_none() || has_given_up() {
                 let ill = rows.iter().filter(|row| !is_well(row));
                 let ill = ill.map(|row| row.info(self.shared.now())).collect();
                 return Err(WaitError::NotHealthy(ill));

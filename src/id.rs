@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
+use crate::sync::one_line::{Escaped, OneLine};
+
 /// Id of a child, unique within its supervisor: a cheap clone.
 ///
 /// It compares with and dereferences to `str`. A supervisor accepts ids of any length and in any
@@ -84,11 +86,7 @@ impl PartialEq<ChildId> for &str {
 
 impl fmt::Display for ChildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.contains(char::is_control) {
-            f.pad(&self.0.escape_debug().to_string())
-        } else {
-            f.pad(&self.0)
-        }
+        if OneLine::is(&self.0) { f.pad(&self.0) } else { f.pad(&Escaped(&self.0).to_string()) }
     }
 }
 

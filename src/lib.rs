@@ -64,7 +64,7 @@
 //!    │                       ▼                                      │
 //!    └────────────────── backing off ◀─────────────────────────────┘
 //!                            │
-//!                            │ more failures in a row than max_restarts
+//!                            │ more failures in a row than max_restarts, or a verdict
 //!                            ▼
 //!                         gave up ──▶ due, by reset or restart
 //! ```
@@ -81,7 +81,7 @@
 //! | `Off` | down: its flag is off, it is held, or the supervisor shuts down | open | started when it is wanted again and no backoff is left |
 //! | `Due` | about to be started | open | |
 //! | `Finished` | did what it was for, as a transient child | open | stays so until it is restarted by hand |
-//! | `GaveUp` | failed more often than [`max_restarts`](ChildSpec::max_restarts) allows | open | stays so until it is reset or restarted by hand |
+//! | `GaveUp` | failed more often than [`max_restarts`](ChildSpec::max_restarts) allows, or said that a retry is [useless](Verdict::give_up) | open | stays so until it is reset or restarted by hand |
 //!
 //! The whole table, in the order in which it decides, is at [`ChildStatus`].
 //!

@@ -11,6 +11,7 @@ use crate::{
     event::{LastStop, StopCause, StopKind},
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
+    sync::one_line::OneLine,
     verdict::Advice,
     wording::{Failures, GotNoThread, In, Ran, Span},
 };
@@ -130,13 +131,15 @@ impl ChildInfo {
     /// What the last run said is to follow, if it ended by itself.
     fn advice(&self) -> Option<Advice> {
         let last = self.last_stop.as_ref()?;
-        last.exit.advice().filter(|_| last.cause.kind() == StopKind::ByItself)
+        last.cause.advice(&last.exit)
     }
 
     /// Why its present or last run was asked to stop, with what it was doing if it fell silent.
     fn reason_to_stop(&self, cause: StopCause) -> String {
         match (cause, self.doing) {
-            (StopCause::Hung, Some(doing)) => format!("{} while {doing}", cause.reason()),
+            (StopCause::Hung, Some(doing)) => {
+                format!("{} while {}", cause.reason(), OneLine(doing))
+            }
             _ => cause.reason().to_owned(),
         }
     }
@@ -156,7 +159,7 @@ impl ChildInfo {
                     self.reason_to_stop(last.cause)
                 )
             }
-            StopKind::Asked if last.exit.is_panicked() => {
+            StopKind::Asked if !last.exit.obeys_stop() => {
                 format!("it was stopped after {} and {}", Span(last.uptime), last.exit)
             }
             StopKind::Asked => format!("it was stopped after {}", Span(last.uptime)),

@@ -42,7 +42,7 @@ pub enum ChildStatus {
     Due,
     /// Ended for good, as its restart policy has it.
     Finished,
-    /// Failed more often than its `max_restarts` allow.
+    /// Failed more often than its `max_restarts` allow, or said that trying again is useless.
     GaveUp,
 }
 

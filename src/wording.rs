@@ -8,6 +8,10 @@ use crate::{
     verdict::Advice,
 };
 
+/// The text of the errors that tell a body of a stop request, and the end of the text of those that
+/// have one of them as their source.
+pub(crate) const ASKED_TO_STOP: &str = "the child was asked to stop";
+
 /// Shows a duration as a person would say it: `850 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`.
 pub(crate) struct Span(pub(crate) Duration);
 
@@ -53,14 +57,14 @@ impl fmt::Display for Ran<'_> {
     }
 }
 
-/// Shows when a child is tried again after this exit, and whether its own verdict decided that.
-pub(crate) struct Retry<'a>(pub(crate) &'a Exit, pub(crate) Duration);
+/// Shows when a child is tried again, and whether its own verdict decided that.
+pub(crate) struct Retry(pub(crate) Option<Advice>, pub(crate) Duration);
 
-impl fmt::Display for Retry<'_> {
+impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(exit, delay) = self;
+        let Self(advice, delay) = self;
         In(*delay).fmt(f)?;
-        let is_advised = exit.advice() == Some(Advice::RetryAfter(*delay));
+        let is_advised = *advice == Some(Advice::RetryAfter(*delay));
         if is_advised { f.write_str(", as the error demands") } else { Ok(()) }
     }
 }

@@ -263,12 +263,9 @@ impl Circuit {
 
     // ── What happens to it ──
 
-    /// Notes the answer of the flag. Returns whether it has changed, and nothing else tells so: the
-    /// end of a run that it stops does.
+    /// Notes the answer of the flag. Returns whether it has changed.
     pub(crate) fn flag_is(&mut self, on: bool) -> bool {
-        let has_changed = std::mem::replace(&mut self.flag, on) != on;
-        let stops_a_run = !on && self.run.as_ref().is_some_and(|run| run.stop.is_none());
-        has_changed && !stops_a_run
+        std::mem::replace(&mut self.flag, on) != on
     }
 
     /// Notes that a thread waits for the start signal.
@@ -360,13 +357,17 @@ impl Circuit {
             self.streak = run.forgiven;
         }
         // Only a run that ended by itself can say what is to follow.
-        let advice = exit.advice().filter(|_| cause.kind() == StopKind::ByItself);
+        let advice = cause.advice(exit);
         Ended {
             newly_healthy,
             cause,
             uptime: at.saturating_duration_since(run.since),
             failures_before: self.failures(),
-            consequence: if counts { self.fail(at, advice) } else { Consequence::NoFailure },
+            consequence: if counts {
+                self.fail(counted_until, advice)
+            } else {
+                Consequence::NoFailure
+            },
             was_timed_out: run.stop.is_some_and(|stop| stop.timed_out),
         }
     }

@@ -249,13 +249,7 @@ impl<T> Roster<T> {
         if order == Order::Remove && child.circuit.is_running() {
             self.queue(key, Action::MakeFinal { is_closing: self.closing });
         }
-        let Some(child) = self.children.get_mut(&key) else { return };
-        if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
-            child.circuit.request_stop(cause, now);
-            self.queue_stop_and_report(key, EventKind::Ordered { order }, now);
-        } else {
-            self.queue_report(key, EventKind::Ordered { order }, now);
-        }
+        self.queue_change(key, EventKind::Ordered { order }, now);
         self.unsettled.push_back((key, false));
     }
 
@@ -302,16 +296,16 @@ impl<T> Roster<T> {
             let Some(child) = self.children.get_mut(&key) else { return };
             let (_, decision) = child.circuit.judge(now);
             match decision {
+                Decision::Start if !self.steps.is_empty() => {
+                    // `start` publishes the run at once, so that all queued actions have to come
+                    // first. They take time, so the flag is asked after them.
+                    self.unsettled.push_front((key, false));
+                    return;
+                }
                 Decision::Start if !asked => {
                     asked = true;
                     let answer = environment.is_enabled(key, &child.id);
                     self.note_flag(key, answer, now);
-                }
-                Decision::Start if !self.steps.is_empty() => {
-                    // `start` publishes the run at once, so that all queued actions have to come
-                    // first.
-                    self.unsettled.push_front((key, true));
-                    return;
                 }
                 Decision::Start => return self.start(key, now, environment),
                 Decision::RequestStop(cause) => {

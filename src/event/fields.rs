@@ -7,7 +7,7 @@ use log::{
     kv::{ToValue, Value},
 };
 
-use super::{Event, EventKind, StopCause, StopKind};
+use super::{Event, EventKind, StopKind};
 use crate::{exit::Exit, sync::one_line::OneLine};
 
 impl Event {
@@ -64,13 +64,13 @@ impl Event {
     /// | `supervisor` | all | the name of the supervisor |
     /// | `child` | all | the id of the child |
     /// | `seq`, `run`, `failures` | all | the fields of [`Event`] |
-    /// | `cause` | stop | a word for the [`StopCause`] |
+    /// | `cause` | stop | a word for the [`StopCause`](crate::StopCause) |
     /// | `exit` | stop | `completed`, `failed` or `panicked` |
     /// | `failed` | stop | whether it counts as a failure, which `failures` does not include yet |
     /// | `uptime_ms` | stop | how long the run lasted |
     /// | `verdict` | stop, after a [`Verdict`](crate::Verdict) | `give_up` or `retry_after` |
     /// | `retry_in_ms` | stop, if the child is tried again | the backoff |
-    /// | `error` | stop by a panic, or by an error that was not asked for; tripped; callback panicked | the text of the error or panic |
+    /// | `error` | stop, but for errors that only say that the run was [asked to stop](crate::Stopped); tripped; callback panicked | the text of the error or panic |
     /// | `location` | stop, callback panicked | where the panic was, if that is [known](crate::Panic::location) |
     /// | `forgiven`, `failing_for_ms`, `marked` | healthy | its fields |
     /// | `enabled` | flag changed | whether it is on |
@@ -113,18 +113,14 @@ impl Event {
                 add("exit", text(exit.name()));
                 add("failed", FieldValue::Bool(*failed));
                 add("uptime_ms", milliseconds(*uptime));
-                if let Some(advice) = exit.advice().filter(|_| *failed) {
+                if let Some(advice) = cause.advice(exit).filter(|_| *failed) {
                     add("verdict", text(advice.name()));
                 }
                 if let Some(delay) = retry_in {
                     add("retry_in_ms", milliseconds(*delay));
                 }
-                // A run that was asked to stop may end with any error: only a panic is one.
-                let ended_unasked = matches!(cause, StopCause::Exited | StopCause::NotSpawned);
-                if let Some(message) = exit.message() {
-                    if ended_unasked || exit.is_panicked() {
-                        add("error", text(message));
-                    }
+                if !cause.is_request() || !exit.obeys_stop() {
+                    exit.message().into_iter().for_each(|error| add("error", text(error)));
                 }
                 if let Exit::Panicked(panic) = exit {
                     panic.location().into_iter().for_each(|at| add("location", text(at)));
@@ -180,15 +176,15 @@ fn milliseconds(duration: Duration) -> FieldValue<'static> {
 /// ```
 /// use circuit_breaker_supervisor::FieldValue;
 ///
-/// fn json(value: FieldValue<'_>) -> String {
+/// fn quoted(value: FieldValue<'_>) -> String {
 ///     match value {
 ///         FieldValue::Text(text) => format!("{text:?}"),
 ///         other => other.to_string(),
 ///     }
 /// }
 ///
-/// assert_eq!(json(FieldValue::Number(3)), "3");
-/// assert_eq!(json(FieldValue::Text("no such host")), "\"no such host\"");
+/// assert_eq!(quoted(FieldValue::Number(3)), "3");
+/// assert_eq!(quoted(FieldValue::Text("no such host")), "\"no such host\"");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

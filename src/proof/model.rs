@@ -31,7 +31,7 @@ pub(crate) struct Model {
     pub(crate) flag: Option<bool>,
     /// The last answer of the flag.
     asked_flag: bool,
-    /// The settling in which the core last asked the flag.
+    /// The moment at which the core last asked the flag.
     asked_in: u64,
     /// The last call of the flag panicked.
     is_flag_faulty: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Model {
     is_owed_trip: bool,
     /// Orders that have arrived, and that the core still has to report.
     owed_orders: VecDeque<Order>,
-    /// The settling in which the core last asked for a thread.
+    /// The moment at which the core last asked for a thread.
     thread_in: u64,
     /// A thread was provided, and the core has not retired it since.
     has_thread: bool,

@@ -153,7 +153,7 @@ fn levels_of_a_flag_count_and_not_its_edges() {
     scene.at(20).script.off.push(A);
     scene.poll();
     scene.at(30).exits(A, 1, failed());
-    scene.reports(&["20 Key(0) asked to stop", "30 a stopped 0"]);
+    scene.reports(&["20 Key(0) asked to stop", "20 a switched off 0", "30 a stopped 0"]);
     scene.script.off.clear();
     scene.at(40).poll();
     scene.reports(&["40 a switched on 0", "40 a started 0"]);
@@ -362,8 +362,8 @@ fn round_over_many_children_leaves_time_for_other_things() {
     scene.poll();
     scene.script.flags_asked.clear();
     scene.roster.begin_round();
-    scene.roster.continue_round(now, &mut scene.script);
+    scene.roster.continue_round(&mut scene.script);
     assert!(scene.roster.is_in_round() && scene.script.flags_asked.len() == 256);
-    scene.roster.continue_round(now, &mut scene.script);
+    scene.roster.continue_round(&mut scene.script);
     assert!(!scene.roster.is_in_round() && scene.script.flags_asked.len() == 300);
 }

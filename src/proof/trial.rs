@@ -226,12 +226,12 @@ impl Trial {
 
     /// Settles the core, as the engine does after each message.
     pub(crate) fn settle(&mut self) {
-        self.world.settlings += 1;
+        self.world.moment += 1;
         for _ in 0..WITHIN {
             self.roster.expire(self.world.now);
             self.perform_all();
             if self.roster.is_in_round() {
-                self.roster.continue_round(self.world.now, &mut self.world);
+                self.roster.continue_round(&mut self.world);
             } else if self.roster.next_deadline().is_none_or(|deadline| deadline > self.world.now) {
                 return self.check();
             }
@@ -262,6 +262,7 @@ impl Trial {
         match action {
             Action::Publish { view, .. } => self.world.model(key).show(view),
             Action::Report(report) => {
+                self.world.moment += 1;
                 self.world.model(key).report(report.run, report.failures, report.kind, now);
             }
             Action::SendStart { run, failures } => {

@@ -66,8 +66,8 @@ pub(crate) struct World {
     whims: Whims,
     pub(crate) now: Instant,
     pub(crate) models: BTreeMap<Key, Model>,
-    /// The number of the present call of `Trial::settle`.
-    pub(crate) settlings: u64,
+    /// Counts the messages and the calls of sinks: whatever takes time outside of the core.
+    pub(crate) moment: u64,
     /// A shutdown was requested.
     pub(crate) closing: bool,
     /// The shutdown has reached the core.
@@ -81,7 +81,7 @@ impl World {
             whims,
             now: origin,
             models: BTreeMap::new(),
-            settlings: 1,
+            moment: 1,
             closing: false,
             is_closed: false,
             last_backoff: None,
@@ -109,10 +109,10 @@ impl Environment for World {
     fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
         self.take_time();
         assert!(!self.is_closed, "a flag was asked in a shutdown");
-        let (panics, settling) = (self.whims.panics(), self.settlings);
+        let (panics, moment) = (self.whims.panics(), self.moment);
         let model = self.model(key);
         assert_eq!(model.id, *id);
-        let value = model.ask_flag(settling, panics);
+        let value = model.ask_flag(moment, panics);
         Answer { value, panic: panics.then(|| Panic::new(Text::Literal("flag"), None)) }
     }
 
@@ -133,18 +133,18 @@ impl Environment for World {
 
     fn provide_thread(&mut self, key: &mut Key) -> Result<(), NotProvided> {
         self.take_time();
-        let (closing, settling, now) = (self.closing, self.settlings, self.now);
+        let (closing, moment, now) = (self.closing, self.moment, self.now);
         if closing {
             return Err(NotProvided::Denied(StartDenied));
         }
-        self.model(*key).provide_thread(settling, now)
+        self.model(*key).provide_thread(moment, now)
     }
 
     fn publish_begin(&mut self, key: &Key, view: View) -> Result<(), StartDenied> {
         if self.closing {
             return Err(StartDenied);
         }
-        let settling = self.settlings;
-        self.model(*key).publish_begin(view, settling)
+        let moment = self.moment;
+        self.model(*key).publish_begin(view, moment)
     }
 }

@@ -139,8 +139,7 @@ impl<W: Workers> Engine<W> {
     pub(crate) fn proceed(&mut self) {
         self.settle();
         if self.roster.is_in_round() {
-            let now = self.now();
-            self.roster.continue_round(now, &mut self.environment);
+            self.roster.continue_round(&mut self.environment);
             self.settle();
         }
     }

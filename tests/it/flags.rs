@@ -238,7 +238,7 @@ fn child_that_is_off_and_does_not_stop_is_told_once_and_stays_alone_in_it() {
     assert!(child.stopping.unwrap().1 >= 20 * MS);
     assert_eq!(handle.snapshot().counts().running, 2, "it still lives");
     assert!(!handle.snapshot().is_healthy());
-    assert_eq!(recorder.story("switched"), ["start 0", "overdue"]);
+    assert_eq!(recorder.story("switched"), ["start 0", "flag off", "overdue"]);
     eventually("the callback is called", || calls.load(Ordering::SeqCst) == 1);
     gate.open();
     wait_off(handle, "switched", OffBy::Flag);
@@ -299,8 +299,8 @@ fn child_that_is_switched_off_as_it_starts_tells_both_in_order() {
     }
     let report = supervisor.shutdown();
     let story = recorder.story("switched");
-    let as_told = ["start 0", "stop disabled 0", "flag on"];
-    assert!(story[..57].chunks(3).all(|run| run == as_told), "{story:?}");
+    let as_told = ["start 0", "flag off", "stop disabled 0", "flag on"];
+    assert!(story[..76].chunks(4).all(|run| run == as_told), "{story:?}");
     check_trace(&recorder.events(), Some(&report), false);
 }
 
@@ -386,5 +386,58 @@ fn one_shot_child_waits_for_its_flag_and_is_gone_after_its_only_run() {
     handle.poll_now().unwrap();
     handle.wait_until_gone("switched", DEADLINE).unwrap();
     recorder.wait_for("switched", "stop disabled 0", 1);
-    assert_eq!(recorder.story("switched"), ["flag off", "flag on", "start 0", "stop disabled 0"]);
+    assert_eq!(
+        recorder.story("switched"),
+        ["flag off", "flag on", "start 0", "flag off", "stop disabled 0"]
+    );
+}
+
+#[test]
+fn flag_that_goes_off_while_its_change_is_told_prevents_the_start() {
+    let (switch, recorder) = (Switch::new(false), Recorder::default());
+    let its = switch.clone();
+    let builder = switched(&switch, &recorder)
+        .on_event(move |event| its.set(event.id != "switched"))
+        .poll_interval(SECOND)
+        .child(unused("switched"));
+    let mut simulation = simulate(builder);
+    switch.set(true);
+    simulation.advance(SECOND);
+    assert_eq!(recorder.story("switched"), ["flag off", "flag on", "flag off"]);
+    assert_eq!(status(&simulation, "switched"), ChildStatus::Off { by: OffBy::Flag });
+}
+
+#[test]
+fn flag_that_panics_before_a_start_is_asked_again_once_that_is_told() {
+    let (calls, is_off) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, its) = (calls.clone(), is_off.clone());
+    let builder = Supervisor::builder()
+        .enabled(move |_| {
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                panic!("no answer");
+            }
+            !is_off.load(Ordering::SeqCst)
+        })
+        .on_event(move |_| its.store(true, Ordering::SeqCst))
+        .child(unused("child"));
+    let simulation = simulate(builder);
+    assert_eq!(words(&simulation, "child"), ["panic enabled", "flag off"]);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn flag_that_is_on_again_while_its_run_stops_is_told_in_the_order_of_its_changes() {
+    let (switch, recorder) = (Switch::new(true), Recorder::default());
+    let builder = switched(&switch, &recorder).poll_interval(SECOND).child(unused("switched"));
+    let mut simulation = simulate(builder);
+    simulation.ignore_stop_for("switched", 3 * SECOND);
+    for on in [false, true] {
+        switch.set(on);
+        simulation.advance(SECOND);
+    }
+    simulation.advance(3 * SECOND);
+    assert_eq!(
+        recorder.story("switched"),
+        ["start 0", "flag off", "flag on", "stop disabled 0", "start 0"]
+    );
 }

@@ -155,7 +155,7 @@ pub(crate) fn check_trace_of(
             }
             EventKind::FlagChanged { enabled, .. } => {
                 assert_eq!(event.run, child.last_run, "of the present or last run: {event}");
-                assert!(*enabled || !child.is_off, "it is switched off once: {event}");
+                assert_eq!(*enabled, child.is_off, "each change once: {event}");
                 child.is_off = !enabled;
             }
             EventKind::GaveUp => {

@@ -197,7 +197,7 @@ fn flag_of_the_outer_child_is_the_flag_of_all_below_it() {
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(
         recorder.story("outer"),
-        ["start 0", "stop disabled 0", "flag on", "start 0", "stop shutdown 0"]
+        ["start 0", "flag off", "stop disabled 0", "flag on", "start 0", "stop shutdown 0"]
     );
 }
 

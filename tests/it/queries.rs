@@ -8,7 +8,7 @@ use std::{
 
 use circuit_breaker_supervisor::{
     ChildSpec, ChildStatus, CircuitState, CommandError, Counts, Handle, OffBy, RestartPolicy,
-    Supervisor, WaitError,
+    Supervisor, Verdict, WaitError,
 };
 
 use crate::support::*;
@@ -383,6 +383,16 @@ fn wait_for_health_ends_as_soon_as_all_are_well_or_down_on_purpose() {
     handle.hold("held").unwrap();
     handle.remove("gone").unwrap();
     handle.wait_until_healthy(DEADLINE).unwrap();
+}
+
+#[test]
+fn wait_for_health_does_not_wait_for_a_child_that_is_given_up() {
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::new("lost", |_| Err(Verdict::give_up("no licence").into())))
+        .start()
+        .unwrap();
+    let error = supervisor.handle().wait_until_healthy(HOUR).unwrap_err();
+    assert!(error.to_string().contains("no licence"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use circuit_breaker_supervisor::{
     CallError, ChildSpec, ConfigError, Exit, Handle, RecvError, RestartPolicy, Simulation, Stopped,
-    Supervisor,
+    Supervisor, Verdict,
 };
 
 use crate::support::*;
@@ -57,12 +57,12 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` stopped after 3.5 s: its callers reported failures; \
              tried again in 1.0 s",
             "child `orders` started again (run 2, after 1 failure)",
-            "child `orders` is healthy again, 1.0 s after its failure",
+            "child `orders` is healthy again, 3.0 s after its failure",
             "child `orders` hangs: silent for 1.0 s while reading; it is asked to stop",
             "child `orders` was asked to stop 1.0 s ago and still runs",
             "child `orders` stopped after 3.0 s: it was silent for too long; tried again in 1.0 s",
             "child `orders` started again (run 3, after 1 failure)",
-            "child `orders` is healthy again, 2.0 s after its failure",
+            "child `orders` is healthy again, 4.0 s after its failure",
             "child `orders` is restarted by hand",
             "child `orders` stopped after 1.0 s: it is restarted by hand \
              (it panicked: index out of bounds)",
@@ -142,6 +142,65 @@ fn panicking_callback_and_a_thread_that_was_not_to_be_had_are_told_in_words() {
             && told[1].ends_with("; tried again in 100 ms"),
         "{told:?}"
     );
+}
+
+#[test]
+fn error_of_a_run_that_was_asked_to_stop_is_told_unless_it_only_says_so() {
+    let wrapped = anyhow::Error::new(RecvError::Stopped).context("waiting for an order");
+    let ends: [(Exit, &str); 4] = [
+        (Exit::failed(Stopped), ""),
+        (Exit::failed(wrapped), ""),
+        (Exit::failed("the last batch\nis lost"), " (it failed: the last batch\\nis lost)"),
+        (Exit::panicked("no"), " (it panicked: no)"),
+    ];
+    for (exit, told) in ends {
+        let mut simulation = simulate(Supervisor::builder().child(unused("orders")));
+        simulation.ignore_stop_for("orders", HOUR);
+        simulation.handle().hold("orders").unwrap();
+        simulation.advance(SECOND);
+        simulation.exit("orders", exit).unwrap();
+        simulation.advance(Duration::ZERO);
+        let stop = simulation.events().last().unwrap();
+        let expected =
+            format!("child `orders` stopped after 1.0 s: it is held by the operator{told}");
+        assert_eq!(stop.to_string(), expected);
+        let error = stop.fields().find(|(key, _)| *key == "error");
+        assert_eq!(error.is_some(), !told.is_empty(), "{stop}");
+        let sentence = seen(&simulation, "orders").to_string();
+        assert_eq!(sentence.contains("is lost"), told.contains("is lost"), "{sentence}");
+    }
+}
+
+#[test]
+fn what_a_heartbeat_says_is_shown_on_one_line() {
+    let mut simulation = simulate(Supervisor::builder().child(unused("orders").watchdog(SECOND)));
+    simulation.ignore_stop_for("orders", HOUR);
+    simulation.heartbeat("orders", "reading\nERROR\u{2028}\u{202e}all").unwrap();
+    simulation.advance(3 * SECOND);
+    let hung = told(&simulation).pop().unwrap();
+    let shown = "reading\\nERROR\\u{2028}\\u{202e}all";
+    assert!(hung.contains(shown), "{hung}");
+    let sentence = seen(&simulation, "orders").to_string();
+    assert!(sentence.contains(shown), "{sentence}");
+}
+
+#[test]
+fn verdict_of_a_run_that_was_asked_to_stop_is_not_said_to_decide() {
+    let child = unused("orders").failure_threshold(1).max_restarts(0);
+    let breaker = child.breaker();
+    let mut simulation = simulate(Supervisor::builder().child(child));
+    simulation.ignore_stop_for("orders", HOUR);
+    breaker.report_failure("late");
+    simulation.advance(SECOND);
+    simulation.exit("orders", Exit::failed(Verdict::give_up("no licence"))).unwrap();
+    simulation.advance(Duration::ZERO);
+    let stop = &simulation.events()[2];
+    assert_eq!(
+        stop.to_string(),
+        "child `orders` stopped after 1.0 s: its callers reported failures \
+         (it failed: no licence)"
+    );
+    assert!(stop.fields().all(|(key, _)| key != "verdict"), "{stop:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     core::{
-        circuit::{Consequence, Ended},
+        circuit::{Consequence, Decision, Ended},
         interface::{Action, Answer, Environment, Report},
         key::Key,
         roster::{Roster, Step},
@@ -32,6 +32,18 @@ impl<T> Roster<T> {
         self.queue_view(key, None, now);
         self.queue(key, Action::Stop);
         self.queue_report(key, kind, now);
+    }
+
+    /// Queues the report of what was changed from outside, and the stop request that follows from
+    /// it for a running child.
+    pub(super) fn queue_change(&mut self, key: Key, kind: EventKind, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
+            child.circuit.request_stop(cause, now);
+            self.queue_stop_and_report(key, kind, now);
+        } else {
+            self.queue_report(key, kind, now);
+        }
     }
 
     /// Asks for the backoff if one follows the end of a run, then queues the publication and the
@@ -87,7 +99,7 @@ impl<T> Roster<T> {
         let Answer { value, panic } = answer;
         if let (Some(enabled), Some(child)) = (value, self.children.get_mut(&key)) {
             if child.circuit.flag_is(enabled) {
-                self.queue_report(key, EventKind::FlagChanged { enabled }, now);
+                self.queue_change(key, EventKind::FlagChanged { enabled }, now);
             }
         }
         self.note_call(key, Callback::Enabled, panic, now);

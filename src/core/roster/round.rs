@@ -1,7 +1,5 @@
 //! Rounds, in which the flags of all children are asked.
 
-use std::time::Instant;
-
 use crate::core::{flag_cache::Expectation, interface::Environment, roster::Roster};
 
 /// The number of children a round visits before the engine serves its inbox again.
@@ -42,11 +40,7 @@ impl<T> Roster<T> {
 
     /// Continues a round, up to the first child for which there is something to do, or to the end
     /// of a chunk. To be called only when all is settled.
-    pub(crate) fn continue_round(
-        &mut self,
-        now: Instant,
-        environment: &mut impl Environment<Entry = T>,
-    ) {
+    pub(crate) fn continue_round(&mut self, environment: &mut impl Environment<Entry = T>) {
         debug_assert!(self.steps.is_empty() && self.unsettled.is_empty());
         let Some(round) = &mut self.round else { return };
         let mut left = ROUND_CHUNK;
@@ -72,9 +66,12 @@ impl<T> Roster<T> {
         }
         match stopped_at {
             Some((key, answer)) => {
+                // The callbacks took time.
+                let now = environment.now();
                 self.note_flag(key, answer, now);
-                // The decision follows in a later step, whose `now` is from after the callbacks.
-                self.unsettled.push_back((key, true));
+                // If sinks are called before the decision, which take time, a start has to ask the
+                // flag again.
+                self.unsettled.push_back((key, self.steps.is_empty()));
             }
             None => {
                 self.round = round.again.then_some(Round { next: 0, again: false });

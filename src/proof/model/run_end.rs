@@ -8,6 +8,8 @@ use crate::{core::rules::Policy, exit::Exit, sync::deadline, verdict::Advice};
 /// The expected consequences of the end of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Foreseen {
+    /// When the run failed, if it did: as it ended by itself, or was asked to stop.
+    since: Instant,
     failed: bool,
     /// What the verdict of the body demands.
     advice: Option<Advice>,
@@ -50,6 +52,7 @@ impl Model {
         // A verdict is for a run that ended by itself.
         let advice = exit.advice().filter(|_| self.stop_asked.is_none());
         Foreseen {
+            since: until,
             failed,
             advice,
             done: temporary || (finished && !asked),
@@ -68,7 +71,7 @@ impl Model {
         self.gave_up_by_verdict = foreseen.failed && foreseen.advice == Some(Advice::GiveUp);
         if foreseen.failed {
             self.failures += 1;
-            self.failing_since.get_or_insert(at);
+            self.failing_since.get_or_insert(foreseen.since);
             if self.gave_up_by_verdict
                 || self.rules.max_restarts.is_some_and(|most| self.failures > most)
             {

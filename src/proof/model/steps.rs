@@ -17,10 +17,10 @@ impl Model {
     // ── What the core asks ──
 
     /// The answer of the flag; `None` if it panics or has no answer.
-    pub(crate) fn ask_flag(&mut self, settling: u64, panics: bool) -> Option<bool> {
+    pub(crate) fn ask_flag(&mut self, moment: u64, panics: bool) -> Option<bool> {
         assert!(self.listed, "{} is gone and its flag was asked", self.id);
         assert!(!self.arrived_removing, "{} is being removed and its flag was asked", self.id);
-        self.asked_in = settling;
+        self.asked_in = moment;
         self.unreported_flag_panics += usize::from(panics && !self.is_flag_faulty);
         self.is_flag_faulty = panics;
         if panics {
@@ -28,9 +28,7 @@ impl Model {
         }
         let before = self.asked_flag;
         self.asked_flag = self.flag.unwrap_or(before);
-        // A run that the flag stops tells of it when it ends.
-        let stops = !self.asked_flag && self.body.is_some() && self.stop_asked.is_none();
-        if self.asked_flag != before && !stops {
+        if self.asked_flag != before {
             self.owed_flags.push_back(self.asked_flag);
         }
         self.flag
@@ -41,11 +39,7 @@ impl Model {
     }
 
     /// Provides a thread for a run that is about to begin, unless an order forbids it.
-    pub(crate) fn provide_thread(
-        &mut self,
-        settling: u64,
-        now: Instant,
-    ) -> Result<(), NotProvided> {
+    pub(crate) fn provide_thread(&mut self, moment: u64, now: Instant) -> Result<(), NotProvided> {
         if self.removing || self.held {
             return Err(NotProvided::Denied(StartDenied));
         }
@@ -55,17 +49,14 @@ impl Model {
             self.id
         );
         assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
-        assert_eq!(
-            self.asked_in, settling,
-            "promise 6: the flag is asked right before every start"
-        );
+        assert_eq!(self.asked_in, moment, "promise 6: the flag is asked right before every start");
         assert!(!self.done, "a finished or given-up child begins");
         if let Some(not_before) = self.not_before {
             let due = not_before.is_some_and(|at| at <= now);
             assert!(due, "promise 3: {} begins at {now:?}, before {not_before:?}", self.id);
         }
         assert!(self.fails_to_spawn || !self.is_body_gone, "its body is gone");
-        self.thread_in = settling;
+        self.thread_in = moment;
         self.has_thread |= !self.fails_to_spawn;
         if self.fails_to_spawn {
             Err(NotProvided::Failed(Failure::new("no thread".into())))
@@ -75,12 +66,12 @@ impl Model {
     }
 
     /// Publishes a new run, unless an order forbids it.
-    pub(crate) fn publish_begin(&mut self, view: View, settling: u64) -> Result<(), StartDenied> {
+    pub(crate) fn publish_begin(&mut self, view: View, moment: u64) -> Result<(), StartDenied> {
         if self.removing || self.held {
             return Err(StartDenied);
         }
         assert_eq!(
-            self.thread_in, settling,
+            self.thread_in, moment,
             "promise 2: nobody sees a run begin for which there may be no thread"
         );
         assert!(!self.fails_to_spawn, "promise 2: a run is seen to begin that has no thread");

@@ -124,7 +124,7 @@ impl Scene {
                     if !self.roster.is_in_round() {
                         return;
                     }
-                    self.roster.continue_round(self.script.now, &mut self.script);
+                    self.roster.continue_round(&mut self.script);
                     self.roster.expire(self.script.now);
                 }
             }

@@ -131,9 +131,7 @@ impl Reference {
         let answer = self.flags.get(id).copied().unwrap_or(Some(true));
         if let (Some(child), Some(answer)) = (self.child_mut(id), answer) {
             let has_changed = std::mem::replace(&mut child.is_flag_on, answer) != answer;
-            let is_up = child.run.as_ref().is_some_and(|run| run.stop_request.is_none());
-            // The stop of a run tells of it.
-            if has_changed && (answer || !is_up) {
+            if has_changed {
                 self.tell(id, What::FlagChanged(answer));
             }
         }
@@ -313,6 +311,8 @@ impl Reference {
             if run.is_healthy && lasted < least {
                 (child.failures, child.failing_since) = run.forgiven;
             }
+            let failed_at = run.stop_request.map_or(now, |(_, at)| at);
+            child.failing_since.get_or_insert(failed_at);
             return self.fail(id, cause, ending, uptime);
         }
         child.last_stop = Some((cause, ending, uptime));
