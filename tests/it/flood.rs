@@ -157,7 +157,10 @@ macro_rules! floods {
             if is_inside() {
                 check_flood($call, $is_closing);
             } else {
-                run_to_the_end(again_within(ADDRESS_SPACE, concat!("flood::", stringify!($name))));
+                let name = concat!("flood::", stringify!($name));
+                if let Some(command) = again_within(ADDRESS_SPACE, name) {
+                    run_to_the_end(command);
+                }
             }
         })*
     };

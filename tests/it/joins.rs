@@ -1,7 +1,7 @@
 //! Threads that take their time to end after all Rust code on them has run, as those do that a C
 //! library has given a value with a destructor. Nobody waits for them without bound.
 
-use std::{env, fs, path::Path, process::Command, thread};
+use std::{env, fs, path::Path, thread};
 
 use circuit_breaker_supervisor::{ChildSpec, ShutdownReport, Supervisor};
 use crossbeam_channel::unbounded;
@@ -57,7 +57,7 @@ fn again_with_lingering_threads(test: &str) {
     fs::create_dir_all(&folder).unwrap();
     let (source, library) = (folder.join("linger.c"), folder.join("linger.so"));
     fs::write(&source, LINGER).unwrap();
-    let compiler = Command::new("cc")
+    let compiler = c_compiler()
         .args(["-shared", "-fPIC", "-o"])
         .args([&library, &source])
         .arg("-ldl")
