@@ -10,6 +10,7 @@ mod poll;
 mod rate;
 mod restart;
 mod scale;
+mod size;
 mod waiters;
 
 pub(crate) use lifetime::lifetime;
@@ -31,6 +32,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { figures: &["waiters"], measure: waiters::figures },
     Group { figures: &["start", "stop"], measure: lifetime::figures },
     Group { figures: &["memory"], measure: memory::figures },
+    Group { figures: &["size"], measure: size::figures },
     Group { figures: &["poll", "poll_growth"], measure: poll::figures },
     Group { figures: &["exit_at_scale"], measure: scale::figures },
     Group { figures: &["backoff_lateness", "backoff_early"], measure: backoff::figures },
