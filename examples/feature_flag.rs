@@ -23,9 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "mailer" => Some(flag.load(Ordering::Relaxed)),
             _ => None, // not ours to say: as it was, and that is on
         })
-        .children(
-            ["orders", "mailer"].map(|id| ChildSpec::new(id, |ctx| Ok(ctx.sleep(Duration::MAX)?))),
-        )
+        .children(["orders", "mailer"].map(|id| ChildSpec::new(id, |ctx| ctx.wait_until_stopped())))
         .on_event(|event| println!("  {event}"))
         .start()?;
     let handle = supervisor.handle();

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let supervisor = Supervisor::builder()
         .on_event(|event| println!("  {event}"))
         .child(ChildSpec::new("writer", move |ctx| write_all(ctx, &queue)))
-        .child(ChildSpec::new("idle", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+        .child(ChildSpec::new("idle", |ctx| ctx.wait_until_stopped()))
         // It waits without its context, so that nothing reaches it: as a call into a library that
         // blocks would.
         .child(

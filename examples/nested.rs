@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .telemetry(sink) // the nested supervisor has no sinks of its own: its events come here, too
         .backoff(Backoff::constant(Duration::from_millis(300)))
         .child(ChildSpec::new("ingest", move |ctx| ingest(ctx, &queue, &line)))
-        .child(ChildSpec::new("reports", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+        .child(ChildSpec::new("reports", |ctx| ctx.wait_until_stopped()))
         .start()?;
     let handle = supervisor.handle();
     started(&events, "ingest/orders", 0)?;

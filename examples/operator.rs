@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn work(ctx: &ChildContext) -> ChildResult {
-    Ok(ctx.sleep(Duration::MAX)?)
+    ctx.wait_until_stopped()
 }
 
 /// Gives a command, waits until it has been carried out, and says what has become of the child.

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             0..3 => Err(format!("attempt {} finds nobody", ctx.failures()).into()),
             _ => {
                 ctx.mark_healthy();
-                Ok(ctx.sleep(Duration::MAX)?)
+                ctx.wait_until_stopped()
             }
         }))
         .start()?;

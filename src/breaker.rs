@@ -151,7 +151,7 @@ impl Breaker {
     ///
     /// ```
     /// # use circuit_breaker_supervisor::{Breaker, CallError, ChildSpec, EventKind, Supervisor};
-    /// # use std::{io, time::Duration};
+    /// # use std::io;
     /// # fn request() -> io::Result<String> { Err(io::ErrorKind::ConnectionRefused.into()) }
     /// // As `store.call(request)`, but a trip says what failed.
     /// fn ask(store: &Breaker) -> Result<String, CallError<io::Error>> {
@@ -167,7 +167,7 @@ impl Breaker {
     ///         }
     ///     }
     /// }
-    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// # let spec = ChildSpec::new("store", |ctx| ctx.wait_until_stopped());
     /// # let spec = spec.failure_threshold(1);
     /// # let store = spec.breaker();
     /// # let (sink, events) = crossbeam_channel::unbounded();
@@ -195,8 +195,7 @@ impl Breaker {
     ///
     /// ```
     /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// # use std::time::Duration;
-    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// # let spec = ChildSpec::new("store", |ctx| ctx.wait_until_stopped());
     /// # let store = spec.breaker();
     /// # let _supervisor = Supervisor::builder().child(spec).start()?;
     /// let missing: Result<(), _> =
@@ -242,8 +241,7 @@ impl Breaker {
     ///
     /// ```
     /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// # use std::time::Duration;
-    /// # let spec = ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// # let spec = ChildSpec::new("store", |ctx| ctx.wait_until_stopped());
     /// # let store = spec.breaker();
     /// # let _supervisor = Supervisor::builder().child(spec).start()?;
     /// let permit = store.permit()?;
@@ -375,9 +373,8 @@ impl fmt::Debug for Permit {
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-/// use std::time::Duration;
 ///
-/// let mailer = ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+/// let mailer = ChildSpec::new("mailer", |ctx| ctx.wait_until_stopped());
 /// let breaker = mailer.breaker();
 /// let Err(rejected) = breaker.permit() else { unreachable!() };
 /// assert_eq!(

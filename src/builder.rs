@@ -68,7 +68,7 @@ const DEFAULT_NAME: &str = "supervisor";
 ///     .healthy_after(Duration::from_secs(30))
 ///     .children(
 ///         ["north", "south"]
-///             .map(|id| ChildSpec::new(id, |ctx| Ok(ctx.sleep(Duration::MAX)?))),
+///             .map(|id| ChildSpec::new(id, |ctx| ctx.wait_until_stopped())),
 ///     )
 ///     .start()?;
 /// assert_eq!(supervisor.handle().snapshot().counts().running, 2);
@@ -168,7 +168,7 @@ impl SupervisorBuilder {
     /// let its = flag.clone();
     /// let supervisor = Supervisor::builder()
     ///     .enabled(move |id| id != "mailer" || its.load(Ordering::Relaxed))
-    ///     .child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+    ///     .child(ChildSpec::new("mailer", |ctx| ctx.wait_until_stopped()))
     ///     .start()?;
     ///
     /// flag.store(false, Ordering::Relaxed);
@@ -284,14 +284,13 @@ impl SupervisorBuilder {
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// use std::time::Duration;
     ///
     /// let supervisor = Supervisor::builder()
     ///     .child(ChildSpec::new("ingest", |ctx| {
     ///         Supervisor::builder()
     ///             .child(ChildSpec::new("orders", |ctx| {
     ///                 println!("{} runs", ctx.id()); // ingest/orders
-    ///                 Ok(ctx.sleep(Duration::MAX)?)
+    ///                 ctx.wait_until_stopped()
     ///             }))
     ///             .run(ctx)
     ///     }))

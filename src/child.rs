@@ -218,7 +218,7 @@ impl ChildSpec {
     /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor, StopCause};
     /// # use std::time::Duration;
     /// let store =
-    ///     ChildSpec::new("store", |ctx| Ok(ctx.sleep(Duration::MAX)?)).failure_threshold(2);
+    ///     ChildSpec::new("store", |ctx| ctx.wait_until_stopped()).failure_threshold(2);
     /// let breaker = store.breaker();
     /// let supervisor = Supervisor::builder().child(store).start()?;
     /// breaker.report_failure("timed out");
@@ -283,7 +283,7 @@ impl ChildSpec {
     ///
     /// let supervisor = Supervisor::builder()
     ///     .child(
-    ///         ChildSpec::new("sensor", |ctx| Ok(ctx.sleep(Duration::MAX)?))
+    ///         ChildSpec::new("sensor", |ctx| ctx.wait_until_stopped())
     ///             .healthy_after(Duration::from_millis(20)),
     ///     )
     ///     .start()?;
@@ -321,11 +321,10 @@ impl ChildSpec {
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// use std::time::Duration;
     ///
     /// // A thousand children that need little, in 250 MiB of addresses rather than 2 GiB.
     /// let children = (0..1000).map(|number| {
-    ///     ChildSpec::new(format!("meter-{number}"), |ctx| Ok(ctx.sleep(Duration::MAX)?))
+    ///     ChildSpec::new(format!("meter-{number}"), |ctx| ctx.wait_until_stopped())
     ///         .stack_size(256 * 1024)
     /// });
     /// # let children = children.take(3);
@@ -349,7 +348,7 @@ impl ChildSpec {
     ///
     /// ```
     /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-    /// use std::{cell::Cell, time::Duration};
+    /// use std::cell::Cell;
     ///
     /// thread_local!(static USED: Cell<bool> = const { Cell::new(false) });
     ///
@@ -357,7 +356,7 @@ impl ChildSpec {
     /// let supervisor = Supervisor::builder()
     ///     .child(ChildSpec::new("driver", move |ctx| {
     ///         ctx.send(&uses, USED.replace(true))?;
-    ///         Ok(ctx.sleep(Duration::MAX)?)
+    ///         ctx.wait_until_stopped()
     ///     })
     ///     .fresh_thread(true))
     ///     .start()?;

@@ -525,7 +525,7 @@ impl ChildContext {
     ///         _ => {
     ///             // … connect, and receive a first order …
     ///             ctx.mark_healthy();
-    ///             Ok(ctx.sleep(Duration::MAX)?)
+    ///             ctx.wait_until_stopped()
     ///         }
     ///     }))
     ///     .start()?;

@@ -32,7 +32,6 @@ use crate::{
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ChildSpec, EventKind, Supervisor};
-/// use std::time::Duration;
 ///
 /// let supervisor = Supervisor::builder()
 ///     .on_event(|event| match &event.kind {
@@ -44,7 +43,7 @@ use crate::{
 ///         }
 ///         _ => {}
 ///     })
-///     .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+///     .child(ChildSpec::new("orders", |ctx| ctx.wait_until_stopped()))
 ///     .start()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

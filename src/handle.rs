@@ -44,7 +44,7 @@ use crate::{
 ///             let _ = orders.send((event.id.clone(), order));
 ///         }
 ///     })
-///     .child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+///     .child(ChildSpec::new("mailer", |ctx| ctx.wait_until_stopped()))
 ///     .start()?;
 /// supervisor.handle().reset("mailer")?; // nothing to forgive, and nothing to be seen
 /// let (id, order) = carried_out.recv_timeout(Duration::from_secs(10))?;
@@ -205,7 +205,7 @@ impl Handle {
     ///
     /// let supervisor = Supervisor::builder().start()?;
     /// let handle = supervisor.handle();
-    /// let idle = || ChildSpec::new("tenant-7", |ctx| Ok(ctx.sleep(Duration::MAX)?));
+    /// let idle = || ChildSpec::new("tenant-7", |ctx| ctx.wait_until_stopped());
     /// handle.add(idle())?;
     ///
     /// let error = handle.add(idle()).unwrap_err();
@@ -245,7 +245,7 @@ impl Handle {
     /// use std::time::Duration;
     ///
     /// let supervisor = Supervisor::builder()
-    ///     .child(ChildSpec::new("orders", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+    ///     .child(ChildSpec::new("orders", |ctx| ctx.wait_until_stopped()))
     ///     .start()?;
     /// supervisor.handle().restart("orders")?; // its configuration has changed
     /// let orders =
@@ -278,7 +278,7 @@ impl Handle {
     ///     .child(
     ///         ChildSpec::new("printer", move |ctx| {
     ///             repaired.try_recv()?;
-    ///             Ok(ctx.sleep(Duration::MAX)?)
+    ///             ctx.wait_until_stopped()
     ///         })
     ///         .max_restarts(0),
     ///     )
@@ -316,7 +316,7 @@ impl Handle {
     /// use std::time::Duration;
     ///
     /// let supervisor = Supervisor::builder()
-    ///     .child(ChildSpec::new("mailer", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+    ///     .child(ChildSpec::new("mailer", |ctx| ctx.wait_until_stopped()))
     ///     .start()?;
     /// let handle = supervisor.handle();
     /// handle.hold("mailer")?;
@@ -367,7 +367,7 @@ impl Handle {
     /// # let supervisor = Supervisor::builder()
     /// #     .child(ChildSpec::new("orders", |ctx| {
     /// #         ctx.mark_healthy();
-    /// #         Ok(ctx.sleep(Duration::MAX)?)
+    /// #         ctx.wait_until_stopped()
     /// #     }))
     /// #     .start()?;
     /// use circuit_breaker_supervisor::ChildStatus;

@@ -14,7 +14,7 @@
 //!             panic!("once");
 //!         }
 //!         ctx.mark_healthy();
-//!         Ok(ctx.sleep(Duration::MAX)?) // until it is asked to stop
+//!         ctx.wait_until_stopped() // until it is asked to stop
 //!     }))
 //!     .start()?;
 //! let worker =

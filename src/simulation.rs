@@ -79,7 +79,7 @@ use crate::{
 ///         )
 ///         .child(ChildSpec::new("printer", |ctx| {
 ///             // … print; the simulation does not call this …
-///             Ok(ctx.sleep(Duration::MAX)?)
+///             ctx.wait_until_stopped()
 ///         }))
 /// }
 ///

@@ -234,10 +234,9 @@ impl fmt::Display for ChildInfo {
 ///
 /// ```
 /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
-/// # use std::time::Duration;
 /// let supervisor = Supervisor::builder()
 ///     .name("pipeline")
-///     .child(ChildSpec::new("parser", |ctx| Ok(ctx.sleep(Duration::MAX)?)))
+///     .child(ChildSpec::new("parser", |ctx| ctx.wait_until_stopped()))
 ///     .start()?;
 /// let snapshot = supervisor.handle().snapshot();
 /// assert!(snapshot.is_healthy());

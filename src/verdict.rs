@@ -37,7 +37,7 @@ use std::{error::Error, fmt, time::Duration};
 ///     .child(ChildSpec::new("listener", |ctx| {
 ///         // The setting does not get better by trying again.
 ///         let _port = port("many").map_err(Verdict::give_up)?;
-///         Ok(ctx.sleep(Duration::MAX)?)
+///         ctx.wait_until_stopped()
 ///     }))
 ///     .child(ChildSpec::new("uploads", |_| {
 ///         let wait = Duration::from_secs(3600); // the server's `Retry-After`
