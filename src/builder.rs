@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     error::Error,
     fmt, io,
+    num::NonZeroU32,
     sync::{Arc, Once},
     thread,
     time::Duration,
@@ -49,6 +50,7 @@ const DEFAULT_NAME: &str = "supervisor";
 /// | [`healthy_after`](SupervisorBuilder::healthy_after) | 60 s | `child_startup_time` |
 /// | [`stop_timeout`](SupervisorBuilder::stop_timeout) | 5 s | the child spec's `shutdown` |
 /// | [`backoff`](SupervisorBuilder::backoff) | doubles from 100 ms to 60 s, jitter 0.1 | `backoff/1` |
+/// | [`max_starts_per_second`](SupervisorBuilder::max_starts_per_second) | no limit | |
 /// | [`enabled`](SupervisorBuilder::enabled) | every child is enabled, and nothing is polled | `enabled?/1` |
 /// | [`telemetry`](SupervisorBuilder::telemetry), [`on_event`](SupervisorBuilder::on_event) | [`LogSink`] | `:telemetry` events |
 /// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children:` of `start_link` |
@@ -82,6 +84,8 @@ pub struct SupervisorBuilder {
     healthy_after: Duration,
     stop_timeout: Duration,
     backoff: Backoff,
+    /// `None` is no limit.
+    start_rate: Option<u32>,
     flag: Option<FlagFn>,
     sinks: Vec<Arc<dyn TelemetrySink>>,
     children: Vec<ChildSpec>,
@@ -96,6 +100,7 @@ impl SupervisorBuilder {
             healthy_after: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(5),
             backoff: Backoff::default(),
+            start_rate: None,
             flag: None,
             sinks: Vec::new(),
             children: Vec::new(),
@@ -123,6 +128,41 @@ impl SupervisorBuilder {
     /// see [`ChildSpec::healthy_after`].
     pub fn healthy_after(mut self, uptime: Duration) -> Self {
         self.healthy_after = uptime;
+        self
+    }
+
+    /// Limits how many runs may start in one second, of all children together: for a program whose
+    /// children all come back at once, after an outage for example, and would overwhelm what has
+    /// just recovered.
+    ///
+    /// Every window of one second holds at most `n` starts, and with fewer than that none is
+    /// delayed. A start for which no thread could be spawned counts. Children wait for their turn
+    /// as [`Due`](crate::ChildStatus::Due), in the order in which they became so;
+    /// [restarts](crate::Handle::restart) by hand come first, and count. The flag is asked when it
+    /// is a child's turn. [`start`](SupervisorBuilder::start) does not wait for those who wait. The
+    /// limit is this supervisor's own; those [below](SupervisorBuilder::run) it have theirs. The
+    /// instants of the last `n` starts are remembered, 16 bytes each.
+    ///
+    /// By default there is no limit; zero is an error at the start.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Simulation, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let workers = (0..5).map(|n| ChildSpec::new(format!("worker-{n}"), |_| Ok(())));
+    /// let builder = Supervisor::builder().max_starts_per_second(2).children(workers);
+    /// let mut simulation = Simulation::new(builder, 1)?;
+    /// let mut running = |seconds| {
+    ///     simulation.advance(Duration::from_secs(seconds));
+    ///     simulation.handle().snapshot().counts().running
+    /// };
+    /// assert_eq!([running(0), running(1), running(1)], [2, 4, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_starts_per_second(mut self, n: u32) -> Self {
+        self.start_rate = Some(n);
         self
     }
 
@@ -357,6 +397,9 @@ impl SupervisorBuilder {
         if self.poll_interval.is_zero() {
             return Err(ConfigError::ZeroPollInterval);
         }
+        if self.start_rate == Some(0) {
+            return Err(ConfigError::ZeroStartRate);
+        }
         if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
             return Err(ConfigError::NulInName);
         }
@@ -377,6 +420,7 @@ impl SupervisorBuilder {
             healthy_after: _,
             stop_timeout: _,
             backoff,
+            start_rate,
             flag,
             mut sinks,
             children,
@@ -391,6 +435,7 @@ impl SupervisorBuilder {
             shared: shared.clone(),
             inbox,
             poll_interval,
+            start_rate: start_rate.and_then(NonZeroU32::new),
             flag,
             backoff,
             fallback,
@@ -445,6 +490,7 @@ impl fmt::Debug for SupervisorBuilder {
             healthy_after,
             stop_timeout,
             backoff,
+            start_rate,
             flag,
             sinks,
             children,
@@ -455,6 +501,7 @@ impl fmt::Debug for SupervisorBuilder {
             .field("healthy_after", healthy_after)
             .field("stop_timeout", stop_timeout)
             .field("backoff", backoff)
+            .field("max_starts_per_second", start_rate)
             .field("enabled", &flag.is_some())
             .field("sinks", &sinks.len())
             .field("children", children)

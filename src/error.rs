@@ -145,6 +145,8 @@ pub enum ConfigError {
     NulInName,
     /// The poll interval is zero.
     ZeroPollInterval,
+    /// The supervisor may start no run in a second.
+    ZeroStartRate,
     /// The watchdog of this child is zero.
     ZeroWatchdog(ChildId),
     /// The failure threshold of this child is zero.
@@ -166,6 +168,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "the `failure_threshold` of the child {id:?} is zero")
             }
             Self::ZeroPollInterval => f.write_str("`poll_interval` is zero"),
+            Self::ZeroStartRate => f.write_str("`max_starts_per_second` is zero"),
         }
     }
 }

@@ -79,7 +79,7 @@
 //! | `Stopping` | was asked to stop and still runs | open | reported as overdue after `stop_timeout` |
 //! | `BackingOff` | down after a failure | open | tried again when the backoff is over |
 //! | `Off` | down: its flag is off, it is held, or the supervisor shuts down | open | started when it is wanted again and no backoff is left |
-//! | `Due` | about to be started | open | |
+//! | `Due` | to be started in its turn, at once unless there is a [limit](SupervisorBuilder::max_starts_per_second) | open | |
 //! | `Finished` | did what it was for, as a transient child | open | stays so until it is restarted by hand |
 //! | `GaveUp` | failed more often than [`max_restarts`](ChildSpec::max_restarts) allows, or said that a retry is [useless](Verdict::give_up) | open | stays so until it is reset or restarted by hand |
 //!

@@ -198,7 +198,7 @@ impl ChildInfo {
                 };
                 if self.run == 0 { why.to_owned() } else { format!("{why}; {last}") }
             }
-            ChildStatus::Due => String::from("about to be started"),
+            ChildStatus::Due => String::from("to be started in its turn"),
             ChildStatus::Finished => last,
             ChildStatus::GaveUp => {
                 let why = match self.advice() {

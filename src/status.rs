@@ -38,7 +38,8 @@ pub enum ChildStatus {
         /// Who keeps it off.
         by: OffBy,
     },
-    /// To be started as soon as the supervisor gets to it.
+    /// To be started: as soon as the supervisor gets to it and, if it has a
+    /// [start rate](crate::SupervisorBuilder::max_starts_per_second), as it is its turn.
     Due,
     /// Ended for good, as its restart policy has it.
     Finished,

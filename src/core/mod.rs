@@ -7,3 +7,4 @@ pub(crate) mod key;
 pub(crate) mod roster;
 pub(crate) mod rules;
 pub(crate) mod run;
+mod start_rate;

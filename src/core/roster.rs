@@ -5,6 +5,7 @@ mod round;
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,10 +18,12 @@ use crate::{
         key::{Key, KeyMap},
         roster::{reporting::healthy, round::Round},
         rules::Rules,
+        start_rate::{StartRate, Ticket},
     },
     event::{Callback, EventKind, Order, StopCause},
     exit::Exit,
     id::ChildId,
+    sync::deadline,
 };
 
 /// The one table of children on the supervisor thread. `T` is what the environment keeps for each.
@@ -37,6 +40,7 @@ pub(crate) struct Roster<T> {
     /// The children to decide about: their facts have changed, or their deadlines have come. Those
     /// with `true` had their flags asked just now.
     unsettled: VecDeque<(Key, bool)>,
+    rate: StartRate,
     round: Option<Round>,
     /// The first round is complete.
     has_had_round: bool,
@@ -58,6 +62,10 @@ struct Child<T> {
     expectation: Expectation,
     /// Its entry in `deadlines`.
     wake: Option<Instant>,
+    /// Its place in the queue of `rate`, while it waits for its turn to start.
+    ticket: Option<Ticket>,
+    /// An operator restarts it: then its place is at the head of that queue.
+    is_restarted: bool,
     /// The callbacks whose last call panicked. Of panics in a row, only the first is reported.
     faults: Vec<Callback>,
 }
@@ -88,8 +96,10 @@ enum Step {
 }
 
 impl<T> Roster<T> {
-    pub(crate) fn new() -> Self {
+    /// `most` is how many runs may start in one second, if that is limited.
+    pub(crate) fn new(most: Option<NonZeroU32>) -> Self {
         Self {
+            rate: StartRate::new(most),
             children: KeyMap::default(),
             flags: FlagCache::default(),
             deadlines: BTreeSet::new(),
@@ -119,6 +129,8 @@ impl<T> Roster<T> {
             shown: None,
             expectation: Expectation::Unknown,
             wake: None,
+            ticket: None,
+            is_restarted: false,
             faults: Vec::new(),
         };
         let before = self.children.insert(key, Box::new(child));
@@ -135,7 +147,7 @@ impl<T> Roster<T> {
         self.children.into_values().map(|child| child.entry)
     }
 
-    /// Marks the children whose deadlines have come.
+    /// Marks the children whose deadlines have come, and those whose turn it is to start.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, key)) = self.deadlines.first() {
             if deadline > now {
@@ -147,6 +159,7 @@ impl<T> Roster<T> {
                 self.unsettled.push_back((key, false));
             }
         }
+        self.unsettled.extend(self.rate.due(now).map(|key| (key, false)));
     }
 
     /// Notes that a run ended. Gives the exit back if that run is not the present one.
@@ -216,6 +229,7 @@ impl<T> Roster<T> {
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
         self.closing = true;
         self.round = None;
+        self.rate.clear();
         let mut keys: Vec<_> = self.children.keys().copied().collect();
         keys.sort_unstable_by(|one, other| other.cmp(one));
         for key in keys {
@@ -246,6 +260,15 @@ impl<T> Roster<T> {
     pub(crate) fn order(&mut self, key: Key, order: Order, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.order(order, now);
+        match order {
+            Order::Restart => {
+                child.is_restarted = true;
+                self.leave_queue(key);
+            }
+            Order::Hold => child.is_restarted = false,
+            Order::Add | Order::Release | Order::Reset | Order::Remove => {}
+        }
+        let Some(child) = self.children.get_mut(&key) else { return };
         if order == Order::Remove && child.circuit.is_running() {
             self.queue(key, Action::MakeFinal { is_closing: self.closing });
         }
@@ -280,7 +303,8 @@ impl<T> Roster<T> {
 
     /// The next deadline of any child.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
+        let first = self.deadlines.first().map(|&(deadline, _)| deadline);
+        deadline::sooner(first, self.rate.next_turn())
     }
 
     /// Does what the facts about one child demand, until they demand nothing more. `asked` says
@@ -296,18 +320,23 @@ impl<T> Roster<T> {
             let Some(child) = self.children.get_mut(&key) else { return };
             let (_, decision) = child.circuit.judge(now);
             match decision {
-                Decision::Start if !self.steps.is_empty() => {
-                    // `start` publishes the run at once, so that all queued actions have to come
-                    // first. They take time, so the flag is asked after them.
-                    self.unsettled.push_front((key, false));
-                    return;
-                }
-                Decision::Start if !asked => {
-                    asked = true;
+                Decision::Start => {
+                    if !self.steps.is_empty() {
+                        // `start` publishes the run at once, so that all queued actions have to
+                        // come first. They take time, so the flag is asked after them.
+                        return self.unsettled.push_front((key, false));
+                    }
+                    if !self.has_turn(key, now) {
+                        self.wake_at(key, None);
+                        return self.show_at_rest(key, now);
+                    }
+                    if std::mem::replace(&mut asked, true) {
+                        return self.start(key, now, environment);
+                    }
+                    let Some(child) = self.children.get(&key) else { return };
                     let answer = environment.is_enabled(key, &child.id);
                     self.note_flag(key, answer, now);
                 }
-                Decision::Start => return self.start(key, now, environment),
                 Decision::RequestStop(cause) => {
                     child.circuit.request_stop(cause, now);
                     self.queue_view(key, None, now);
@@ -340,6 +369,7 @@ impl<T> Roster<T> {
                     self.queue_view(key, None, now);
                     self.steps.push_back((key, Step::Forget));
                     self.wake_at(key, None);
+                    self.leave_queue(key);
                     self.flags.forget(key, self.round.as_mut().map(|round| &mut round.next));
                     return;
                 }
@@ -350,13 +380,37 @@ impl<T> Roster<T> {
 
     /// Leaves the child alone until this instant, or until something happens to it.
     fn leave_alone(&mut self, key: Key, deadline: Option<Instant>, now: Instant) {
+        self.leave_queue(key);
+        self.wake_at(key, deadline);
+        self.show_at_rest(key, now);
+    }
+
+    /// Whether a child that is due may start now. Otherwise it waits in the queue for its turn.
+    fn has_turn(&mut self, key: Key, now: Instant) -> bool {
+        let Some(child) = self.children.get_mut(&key) else { return false };
+        if !self.rate.is_limited() {
+            return true;
+        }
+        let join = || self.rate.join(key, child.is_restarted);
+        let ticket = *child.ticket.get_or_insert_with(join);
+        self.rate.is_turn_of(ticket, now)
+    }
+
+    fn leave_queue(&mut self, key: Key) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if let Some(ticket) = child.ticket.take() {
+            self.rate.leave(ticket);
+        }
+    }
+
+    /// Publishes the state of a child for which there is nothing to do now.
+    fn show_at_rest(&mut self, key: Key, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let expectation = child.expectation();
         if std::mem::replace(&mut child.expectation, expectation) != expectation {
             self.flags.set(key, expectation);
         }
         self.queue_view(key, None, now);
-        self.wake_at(key, deadline);
     }
 
     /// Starts a run, or counts a failed spawn. A child whose start is denied stays due until the
@@ -369,7 +423,10 @@ impl<T> Roster<T> {
             Err(NotProvided::Denied(StartDenied)) => return self.leave_alone(key, None, now),
             Err(NotProvided::Failed(failure)) => {
                 let now = environment.now();
+                child.is_restarted = false;
                 let ended = child.circuit.fail_spawn(now);
+                self.leave_queue(key);
+                self.rate.note(now);
                 return self.conclude_run(key, ended, Exit::Failed(failure), now, environment);
             }
         }
@@ -382,6 +439,8 @@ impl<T> Roster<T> {
         }
         self.awaited += 1;
         child.shown = Some(view);
+        child.is_restarted = false;
+        self.leave_queue(key);
         self.queue_report(key, EventKind::Started, now);
         self.steps.push_back((key, Step::SendStart));
     }
@@ -389,6 +448,7 @@ impl<T> Roster<T> {
     fn date_start(&mut self, key: Key, now: Instant) -> Action {
         let child = self.children.get_mut(&key).expect("a started child is in the table");
         child.circuit.date_run(now);
+        self.rate.note(now);
         let (run, failures) = (child.circuit.last_run(), child.circuit.failures());
         self.unsettled.push_front((key, false));
         Action::SendStart { run, failures }
@@ -432,6 +492,7 @@ impl Roster<Key> {
             deadlines,
             steps,
             unsettled,
+            rate,
             round,
             has_had_round: _,
             closing,
@@ -440,6 +501,7 @@ impl Roster<Key> {
         assert!(
             steps.is_empty()
                 && unsettled.is_empty()
+                && !rate.is_limited()
                 && round.is_none()
                 && deadlines.len() <= children.len()
         );
@@ -448,8 +510,7 @@ impl Roster<Key> {
             .map(|(key, child)| {
                 let expectation = child.expectation();
                 assert!(flags.get(*key) == Some(expectation) && child.expectation == expectation);
-                let Child { id: _, entry: _, circuit, shown, expectation: _, wake, faults } =
-                    &**child;
+                let Child { id: _, entry: _, circuit, shown, wake, faults, .. } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 let shown = shown.map(|view| (view.status, view.circuit));
                 (*key, (circuit.essence(now), shown, wake, faults.clone()))

@@ -33,7 +33,8 @@ struct Schedule {
 impl Schedule {
     fn new(seed: u64, origin: Instant) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let trial = Trial::new(Whims::Random(random.fork()), origin);
+        let most_starts = one_of(&mut random, &[None, None, None, Some(1), Some(2), Some(5)]);
+        let trial = Trial::new(Whims::Random(random.fork()), most_starts, origin);
         let mut schedule = Self { random, trial };
         for _ in 0..schedule.random.u32(0..4) {
             let key = schedule.list();

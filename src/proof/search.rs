@@ -262,7 +262,7 @@ fn path(paths: &[Option<(usize, Step)>], place: usize, last: Step) -> Vec<Step> 
 
 /// A world of children with short delays, so that deadlines often coincide.
 fn world(policies: &[Policy]) -> Trial {
-    let mut trial = Trial::new(Whims::None { backoff: MS }, system_now());
+    let mut trial = Trial::new(Whims::None { backoff: MS }, None, system_now());
     for &policy in policies {
         let max_restarts = (policy == Policy::Transient).then_some(1);
         let (healthy_after, stop_timeout) = (2 * MS, MS);

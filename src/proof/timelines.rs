@@ -338,12 +338,100 @@ fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     scene.at(now + 90).reports(&[]);
 }
 
+//   0      1000   2000
+//   a      b      c
+#[test]
+fn children_start_in_their_turn_and_no_more_in_a_second_than_may() {
+    let mut scene = Scene::with_rate(1, &[rules(), rules(), rules()]);
+    assert!(scene.roster.has_had_round(), "the start of a supervisor does not wait for it");
+    scene.at(3000).reports(&[
+        "0 a started 0",
+        "1000 a healthy 0",
+        "1000 b started 0",
+        "2000 b healthy 0",
+        "2000 c started 0",
+        "3000 c healthy 0",
+    ]);
+    assert_eq!(scene.script.flags_asked, [A, B, C, B, C], "right before each start, too");
+}
+
+//   0      100    120          1000                2000
+//   a, b   a ✗    a due, late  a
+#[test]
+fn starts_are_counted_in_every_window_and_not_by_the_clock() {
+    let mut scene = Scene::with_rate(2, &[rules(), rules(), rules()]);
+    scene.at(100).exits(A, 1, failed());
+    scene.at(1000).reports(&[
+        "0 a started 0",
+        "0 b started 0",
+        "100 a stopped 0",
+        "1000 b healthy 0",
+        "1000 c started 0",
+        "1000 a started 1",
+    ]);
+    scene.at(1100).exits(C, 1, failed());
+    scene.at(1999).reports(&["1100 c stopped 0"]);
+    scene.at(2000).reports(&["2000 a healthy 0", "2000 c started 1"]);
+}
+
+//   0   500                1000  2000
+//   a   c restarted: first  c     b
+#[test]
+fn child_that_is_restarted_by_hand_is_the_next() {
+    let mut scene = Scene::with_rate(1, &[rules(), rules(), rules()]);
+    scene.at(500).order(C, Order::Restart);
+    scene.at(2000).reports(&[
+        "0 a started 0",
+        "500 c ordered 0",
+        "1000 a healthy 0",
+        "1000 c started 0",
+        "2000 c healthy 0",
+        "2000 b started 0",
+    ]);
+}
+
+#[test]
+fn child_that_need_not_start_any_more_gives_its_turn_to_the_next() {
+    let mut scene = Scene::with_rate(1, &[rules(), rules(), rules()]);
+    scene.at(500).order(B, Order::Hold);
+    scene.at(1000).reports(&[
+        "0 a started 0",
+        "500 b ordered 0",
+        "1000 a healthy 0",
+        "1000 c started 0",
+    ]);
+    // Due again, it is behind those that have waited meanwhile.
+    scene.at(1100).exits(A, 1, failed());
+    scene.at(1500).order(B, Order::Release);
+    scene.at(2000).script.off.push(A);
+    scene.at(3000).reports(&[
+        "1100 a stopped 0",
+        "1500 b ordered 0",
+        "2000 c healthy 0",
+        "2000 a started 1",
+        "3000 a healthy 0",
+        "3000 b started 0",
+    ]);
+}
+
+#[test]
+fn failed_spawn_counts_as_a_start() {
+    let mut scene = Scene::with_rate(1, &[]);
+    scene.script.no_thread = true;
+    for (key, name) in [(A, "a"), (B, "b")] {
+        let now = scene.script.now;
+        scene.roster.insert(key, ChildId::from(name), (), rules(), now);
+    }
+    scene.poll();
+    scene.at(2000).reports(&["0 a stopped 0", "1000 b stopped 0", "2000 a stopped 1"]);
+}
+
 #[test]
 fn start_waits_for_the_first_round_unless_it_shuts_down() {
     let scene = Scene::new(&[rules()]);
     assert!(scene.roster.has_had_round() && !scene.roster.is_in_round());
 
-    let mut roster = Roster::<()>::new();
+    let mut roster = Roster::<()>::new(None);
     roster.begin_round();
     assert!(roster.is_in_round() && !roster.has_had_round());
     roster.close(system_now(), MS);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
@@ -71,8 +72,9 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(crate) fn new(whims: Whims, origin: Instant) -> Self {
-        let (roster, world, inbox) = (Roster::new(), World::new(whims, origin), VecDeque::new());
+    pub(crate) fn new(whims: Whims, most_starts: Option<u32>, origin: Instant) -> Self {
+        let roster = Roster::new(most_starts.and_then(NonZeroU32::new));
+        let (world, inbox) = (World::new(whims, most_starts, origin), VecDeque::new());
         Self { roster, world, inbox, next_key: 0, stops_in_close: None, trace: None }
     }
 
@@ -266,6 +268,7 @@ impl Trial {
                 self.world.model(key).report(report.run, report.failures, report.kind, now);
             }
             Action::SendStart { run, failures } => {
+                self.world.note_start();
                 self.world.model(key).send_start(run, failures, now)
             }
             Action::Stop => {
@@ -293,10 +296,11 @@ impl Trial {
                 "promise 11: stopped in reverse list order: {stops:?}"
             );
         }
+        let is_rate_used_up = self.world.is_rate_used_up();
         for model in self.world.models.values_mut() {
             model.check(is_closed, now);
             if !closing && self.inbox.is_empty() {
-                model.check_at_rest(now);
+                model.check_at_rest(is_rate_used_up, now);
             }
         }
         let deadlines = self.roster.deadline_count();

@@ -73,10 +73,13 @@ pub(crate) struct World {
     /// The shutdown has reached the core.
     pub(crate) is_closed: bool,
     pub(crate) last_backoff: Option<(u32, Duration)>,
+    /// How many runs may start in one second, and when they did.
+    most_starts: Option<u32>,
+    starts: Vec<Instant>,
 }
 
 impl World {
-    pub(crate) fn new(whims: Whims, origin: Instant) -> Self {
+    pub(crate) fn new(whims: Whims, most_starts: Option<u32>, origin: Instant) -> Self {
         Self {
             whims,
             now: origin,
@@ -85,7 +88,29 @@ impl World {
             closing: false,
             is_closed: false,
             last_backoff: None,
+            most_starts,
+            starts: Vec::new(),
         }
+    }
+
+    /// Notes the start of a run, or a try without a thread.
+    pub(crate) fn note_start(&mut self) {
+        let Some(most) = self.most_starts else { return };
+        assert!(
+            self.recent_starts() < most as usize,
+            "promise 3: more than {most} starts a second"
+        );
+        self.starts.push(self.now);
+    }
+
+    /// Whether no further run may start now.
+    pub(crate) fn is_rate_used_up(&self) -> bool {
+        self.most_starts.is_some_and(|most| self.recent_starts() >= most as usize)
+    }
+
+    fn recent_starts(&self) -> usize {
+        let is_recent = |at: &&Instant| self.now.duration_since(**at) < 1000 * MS;
+        self.starts.iter().rev().take_while(is_recent).count()
     }
 
     /// The model of a child that the core knows.
@@ -137,7 +162,11 @@ impl Environment for World {
         if closing {
             return Err(NotProvided::Denied(StartDenied));
         }
-        self.model(*key).provide_thread(moment, now)
+        let provided = self.model(*key).provide_thread(moment, now);
+        if matches!(provided, Err(NotProvided::Failed(_))) {
+            self.note_start();
+        }
+        provided
     }
 
     fn publish_begin(&mut self, key: &Key, view: View) -> Result<(), StartDenied> {

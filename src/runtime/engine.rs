@@ -1,6 +1,7 @@
 //! Supervisor without its waiting: passes each message to the core, and performs what follows.
 
 use std::{
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) poll_interval: Duration,
+    pub(crate) start_rate: Option<NonZeroU32>,
     pub(crate) flag: Option<FlagFn>,
     pub(crate) backoff: Backoff,
     /// Takes the place of a backoff closure that panics.
@@ -64,11 +66,20 @@ pub(crate) struct Engine<W: Workers> {
 impl<W: Workers> Engine<W> {
     /// Lists the children. The first round looks at them, and starts those that are enabled.
     pub(crate) fn new(parts: Parts, workers: W) -> Self {
-        let Parts { shared, inbox, poll_interval: _, flag, backoff, fallback, sinks, children } =
-            parts;
+        let Parts {
+            shared,
+            inbox,
+            poll_interval: _,
+            start_rate,
+            flag,
+            backoff,
+            fallback,
+            sinks,
+            children,
+        } = parts;
         let mut engine = Self {
             inbox,
-            roster: Roster::new(),
+            roster: Roster::new(start_rate),
             environment: EngineEnvironment {
                 shared,
                 workers,

@@ -21,13 +21,7 @@ fn refused(builder: SupervisorBuilder) -> ConfigError {
     let error = builder.start().unwrap_err();
     let again = error.into_builder().start().unwrap_err();
     match again.reason() {
-        StartErrorReason::Config(ConfigError::DuplicateId(id)) => {
-            ConfigError::DuplicateId(id.clone())
-        }
-        StartErrorReason::Config(ConfigError::NulInId(id)) => ConfigError::NulInId(id.clone()),
-        StartErrorReason::Config(ConfigError::EmptyId) => ConfigError::EmptyId,
-        StartErrorReason::Config(ConfigError::NulInName) => ConfigError::NulInName,
-        StartErrorReason::Config(ConfigError::ZeroPollInterval) => ConfigError::ZeroPollInterval,
+        StartErrorReason::Config(error) => error.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -58,6 +52,7 @@ fn bad_configuration_is_refused_before_anything_starts() {
         matches!(zero, ConfigError::ZeroPollInterval) && zero.to_string().contains("poll_interval"),
         "{zero}"
     );
+    assert_eq!(refused(builder().max_starts_per_second(0)), ConfigError::ZeroStartRate);
     assert!(runs.is_empty());
     assert_eq!(recorder.events().len(), 0);
 }

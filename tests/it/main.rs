@@ -47,6 +47,7 @@ mod shutdown;
 mod simulating;
 mod slow_drops;
 mod start;
+mod start_rate;
 mod stop_timeout;
 mod storm;
 mod stress;

@@ -265,6 +265,7 @@ fn every_error_says_what_is_wrong_and_with_whom() {
         (ConfigError::DuplicateId("a".into()), "the id \"a\" is taken"),
         (ConfigError::NulInName, "the supervisor's name holds a NUL"),
         (ConfigError::ZeroPollInterval, "`poll_interval` is zero"),
+        (ConfigError::ZeroStartRate, "`max_starts_per_second` is zero"),
         (ConfigError::ZeroWatchdog("a".into()), "the `watchdog` of the child \"a\" is zero"),
         (
             ConfigError::ZeroFailureThreshold("a".into()),

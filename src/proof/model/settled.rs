@@ -77,14 +77,14 @@ impl Model {
     }
 
     /// Checks what has to hold when, in addition, no message is on its way to the core.
-    pub(crate) fn check_at_rest(&self, now: Instant) {
+    pub(crate) fn check_at_rest(&self, is_rate_used_up: bool, now: Instant) {
         if self.view.is_none() || self.body.is_some() || !self.listed {
             return;
         }
         let due = self.not_before.is_none_or(|at| deadline::is_reached(at, now));
         let wanted = self.asked_flag && !self.held && !self.removing && !self.done;
         assert!(
-            !(wanted && due),
+            !(wanted && due) || is_rate_used_up,
             "promise 3: {} is due and was not started: {:?}",
             self.id,
             self.view

@@ -1,6 +1,9 @@
 //! Scene of a timeline: the core, with a script that answers what it asks.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use crate::{
     core::{
@@ -94,6 +97,12 @@ pub(super) fn failed() -> Exit {
 
 impl Scene {
     pub(super) fn new(rules: &[Rules]) -> Self {
+        Self::with_rate(None, rules)
+    }
+
+    /// With so many starts in one second at most.
+    pub(super) fn with_rate(most: impl Into<Option<u32>>, rules: &[Rules]) -> Self {
+        let most = most.into().and_then(NonZeroU32::new);
         let now = system_now();
         let script = Script {
             now,
@@ -106,7 +115,8 @@ impl Scene {
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
         };
-        let mut scene = Self { roster: Roster::new(), script, origin: now, reported: Vec::new() };
+        let mut scene =
+            Self { roster: Roster::new(most), script, origin: now, reported: Vec::new() };
         for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
             scene.roster.insert(Key(number as u64), ChildId::from(name), (), rules.clone(), now);
         }
