@@ -140,8 +140,7 @@ impl SupervisorBuilder {
     /// as [`Due`](crate::ChildStatus::Due), in the order in which they became so;
     /// [restarts](crate::Handle::restart) by hand come first, and count. The flag is asked when it
     /// is a child's turn. [`start`](SupervisorBuilder::start) does not wait for those who wait. The
-    /// limit is this supervisor's own; those [below](SupervisorBuilder::run) it have theirs. The
-    /// instants of the last `n` starts are remembered, 16 bytes each.
+    /// limit is this supervisor's own; those [below](SupervisorBuilder::run) it have theirs.
     ///
     /// By default there is no limit; zero is an error at the start.
     ///
@@ -259,7 +258,8 @@ impl SupervisorBuilder {
     }
 
     /// Starts the supervisor thread, which starts the children, and returns once every enabled
-    /// child has had its first start.
+    /// child has had its first start, or waits for its turn by the
+    /// [start rate](SupervisorBuilder::max_starts_per_second).
     ///
     /// # Errors
     ///

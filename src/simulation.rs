@@ -366,7 +366,7 @@ impl Simulation {
                 engine.proceed();
                 if engine.is_over() {
                     end(slot, handle);
-                } else if !take_message(engine) && !engine.is_in_round() {
+                } else if !take_message(engine) && !engine.is_in_round() && !engine.is_due() {
                     break;
                 }
             }

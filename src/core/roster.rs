@@ -118,6 +118,9 @@ impl<T> Roster<T> {
     /// reaches it or something happens to it, such as [`Order::Add`].
     pub(crate) fn insert(&mut self, key: Key, id: ChildId, entry: T, rules: Rules, now: Instant) {
         let mut circuit = Circuit::new(rules, now);
+        // It is due from now on, whenever a round reaches it.
+        let waits = self.rate.is_limited() && !self.closing;
+        let ticket = waits.then(|| self.rate.join(key, false, now));
         if self.closing {
             circuit.close(now, Duration::ZERO);
         }
@@ -129,7 +132,7 @@ impl<T> Roster<T> {
             shown: None,
             expectation: Expectation::Unknown,
             wake: None,
-            ticket: None,
+            ticket,
             is_restarted: false,
             faults: Vec::new(),
         };
@@ -159,7 +162,7 @@ impl<T> Roster<T> {
                 self.unsettled.push_back((key, false));
             }
         }
-        self.unsettled.extend(self.rate.due(now).map(|key| (key, false)));
+        self.unsettled.extend(self.rate.next(now).map(|key| (key, false)));
     }
 
     /// Notes that a run ended. Gives the exit back if that run is not the present one.
@@ -229,7 +232,6 @@ impl<T> Roster<T> {
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
         self.closing = true;
         self.round = None;
-        self.rate.clear();
         let mut keys: Vec<_> = self.children.keys().copied().collect();
         keys.sort_unstable_by(|one, other| other.cmp(one));
         for key in keys {
@@ -301,7 +303,7 @@ impl<T> Roster<T> {
         Progress::Perform(key, &mut child.entry, action)
     }
 
-    /// The next deadline of any child.
+    /// The next deadline of any child, or turn to start. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let first = self.deadlines.first().map(|&(deadline, _)| deadline);
         deadline::sooner(first, self.rate.next_turn())
@@ -391,7 +393,7 @@ impl<T> Roster<T> {
         if !self.rate.is_limited() {
             return true;
         }
-        let join = || self.rate.join(key, child.is_restarted);
+        let join = || self.rate.join(key, child.is_restarted, now);
         let ticket = *child.ticket.get_or_insert_with(join);
         self.rate.is_turn_of(ticket, now)
     }

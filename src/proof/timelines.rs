@@ -352,7 +352,7 @@ fn children_start_in_their_turn_and_no_more_in_a_second_than_may() {
         "2000 c started 0",
         "3000 c healthy 0",
     ]);
-    assert_eq!(scene.script.flags_asked, [A, B, C, B, C], "right before each start, too");
+    assert_eq!(scene.script.flags_asked, [A, A, B, C, B, C], "right before each start, too");
 }
 
 //   0      100    120          1000                2000

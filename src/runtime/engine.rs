@@ -126,7 +126,12 @@ impl<W: Workers> Engine<W> {
         self.roster.has_had_round()
     }
 
-    /// The next instant at which there is something to do.
+    /// Whether there is something to do now, after what was just done.
+    pub(crate) fn is_due(&self) -> bool {
+        self.next_deadline().is_some_and(|deadline| deadline <= self.now())
+    }
+
+    /// The next instant at which there is something to do. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.roster.next_deadline()
     }

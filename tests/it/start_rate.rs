@@ -1,9 +1,13 @@
 //! Limit of the starts in one second.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use circuit_breaker_supervisor::{
-    ChildSpec, ChildStatus, EventKind, Exit, OffBy, Simulation, StopCause, Supervisor,
+    ChildSpec, ChildStatus, Event, EventKind, Exit, Handle, OffBy, Simulation, StopCause,
+    Supervisor,
 };
 
 use crate::support::*;
@@ -13,7 +17,7 @@ fn numbered(count: usize) -> impl Iterator<Item = ChildSpec> {
 }
 
 /// When runs started, or could not for want of a thread.
-fn starts(events: &[circuit_breaker_supervisor::Event]) -> Vec<Instant> {
+fn starts(events: &[Event]) -> Vec<Instant> {
     let is_start = |kind: &EventKind| match kind {
         EventKind::Started => true,
         EventKind::Stopped { cause, .. } => *cause == StopCause::NotSpawned,
@@ -55,6 +59,26 @@ fn children_that_come_back_together_start_in_their_turns() {
         "in the order in which they became due"
     );
     check_trace(simulation.events(), None, false);
+}
+
+#[test]
+fn child_that_is_added_meanwhile_is_behind_those_that_are_due() {
+    let slot: Arc<OnceLock<Handle>> = Arc::default();
+    let its = slot.clone();
+    let builder = Supervisor::builder()
+        .max_starts_per_second(1)
+        .on_event(move |event| {
+            if event.id == "0" && word(event) == "start 0" {
+                its.get().unwrap().add(unused("late")).unwrap();
+            }
+        })
+        .children(numbered(4));
+    let mut simulation = Simulation::new(builder, 1).unwrap();
+    slot.set(simulation.handle().clone()).unwrap();
+    simulation.advance(10 * SECOND);
+    let starts = simulation.events().iter().filter(|event| word(event) == "start 0");
+    let order: Vec<_> = starts.map(|event| event.id.to_string()).collect();
+    assert_eq!(order, ["0", "1", "2", "3", "late"]);
 }
 
 #[test]

@@ -131,11 +131,13 @@ impl Scene {
                 Progress::Perform(key, (), action) => self.perform(key, action),
                 Progress::Forgotten(..) | Progress::Again => {}
                 Progress::Settled => {
-                    if !self.roster.is_in_round() {
+                    let now = self.script.now;
+                    if self.roster.is_in_round() {
+                        self.roster.continue_round(&mut self.script);
+                    } else if self.roster.next_deadline().is_none_or(|deadline| deadline > now) {
                         return;
                     }
-                    self.roster.continue_round(&mut self.script);
-                    self.roster.expire(self.script.now);
+                    self.roster.expire(now);
                 }
             }
         }
