@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use parking_lot::Mutex;
 
-use crate::{id::ChildId, snapshot::ChildInfo, wording::ASKED_TO_STOP};
+use crate::{exit::ASKED_TO_STOP, id::ChildId, snapshot::ChildInfo};
 
 /// The run was asked to stop, or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

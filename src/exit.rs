@@ -11,7 +11,6 @@ use crate::{
         panic::{Panic, Text},
     },
     verdict::{Advice, Verdict},
-    wording::ASKED_TO_STOP,
 };
 
 /// Result of a child's body.
@@ -19,6 +18,10 @@ use crate::{
 /// The error type is fixed, so that `?` works on any error in a body without annotations and a body
 /// that is an endless `loop` fits as it is.
 pub type ChildResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// The text of the errors that tell a body of a stop request, and the end of the text of those that
+/// have one of them as their source.
+pub(crate) const ASKED_TO_STOP: &str = "the child was asked to stop";
 
 /// Exit of one run: how the child's body ended. [`StopCause`](crate::StopCause) says *why* it
 /// ended.

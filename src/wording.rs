@@ -8,10 +8,6 @@ use crate::{
     verdict::Advice,
 };
 
-/// The text of the errors that tell a body of a stop request, and the end of the text of those that
-/// have one of them as their source.
-pub(crate) const ASKED_TO_STOP: &str = "the child was asked to stop";
-
 /// Shows a duration as a person would say it: `850 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`.
 pub(crate) struct Span(pub(crate) Duration);
 
