@@ -76,8 +76,8 @@ impl View {
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// The failures that it made good, if it had been up for `healthy_after` and no timer had
-    /// noticed that yet.
+    /// The failures that were forgiven, and when, if it had been up for `healthy_after` and no
+    /// timer had noticed that yet.
     pub(crate) newly_healthy: Option<(Streak, Instant)>,
     pub(crate) cause: StopCause,
     pub(crate) uptime: Duration,
@@ -95,7 +95,7 @@ pub(crate) enum Consequence {
     /// A failure, after which the child backs off: for no less than `least`, whatever its backoff
     /// says. The caller asks the backoff, and [`back_off`](Circuit::back_off) follows.
     BackOff { least: Duration },
-    /// A failure too many: the child is given up.
+    /// A failure too many, or one after which trying again is useless: the child is given up.
     GiveUp,
 }
 
@@ -105,7 +105,8 @@ pub(crate) enum Consequence {
 pub(crate) struct Circuit {
     pub(crate) rules: Rules,
     streak: Streak,
-    /// The delay after its last failure; `None` once an operator has cleared the history.
+    /// The delay after its last failure; `None` if there was none, or an operator has cleared the
+    /// history.
     last_retry_in: Option<Duration>,
     /// The earliest instant of the next start; `None` is never.
     not_before: Option<Instant>,

@@ -92,7 +92,7 @@ pub(crate) enum Action {
     Retire {
         keep_body: bool,
     },
-    /// Shut the supervisor down, because a significant child has used up its restarts.
+    /// Shut the supervisor down, because a significant child was given up.
     ShutDown {
         id: ChildId,
         cause: StopCause,

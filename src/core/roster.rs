@@ -37,8 +37,8 @@ pub(crate) struct Roster<T> {
     deadlines: BTreeSet<(Instant, Key)>,
     /// What the environment has to do now.
     steps: VecDeque<(Key, Step)>,
-    /// The children to decide about: their facts have changed, or their deadlines have come. Those
-    /// with `true` had their flags asked just now.
+    /// The children to decide about: their facts have changed, their deadlines have come, or it is
+    /// their turn to start. Those with `true` had their flags asked just now.
     unsettled: VecDeque<(Key, bool)>,
     rate: StartRate,
     round: Option<Round>,
@@ -418,7 +418,7 @@ impl<T> Roster<T> {
     /// Starts a run, or counts a failed spawn. A child whose start is denied stays due until the
     /// message arrives that says why.
     fn start(&mut self, key: Key, now: Instant, environment: &mut impl Environment<Entry = T>) {
-        // The thread comes before the publication: callers are permitted as soon as they see a run.
+        // A thread first: as soon as the run is published, callers are permitted.
         let Some(child) = self.children.get_mut(&key) else { return };
         match environment.provide_thread(&mut child.entry) {
             Ok(()) => {}

@@ -76,9 +76,10 @@ pub(crate) struct RunEnd {
     pub(crate) key: Key,
     pub(crate) run: u64,
     pub(crate) exit: Exit,
-    /// When the body returned or panicked, or was found to be missing.
+    /// When the body returned or panicked, was found to be missing, or could not be started any
+    /// more.
     pub(crate) at: Instant,
-    /// The panic of the error's `Display`.
+    /// The panic of the error's `Display` or `source`.
     pub(crate) display_panic: Option<Panic>,
     /// The result of the drops of user values on the child's thread, if there were any: an earlier
     /// error, a panic's payload, stop callbacks that were not called, the body.

@@ -24,7 +24,8 @@ use crate::{
 
 /// The state that a child's thread and the supervisor share.
 ///
-/// The body is in `slot` whenever it is not running, until it is dropped; a thread that finds the
+/// The body is in `slot` whenever it is neither running nor just about to return to it, until it is
+/// dropped; a thread that finds the
 /// slot empty does not run it. So a thread that could not be spawned takes no body with it, and two
 /// runs of one child cannot overlap.
 ///
@@ -157,8 +158,8 @@ impl WorkerShared {
         self.is_final.store(true, Ordering::Release);
     }
 
-    /// Keeps a value for the child's thread to drop: when its next run ends, or when the thread
-    /// leaves.
+    /// Keeps a value for the child's thread to drop: when its present or next run ends, or when the
+    /// thread leaves and no run follows.
     pub(crate) fn entrust(&self, remain: Remain) {
         self.state.lock().remains.push(remain);
     }
