@@ -309,7 +309,10 @@ impl StopCause {
 
     /// Whether the run was asked to stop.
     pub(crate) fn is_request(self) -> bool {
-        matches!(self.kind(), StopKind::Fault | StopKind::Asked)
+        match self.kind() {
+            StopKind::Fault | StopKind::Asked => true,
+            StopKind::ByItself | StopKind::NotSpawned => false,
+        }
     }
 
     /// The reason, as the end of a sentence.

@@ -40,6 +40,7 @@ pub(crate) struct Roster<T> {
     /// The children to decide about: their facts have changed, their deadlines have come, or it is
     /// their turn to start. Those with `true` had their flags asked just now.
     unsettled: VecDeque<(Key, bool)>,
+    /// How many runs may start in a second, and who waits for that.
     rate: StartRate,
     round: Option<Round>,
     /// The first round is complete.

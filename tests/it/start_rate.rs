@@ -174,7 +174,7 @@ fn crashing_threads_keep_to_the_limit_and_the_start_does_not_wait() {
 }
 
 #[test]
-fn ten_thousand_children_cost_no_more_for_waiting() {
+fn ten_thousand_children_start_at_the_rate_that_was_set() {
     let builder =
         Supervisor::builder().telemetry(()).max_starts_per_second(1000).children(numbered(10_000));
     let mut simulation = simulate(builder);

@@ -119,6 +119,7 @@ fn child_that_beats_is_left_alone_and_so_is_one_that_has_not_begun_to() {
                 loop {
                     ctx.heartbeat("working");
                     let _ = beats.send(());
+                    // Only so that it does not take a core; nothing hopes for this time.
                     thread::sleep(MS);
                     if ctx.is_stopping() {
                         return Ok(());
