@@ -421,7 +421,7 @@ impl Rejected {
 
     fn child(&self) -> Option<ChildInfo> {
         match self.share.presence() {
-            Presence::Listed(child) => Some(child),
+            Presence::Listed(child) => Some(*child),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Builder: the settings of a supervisor, and its start, on a thread of its own or nested.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     error::Error,
     fmt, io,
     num::NonZeroU32,
@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 
 use crate::{
     backoff::Backoff,
-    child::ChildSpec,
+    child::{ChildSpec, check_dependency},
     context::ChildContext,
-    core::rules::Defaults,
+    core::{dependencies::find_circle, rules::Defaults},
     error::ConfigError,
     event::Event,
     exit::ChildResult,
@@ -410,7 +410,20 @@ impl SupervisorBuilder {
                 return Err(ConfigError::DuplicateId(child.id.clone()));
             }
         }
-        Ok(())
+        self.check_dependencies()
+    }
+
+    fn check_dependencies(&self) -> Result<(), ConfigError> {
+        let specs: HashMap<_, _> = self.children.iter().map(|child| (&child.id, child)).collect();
+        for child in &self.children {
+            for after in &child.after {
+                let listed = specs.get(after).map(|listed| listed.policy);
+                check_dependency(&child.id, after, listed)?;
+            }
+        }
+        let after_of = |id: &ChildId| specs.get(id).map_or(&[][..], |child| &child.after);
+        find_circle(specs.keys().copied(), after_of)
+            .map_or(Ok(()), |circle| Err(ConfigError::Circle(circle)))
     }
 
     pub(crate) fn parts(self, shared: &Arc<Shared>, inbox: Receiver<Message>) -> Parts {

@@ -61,6 +61,7 @@ pub enum RestartPolicy {
 /// | [`max_restarts`](ChildSpec::max_restarts) | no limit |
 /// | [`significant`](ChildSpec::significant) | `false` |
 /// | [`watchdog`](ChildSpec::watchdog) | none |
+/// | [`after`](ChildSpec::after) | nobody |
 /// | [`failure_threshold`](ChildSpec::failure_threshold) | 10 |
 ///
 /// A child keeps one thread, on which all its runs follow one another, until it has finished or is
@@ -98,6 +99,7 @@ pub struct ChildSpec {
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
     pub(crate) watchdog: Option<Duration>,
+    pub(crate) after: Vec<ChildId>,
     pub(crate) breaker: Arc<BreakerState>,
 }
 
@@ -156,6 +158,7 @@ impl ChildSpec {
             max_restarts: None,
             significant: false,
             watchdog: None,
+            after: Vec::new(),
         }
     }
 
@@ -471,6 +474,77 @@ impl ChildSpec {
         self.significant = significant;
         self
     }
+
+    /// Has the child start only while another child of the same supervisor is ready: a permanent
+    /// one when it is [`Healthy`](crate::ChildStatus::Healthy), a
+    /// [transient](RestartPolicy::Transient) one, such as a migration, when it is
+    /// [`Finished`](crate::ChildStatus::Finished). Call it several times for several children.
+    ///
+    /// - Until then the child is [`Waiting`](crate::ChildStatus::Waiting), which is no failure; its
+    ///   [`ChildInfo`](crate::ChildInfo) and an event say for whom, and why that one is not ready.
+    /// - When the last of those it waits for becomes ready, the child's own backoff ends, and it is
+    ///   started. Its [`failures`](crate::ChildInfo::failures) stay; a wait that a
+    ///   [`Verdict`](crate::Verdict) demands goes on, and so does a backoff without end.
+    /// - This holds for every start, those by hand included. A running child is not stopped when
+    ///   the other one fails. For children that are to fall together, see
+    ///   [*Children that depend on one another*](crate::dependencies).
+    /// - A shutdown asks the other child to stop when this one has ended, or has had its
+    ///   [`stop_timeout`](ChildSpec::stop_timeout).
+    /// - A child that is removed is still waited for, and counts again once one of that id is
+    ///   added.
+    ///
+    /// A permanent child that never calls [`mark_healthy`](ChildContext::mark_healthy) is ready
+    /// after its [`healthy_after`](ChildSpec::healthy_after), one minute by default.
+    ///
+    /// An id that is not listed, the id of a [`once`](ChildSpec::once) child, and a circle are
+    /// errors at the start, or as a child is added.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ChildStatus, RestartPolicy, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("migration", |_ctx| Ok(())).restart(RestartPolicy::Transient))
+    ///     .child(
+    ///         ChildSpec::new("db", |ctx| {
+    ///             // … connect …
+    ///             ctx.mark_healthy();
+    ///             ctx.wait_until_stopped()
+    ///         })
+    ///         .after("migration"),
+    ///     )
+    ///     .child(ChildSpec::new("orders", |ctx| ctx.wait_until_stopped()).after("db"))
+    ///     .start()?;
+    /// let handle = supervisor.handle();
+    /// handle.wait_for("orders", Duration::from_secs(10), |orders| orders.is_running())?;
+    /// let migration = handle.child("migration").ok_or("not listed")?;
+    /// assert_eq!(migration.status, ChildStatus::Finished);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "depends_on")]
+    pub fn after(mut self, id: impl Into<ChildId>) -> Self {
+        let id = id.into();
+        if !self.after.contains(&id) {
+            self.after.push(id);
+        }
+        self
+    }
+}
+
+/// Checks what a child comes after; `policy` is that one's, `None` if it is not listed.
+pub(crate) fn check_dependency(
+    child: &ChildId,
+    after: &ChildId,
+    policy: Option<Policy>,
+) -> Result<(), ConfigError> {
+    let (child, after) = (child.clone(), after.clone());
+    match policy {
+        Some(Policy::Permanent | Policy::Transient) => Ok(()),
+        Some(Policy::Temporary) => Err(ConfigError::AfterOnce { child, after }),
+        None => Err(ConfigError::UnknownAfter { child, after }),
+    }
 }
 
 impl fmt::Debug for ChildSpec {
@@ -487,6 +561,7 @@ impl fmt::Debug for ChildSpec {
             max_restarts,
             significant,
             watchdog,
+            after,
             breaker,
         } = self;
         f.debug_struct("ChildSpec")
@@ -500,6 +575,7 @@ impl fmt::Debug for ChildSpec {
             .field("max_restarts", max_restarts)
             .field("significant", significant)
             .field("watchdog", watchdog)
+            .field("after", after)
             .field("failure_threshold", &breaker.threshold())
             .finish_non_exhaustive()
     }

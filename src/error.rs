@@ -147,6 +147,24 @@ pub enum ConfigError {
     ZeroPollInterval,
     /// The supervisor may start no run in a second.
     ZeroStartRate,
+    /// A child comes [after](crate::ChildSpec::after) one that is not listed.
+    UnknownAfter {
+        /// The child.
+        child: ChildId,
+        /// The id that is not listed.
+        after: ChildId,
+    },
+    /// A child comes [after](crate::ChildSpec::after) one that runs only
+    /// [once](crate::ChildSpec::once), and so is never ready.
+    AfterOnce {
+        /// The child.
+        child: ChildId,
+        /// The one that runs only once.
+        after: ChildId,
+    },
+    /// Children come [after](crate::ChildSpec::after) one another in a circle: each after the next
+    /// one. The last is the first.
+    Circle(Vec<ChildId>),
     /// The watchdog of this child is zero.
     ZeroWatchdog(ChildId),
     /// The failure threshold of this child is zero.
@@ -163,6 +181,19 @@ impl fmt::Display for ConfigError {
                 write!(f, "a nested supervisor has to run on the own thread of its child {id:?}")
             }
             Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
+            Self::UnknownAfter { child, after } => {
+                write!(f, "the child {child:?} comes after {after:?}, which is not listed")
+            }
+            Self::AfterOnce { child, after } => {
+                write!(f, "the child {child:?} comes after {after:?}, which runs only once")
+            }
+            Self::Circle(ids) => {
+                f.write_str("children come after one another in a circle: ")?;
+                for (number, id) in ids.iter().enumerate() {
+                    write!(f, "{}{id:?}", if number == 0 { "" } else { " after " })?;
+                }
+                Ok(())
+            }
             Self::ZeroWatchdog(id) => write!(f, "the `watchdog` of the child {id:?} is zero"),
             Self::ZeroFailureThreshold(id) => {
                 write!(f, "the `failure_threshold` of the child {id:?} is zero")
@@ -211,7 +242,8 @@ pub enum WaitError {
     Gone(Box<ChildInfo>),
     /// The supervisor has ended; holds the child's last state.
     Ended(Box<ChildInfo>),
-    /// The time is over; holds the children that are not well.
+    /// The time is over; holds the children that are not well, without those that only wait for one
+    /// of these.
     NotHealthy(Vec<ChildInfo>),
     /// The supervisor shuts down or has ended, so that no child becomes healthy any more.
     ShuttingDown,

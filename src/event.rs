@@ -1,6 +1,7 @@
 //! Events: what happens to children, as telemetry sees it, with its causes and orders.
 
 mod fields;
+mod waiting_for;
 
 use std::{
     borrow::Cow,
@@ -9,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::fields::FieldValue;
+pub(crate) use self::waiting_for::Wellness;
+pub use self::{fields::FieldValue, waiting_for::WaitingFor};
 use crate::{
     exit::Exit,
     id::ChildId,
@@ -83,6 +85,7 @@ impl Event {
     /// | `Stopped` | `circuit_breaker_supervisor.child.stop` |
     /// | `Healthy` | `circuit_breaker_supervisor.child.healthy` |
     /// | `FlagChanged` | `circuit_breaker_supervisor.child.flag` |
+    /// | `Waiting` | `circuit_breaker_supervisor.child.waiting` |
     /// | `Overdue` | `circuit_breaker_supervisor.child.overdue` |
     /// | `Tripped` | `circuit_breaker_supervisor.child.tripped` |
     /// | `Hung` | `circuit_breaker_supervisor.child.hung` |
@@ -95,6 +98,7 @@ impl Event {
             EventKind::Stopped { .. } => "circuit_breaker_supervisor.child.stop",
             EventKind::Healthy { .. } => "circuit_breaker_supervisor.child.healthy",
             EventKind::FlagChanged { .. } => "circuit_breaker_supervisor.child.flag",
+            EventKind::Waiting { .. } => "circuit_breaker_supervisor.child.waiting",
             EventKind::Overdue { .. } => "circuit_breaker_supervisor.child.overdue",
             EventKind::Tripped { .. } => "circuit_breaker_supervisor.child.tripped",
             EventKind::Hung { .. } => "circuit_breaker_supervisor.child.hung",
@@ -149,6 +153,13 @@ pub enum EventKind {
     FlagChanged {
         /// The flag's answer.
         enabled: bool,
+    },
+    /// The child is to be started, and waits for one that it comes
+    /// [after](crate::ChildSpec::after). Reported at most once between two runs.
+    #[non_exhaustive]
+    Waiting {
+        /// For whom it waits, and why.
+        on: WaitingFor,
     },
     /// The child has not stopped within its `stop_timeout`. Reported once per run.
     #[non_exhaustive]
@@ -493,6 +504,7 @@ impl fmt::Display for Event {
                 let switched = if *enabled { "on" } else { "off" };
                 write!(f, "child `{id}` is switched {switched} by its flag")
             }
+            EventKind::Waiting { on } => write!(f, "child `{id}` waits for {on}"),
             EventKind::Ordered { order } => {
                 let what = match order {
                     Order::Add => "was added",

@@ -1,6 +1,6 @@
 //! Handle by which any thread queries and commands a supervisor.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use crate::{
     breaker::Breaker,
@@ -59,6 +59,7 @@ use crate::{
 /// | --- | --- | --- | --- | --- | --- |
 /// | **running** | asked to stop, then held | nothing | failures forgiven; asked to stop, then started¹ | failures forgiven; runs on | asked to stop, then gone |
 /// | **stopping** | held after its end | not held after its end | failures forgiven; started after its end¹ | failures forgiven | gone after its end |
+/// | **waiting** | held | nothing | failures forgiven; goes on waiting | failures forgiven; goes on waiting | gone |
 /// | **backing off** | held; the backoff goes on | nothing | failures forgiven; started¹ | failures forgiven; started¹ | gone |
 /// | **off (flag)** | held | nothing | failures and backoff forgiven; stays off | failures and backoff forgiven; stays off | gone |
 /// | **off (operator)** | nothing | its flag and its backoff decide | failures and backoff forgiven; stays held | failures and backoff forgiven; stays held | gone |
@@ -66,7 +67,8 @@ use crate::{
 /// | **gave up** | stays given up; held if reset | not held if reset | failures forgiven; started¹ | failures forgiven; started¹ | gone |
 /// | **due** | held | nothing | started¹ | started¹ | gone |
 ///
-/// ¹ unless its flag is off, or it is held, by then. A [`once`](crate::ChildSpec::once) child whose
+/// ¹ unless by then its flag is off, it is held, or what it comes [after](ChildSpec::after) is not
+/// ready. A [`once`](crate::ChildSpec::once) child whose
 /// run has started is gone at the end of that run, whatever was commanded. While the supervisor
 /// shuts down, nothing starts.
 #[derive(Clone)]
@@ -111,7 +113,7 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn child(&self, id: &str) -> Option<ChildInfo> {
-        Some(self.shared.row(id)?.info(self.shared.now()))
+        Some(self.shared.info(&*self.shared.row(id)?))
     }
 
     /// Returns the breaker by which others call a child, `None` if there is none of this id.
@@ -122,8 +124,7 @@ impl Handle {
     /// Returns what is known of all children, in list order.
     pub fn snapshot(&self) -> Snapshot {
         let is_running = self.shared.is_running();
-        let now = self.shared.now();
-        let children = self.shared.rows().iter().map(|row| row.info(now)).collect();
+        let children = self.shared.rows().iter().map(|row| self.shared.info(row)).collect();
         Snapshot { name: self.shared.name.clone(), is_running, children }
     }
 
@@ -389,7 +390,7 @@ impl Handle {
         let answer = row.wait_for(self.shared.wait_deadline(timeout), || {
             // Checked before the child is: what ended afterwards is seen in the next round.
             let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
-            let info = row.info(self.shared.now());
+            let info = self.shared.info(&row);
             if predicate(&info) {
                 Some(Ok(info))
             } else if is_gone {
@@ -400,9 +401,7 @@ impl Handle {
                 None
             }
         });
-        answer.unwrap_or_else(|| {
-            Err(WaitError::TimedOut(Some(Box::new(row.info(self.shared.now())))))
-        })
+        answer.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(self.shared.info(&row))))))
     }
 
     /// Waits until all children are well at work: each is [`Healthy`](crate::ChildStatus::Healthy)
@@ -415,8 +414,9 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons: when the
-    /// time is over, or at once if the child that is waited for was given up.
+    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons, but not
+    /// those that wait for one of these: when the time is over, or at once if the child that is
+    /// waited for was given up.
     /// [`WaitError::ShuttingDown`], or [`WaitError::OnSupervisorThread`].
     ///
     /// # Examples
@@ -444,24 +444,26 @@ impl Handle {
     pub fn wait_until_healthy(&self, timeout: Duration) -> Result<(), WaitError> {
         self.check_thread()?;
         let deadline = self.shared.wait_deadline(timeout);
+        let is_well = |row: &Row| row.is_gone() || self.shared.info(row).is_at_work();
         loop {
             let rows = self.shared.rows();
-            let is_well =
-                |row: &Arc<Row>| row.is_gone() || row.info(self.shared.now()).is_at_work();
-            let ill = rows.iter().find(|row| !is_well(row));
+            let ill: Vec<_> = rows.iter().filter(|row| !is_well(row)).collect();
             if !self.shared.is_running() {
                 return Err(WaitError::ShuttingDown);
             }
-            let Some(ill) = ill else { return Ok(()) };
-            let has_given_up = || ill.info(self.shared.now()).status == ChildStatus::GaveUp;
-            let waited = ill.wait_for(deadline, || {
-                let is_over = is_well(ill) || has_given_up() || !self.shared.is_running();
-                is_over.then_some(())
+            // Those that wait for others become well after these.
+            let is_root = |row: &&&Arc<Row>| row.status() != ChildStatus::Waiting;
+            let Some(first) = ill.iter().find(is_root).or(ill.first()) else { return Ok(()) };
+            let has_given_up = || first.status() == ChildStatus::GaveUp;
+            let waits = first.status() == ChildStatus::Waiting;
+            let waited = first.wait_for(deadline, || {
+                let has_changed = waits != (first.status() == ChildStatus::Waiting);
+                let is_over = is_well(first) || has_given_up() || has_changed;
+                (is_over || !self.shared.is_running()).then_some(())
             });
             if waited.is_none() || has_given_up() {
-                let ill = rows.iter().filter(|row| !is_well(row));
-                let ill = ill.map(|row| row.info(self.shared.now())).collect();
-                return Err(WaitError::NotHealthy(ill));
+                let ill = rows.iter().filter(|row| !is_well(row)).map(|row| self.shared.info(row));
+                return Err(WaitError::NotHealthy(roots(ill.collect())));
             }
         }
     }
@@ -550,6 +552,14 @@ impl Handle {
             Ok(())
         }
     }
+}
+
+/// Leaves out the children that wait for another one of them.
+fn roots(children: Vec<ChildInfo>) -> Vec<ChildInfo> {
+    let ids: HashSet<_> = children.iter().map(|child| child.id.clone()).collect();
+    let waits =
+        |child: &ChildInfo| child.waiting_for.as_ref().is_some_and(|on| ids.contains(&on.root));
+    children.into_iter().filter(|child| !waits(child)).collect()
 }
 
 impl fmt::Debug for Handle {

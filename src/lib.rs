@@ -77,6 +77,7 @@
 //! | `OnTrial` | runs, not for long enough to be trusted | half-open; closed if nothing has failed | `Healthy` after `healthy_after` |
 //! | `Healthy` | runs, and its failures are forgiven | closed | |
 //! | `Stopping` | was asked to stop and still runs | open | reported as overdue after `stop_timeout` |
+//! | `Waiting` | to be started [after](ChildSpec::after) another, which is not ready | open | started when that is ready |
 //! | `BackingOff` | down after a failure | open | tried again when the backoff is over |
 //! | `Off` | down: its flag is off, it is held, or the supervisor shuts down | open | started when it is wanted again and no backoff is left |
 //! | `Due` | to be started in its turn, at once unless there is a [limit](SupervisorBuilder::max_starts_per_second) | open | |
@@ -98,6 +99,7 @@
 //! | callers that are rejected while a child is down | [`Breaker`] | [calling] |
 //! | logs, metrics, an audit trail | [`TelemetrySink`], [`LogSink`] | [operating](crate::operating#telemetry) |
 //! | a table of what runs and why not, a health endpoint | [`Handle::snapshot`] | [operating] |
+//! | children that depend on one another, a migration first | [`ChildSpec::after`] | [dependencies] |
 //! | a group of children with a life of its own | [`SupervisorBuilder::run`] | [nesting] |
 //! | tests without threads and without waiting | [`Simulation`] | [testing] |
 //! | to know what cannot be done | | [limitations] |
@@ -141,7 +143,7 @@ pub use crate::{
     error::{
         CommandError, ConfigError, RecvError, RecvTimeoutError, SendError, Stopped, WaitError,
     },
-    event::{Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause},
+    event::{Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause, WaitingFor},
     exit::{ChildResult, Exit, Failure},
     handle::Handle,
     id::ChildId,
@@ -173,6 +175,10 @@ pub mod calling {}
 #[cfg(doc)]
 #[doc = include_str!("docs/operating.md")]
 pub mod operating {}
+
+#[cfg(doc)]
+#[doc = include_str!("docs/dependencies.md")]
+pub mod dependencies {}
 
 #[cfg(doc)]
 #[doc = include_str!("docs/nesting.md")]

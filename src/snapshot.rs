@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    core::circuit::View,
-    event::{LastStop, StopCause, StopKind},
+    core::{circuit::View, rules::Policy},
+    event::{LastStop, StopCause, StopKind, WaitingFor, Wellness},
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
     sync::one_line::OneLine,
@@ -53,6 +53,11 @@ pub struct ChildInfo {
     /// While it backs off: the time until it is tried again, zero if that is just about to happen
     /// and [`Duration::MAX`] if only a reset ends the backoff.
     pub retry_in: Option<Duration>,
+    /// While it is on trial: the time until it is healthy, zero if that is just about to happen and
+    /// [`Duration::MAX`] if only [`mark_healthy`](crate::ChildContext::mark_healthy) makes it so.
+    pub healthy_in: Option<Duration>,
+    /// While it waits for what it comes [after](crate::ChildSpec::after): for whom, and why.
+    pub waiting_for: Option<WaitingFor>,
 }
 
 impl ChildInfo {
@@ -64,6 +69,10 @@ impl ChildInfo {
         now: Instant,
     ) -> Self {
         let ago = |instant: Instant| now.saturating_duration_since(instant);
+        let until = |status| {
+            let left = |at: Instant| at.saturating_duration_since(now);
+            (view.status == status).then(|| view.until.map_or(Duration::MAX, left))
+        };
         Self {
             id,
             status: view.status,
@@ -75,9 +84,9 @@ impl ChildInfo {
             is_overdue: view.is_overdue,
             doing,
             last_stop,
-            retry_in: (view.status == ChildStatus::BackingOff).then(|| {
-                view.retry_at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
-            }),
+            retry_in: until(ChildStatus::BackingOff),
+            healthy_in: until(ChildStatus::OnTrial),
+            waiting_for: None,
         }
     }
 
@@ -98,6 +107,7 @@ impl ChildInfo {
     /// Whether it does what it is for, or is down on purpose.
     pub(crate) fn is_at_work(&self) -> bool {
         match self.status {
+            ChildStatus::Waiting => self.wellness_of_root() == Wellness::Off,
             ChildStatus::Healthy
             | ChildStatus::Finished
             | ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => true,
@@ -115,6 +125,7 @@ impl ChildInfo {
         match self.status {
             ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } | ChildStatus::Finished => true,
             ChildStatus::GaveUp => false,
+            ChildStatus::Waiting => self.wellness_of_root() != Wellness::Ill,
             ChildStatus::OnTrial
             | ChildStatus::Healthy
             | ChildStatus::Stopping
@@ -126,6 +137,51 @@ impl ChildInfo {
                 self.failures == 0 && !self.is_overdue && !has_fault
             }
         }
+    }
+
+    /// How the child is for which it waits in the end.
+    fn wellness_of_root(&self) -> Wellness {
+        self.waiting_for.as_ref().map_or(Wellness::Ill, |waiting| waiting.wellness)
+    }
+
+    /// Describes the child to those that come after it, as the part of a sentence that begins with
+    /// "which", and says how it is.
+    pub(crate) fn as_dependency(&self, policy: Policy) -> (String, Wellness) {
+        let wellness = match self.status {
+            ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => Wellness::Off,
+            _ if self.is_well() => Wellness::Well,
+            _ => Wellness::Ill,
+        };
+        let is_ready = match policy {
+            Policy::Permanent => self.status == ChildStatus::Healthy,
+            Policy::Transient => self.status == ChildStatus::Finished,
+            Policy::Temporary => false,
+        };
+        let explanation = self.explanation();
+        let why = if explanation.is_empty() { String::new() } else { format!(": {explanation}") };
+        let up = Span(self.uptime.unwrap_or_default());
+        let reason = match self.status {
+            _ if is_ready => String::from("is ready by now"),
+            ChildStatus::OnTrial | ChildStatus::Healthy if policy == Policy::Transient => {
+                format!("has been running for {up}, and is ready when it has finished{why}")
+            }
+            ChildStatus::OnTrial => match self.healthy_in.unwrap_or(Duration::MAX) {
+                Duration::MAX => {
+                    format!(
+                        "is on trial: ready when it calls `mark_healthy`{}",
+                        after(&explanation)
+                    )
+                }
+                left => format!(
+                    "is on trial: ready {}, or when it calls `mark_healthy`{}",
+                    In(left),
+                    after(&explanation)
+                ),
+            },
+            ChildStatus::GaveUp => format!("gave up{why}"),
+            status => format!("is {status}{why}"),
+        };
+        (reason, wellness)
     }
 
     /// What the last run said is to follow, if it ended by itself.
@@ -198,7 +254,12 @@ impl ChildInfo {
                 };
                 if self.run == 0 { why.to_owned() } else { format!("{why}; {last}") }
             }
-            ChildStatus::Due => String::from("to be started in its turn"),
+            ChildStatus::Waiting => {
+                let waiting = self.waiting_for.as_ref().map(|waiting| format!("for {waiting}"));
+                waiting.unwrap_or_default()
+            }
+            ChildStatus::Due if self.run == 0 => String::from("to be started in its turn"),
+            ChildStatus::Due => format!("to be started in its turn; {last}"),
             ChildStatus::Finished => last,
             ChildStatus::GaveUp => {
                 let why = match self.advice() {
@@ -211,10 +272,19 @@ impl ChildInfo {
     }
 }
 
+/// A further explanation, if there is one.
+fn after(explanation: &str) -> String {
+    if explanation.is_empty() { String::new() } else { format!("; {explanation}") }
+}
+
 impl fmt::Display for ChildInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             ChildStatus::GaveUp => write!(f, "`{}` gave up", self.id)?,
+            ChildStatus::Waiting => {
+                write!(f, "`{}` waits", self.id)?;
+                return self.waiting_for.as_ref().map_or(Ok(()), |on| write!(f, " for {on}"));
+            }
             status => write!(f, "`{}` is {status}", self.id)?,
         }
         if let Some(uptime) = self.uptime {
@@ -269,6 +339,8 @@ pub struct Counts {
     pub healthy: usize,
     /// Running, and asked to stop.
     pub stopping: usize,
+    /// Waiting for what they come [after](crate::ChildSpec::after).
+    pub waiting: usize,
     /// Down, until their backoff is over.
     pub backing_off: usize,
     /// Off, by their flag, an operator or the shutdown.
@@ -291,6 +363,7 @@ impl Snapshot {
                 ChildStatus::OnTrial => &mut counts.on_trial,
                 ChildStatus::Healthy => &mut counts.healthy,
                 ChildStatus::Stopping => &mut counts.stopping,
+                ChildStatus::Waiting => &mut counts.waiting,
                 ChildStatus::BackingOff => &mut counts.backing_off,
                 ChildStatus::Off { .. } => &mut counts.off,
                 ChildStatus::Due => &mut counts.due,
@@ -306,7 +379,7 @@ impl Snapshot {
     /// The supervisor runs, and no child has failed since it was last healthy, was given up, is
     /// overdue, hangs, or was tripped by its callers. A child on its first trial is well; so is one
     /// that has finished, or is off by its flag or by an operator, whatever happened before: it is
-    /// down on purpose.
+    /// down on purpose. One that waits for another is as well as that one.
     pub fn is_healthy(&self) -> bool {
         self.is_running && self.children.iter().all(ChildInfo::is_well)
     }

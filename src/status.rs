@@ -20,6 +20,7 @@ use std::fmt;
 /// | none | restarts used up | `GaveUp` | open | nothing, until reset by hand | |
 /// | none | held | `Off { Operator }` | open | nothing | |
 /// | none | flag off | `Off { Flag }` | open | nothing | `stopped_disabled` |
+/// | none | what it comes [after](crate::ChildSpec::after) is not ready | `Waiting` | open | waits until that is ready | |
 /// | none | backoff not over | `BackingOff` | open | waits for its end | `stopped_in_backoff` |
 /// | none | otherwise | `Due` | open | starts it | `stopped_past_backoff` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +32,8 @@ pub enum ChildStatus {
     Healthy,
     /// Running, and asked to stop.
     Stopping,
+    /// To be started as soon as what it comes [after](crate::ChildSpec::after) is ready.
+    Waiting,
     /// Down after a failure, until its backoff is over.
     BackingOff,
     /// Not wanted.
@@ -60,6 +63,7 @@ impl fmt::Display for ChildStatus {
             Self::OnTrial => "on trial",
             Self::Healthy => "healthy",
             Self::Stopping => "stopping",
+            Self::Waiting => "waiting",
             Self::BackingOff => "backing off",
             Self::Off { by: OffBy::Flag } => "off (flag)",
             Self::Off { by: OffBy::Operator } => "off (operator)",
@@ -115,6 +119,7 @@ mod tests {
             (ChildStatus::OnTrial, "on trial"),
             (ChildStatus::Healthy, "healthy"),
             (ChildStatus::Stopping, "stopping"),
+            (ChildStatus::Waiting, "waiting"),
             (ChildStatus::BackingOff, "backing off"),
             (ChildStatus::Off { by: OffBy::Flag }, "off (flag)"),
             (ChildStatus::Off { by: OffBy::Operator }, "off (operator)"),

@@ -204,7 +204,7 @@ impl Supervisor {
             // When the children were asked: as the supervisor thread noticed the shutdown, or as
             // this thread took over.
             let since = [noticed_at, taken_over_at].into_iter().flatten().min().unwrap_or(now);
-            let longest = self.threads.longest_stop_timeout();
+            let longest = self.threads.longest_patience();
             let until =
                 longest.map(|timeout| deadline::sooner(deadline::after(since, timeout), limit_at));
             if until.is_some_and(|until| !deadline::is_reached(until, now)) {

@@ -23,6 +23,8 @@ const LEAST_DELAY_WITHOUT_THREAD: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Start,
+    /// Report, once between two runs, that it waits for what it comes after.
+    ReportWaiting,
     RequestStop(StopCause),
     /// Its stop timeout is over.
     StopTimedOut,
@@ -52,8 +54,9 @@ pub(crate) struct View {
     /// The cause and the time of the stop request.
     pub(crate) stop: Option<(StopCause, Instant)>,
     pub(crate) is_overdue: bool,
-    /// While it backs off: the end of the backoff; `None` is never.
-    pub(crate) retry_at: Option<Instant>,
+    /// While it backs off: the end of the backoff. While it is on trial: when it becomes healthy by
+    /// its uptime. `None` is never.
+    pub(crate) until: Option<Instant>,
 }
 
 #[cfg(test)]
@@ -68,7 +71,7 @@ impl View {
             since: None,
             stop: None,
             is_overdue: false,
-            retry_at: None,
+            until: None,
         }
     }
 }
@@ -111,6 +114,10 @@ pub(crate) struct Circuit {
     /// The earliest instant of the next start; `None` is never.
     not_before: Option<Instant>,
     flag: bool,
+    /// Not all that it comes after is ready.
+    is_blocked: bool,
+    /// Since its last run, it was reported as waiting.
+    is_waiting_told: bool,
     held: bool,
     removing: bool,
     /// An operator restarts it: it starts again, with its history cleared, when its present run
@@ -140,6 +147,8 @@ impl Circuit {
             last_retry_in: None,
             not_before: Some(now),
             flag: true,
+            is_blocked: false,
+            is_waiting_told: false,
             held: false,
             removing: false,
             restarting: false,
@@ -186,6 +195,10 @@ impl Circuit {
             None if self.fate == Fate::GaveUp => (ChildStatus::GaveUp, retire(true)),
             None if self.held => (off(OffBy::Operator), Decision::Sleep(None)),
             None if !self.flag => (off(OffBy::Flag), Decision::Sleep(None)),
+            None if self.is_blocked && !self.is_waiting_told => {
+                (ChildStatus::Waiting, Decision::ReportWaiting)
+            }
+            None if self.is_blocked => (ChildStatus::Waiting, Decision::Sleep(None)),
             None if !deadline::is_reached(self.not_before, now) => {
                 (ChildStatus::BackingOff, Decision::Sleep(self.not_before))
             }
@@ -216,6 +229,7 @@ impl Circuit {
             ChildStatus::OnTrial if self.failures() == 0 => CircuitState::Closed,
             ChildStatus::OnTrial => CircuitState::HalfOpen,
             ChildStatus::Stopping
+            | ChildStatus::Waiting
             | ChildStatus::BackingOff
             | ChildStatus::Off { .. }
             | ChildStatus::Due
@@ -231,7 +245,11 @@ impl Circuit {
             since: self.run.as_ref().map(|run| run.since),
             stop: stop.map(|stop| (stop.cause, stop.at)),
             is_overdue: self.run.as_ref().is_some_and(|run| run.overdue),
-            retry_at: self.not_before.filter(|_| status == ChildStatus::BackingOff),
+            until: match (status, &self.run) {
+                (ChildStatus::BackingOff, _) => self.not_before,
+                (ChildStatus::OnTrial, Some(run)) => run.healthy_at(&self.rules),
+                _ => None,
+            },
         }
     }
 
@@ -246,6 +264,21 @@ impl Circuit {
 
     pub(crate) fn is_running(&self) -> bool {
         self.run.is_some()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.stop.is_some())
+    }
+
+    /// Whether those that come after it may start.
+    pub(crate) fn is_ready(&self) -> bool {
+        match (self.rules.policy, &self.run) {
+            (Policy::Permanent, Some(run)) => run.healthy && run.stop.is_none(),
+            (Policy::Transient, None) => self.fate == Fate::Finished && !self.removing,
+            (Policy::Permanent, None) | (Policy::Transient, Some(_)) | (Policy::Temporary, _) => {
+                false
+            }
+        }
     }
 
     /// The last answer of its flag.
@@ -278,6 +311,7 @@ impl Circuit {
         debug_assert!(self.run.is_none(), "one run at a time");
         self.run = Some(Run::new(now));
         self.last_run += 1;
+        self.is_waiting_told = false;
     }
 
     /// Undoes a `begin_run` that was neither published nor reported.
@@ -294,10 +328,16 @@ impl Circuit {
         }
     }
 
-    /// Notes a stop request. Returns whether it is the first one of a run; a later one changes
-    /// nothing.
-    pub(crate) fn request_stop(&mut self, cause: StopCause, now: Instant) -> bool {
-        self.run.as_mut().is_some_and(|run| run.request_stop(cause, &self.rules, now))
+    /// Notes a stop request. It has its stop timeout to stop, and until `cap` at the latest.
+    /// Returns whether it is the first request of a run; a later one changes nothing.
+    pub(crate) fn request_stop(
+        &mut self,
+        cause: StopCause,
+        cap: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        let deadline = deadline::sooner(deadline::after(now, self.rules.stop_timeout), cap);
+        self.run.as_mut().is_some_and(|run| run.request_stop(cause, deadline, now))
     }
 
     /// Notes that its stop timeout is over. Returns how long it has been stopping, unless this run
@@ -385,6 +425,7 @@ impl Circuit {
     /// although nobody saw that run begin.
     pub(crate) fn fail_spawn(&mut self, at: Instant) -> Ended {
         self.last_run += 1;
+        self.is_waiting_told = false;
         Ended {
             newly_healthy: None,
             cause: StopCause::NotSpawned,
@@ -420,6 +461,27 @@ impl Circuit {
     pub(crate) fn back_off(&mut self, at: Instant, delay: Duration) {
         self.not_before = deadline::after(at, delay);
         self.last_retry_in = Some(delay);
+    }
+
+    // ── What it comes after ──
+
+    /// Notes that something that it comes after is not ready.
+    pub(crate) fn dependency_failed(&mut self) {
+        self.is_blocked = true;
+    }
+
+    /// Notes that all that it comes after is ready. That ends its backoff, but not before
+    /// `earliest`; `None` is never.
+    pub(crate) fn dependencies_recovered(&mut self, earliest: Option<Instant>) {
+        self.is_blocked = false;
+        if let (Some(not_before), Some(earliest)) = (&mut self.not_before, earliest) {
+            *not_before = earliest.min(*not_before);
+        }
+    }
+
+    /// Notes that it was reported as waiting.
+    pub(crate) fn note_waiting_told(&mut self) {
+        self.is_waiting_told = true;
     }
 
     // ── Orders and the shutdown ──
@@ -460,13 +522,12 @@ impl Circuit {
         self.retired = true;
     }
 
-    /// Notes that the supervisor shuts down. A run has its stop timeout to stop, but at most
-    /// `limit`; for one that was stopping before, the time starts anew. Returns whether a run whose
-    /// stop had timed out got time again. A repeated call can only shorten the time.
-    pub(crate) fn close(&mut self, now: Instant, limit: Duration) -> bool {
+    /// Notes that the supervisor shuts down. A run that was stopping before has its stop timeout
+    /// anew, and until `cap` at the latest. Returns whether a run whose stop had timed out got time
+    /// again. A repeated call can only shorten the time.
+    pub(crate) fn close(&mut self, now: Instant, cap: Option<Instant>) -> bool {
         let again = std::mem::replace(&mut self.closing, true);
-        self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
-        let deadline = deadline::after(now, self.rules.stop_timeout);
+        let deadline = deadline::sooner(deadline::after(now, self.rules.stop_timeout), cap);
         if !again {
             // A finished or given-up child has kept its body, in case an operator starts it again.
             // That cannot happen any more, so it has to retire once more and drop the body.
@@ -493,6 +554,8 @@ impl Circuit {
             last_retry_in,
             not_before,
             flag,
+            is_blocked,
+            is_waiting_told,
             held,
             removing,
             restarting,
@@ -503,9 +566,10 @@ impl Circuit {
             last_run: _,
         } = self;
         let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let circumstances = [*is_blocked, *is_waiting_told];
         let switches = [*flag, *held, *removing, *restarting, *closing, *retired];
         (
-            rules.stop_timeout,
+            circumstances,
             // Nothing is decided by the time of the first failure.
             streak.failures,
             *last_retry_in,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     core::{circuit::View, key::Key, run::Heartbeats},
-    event::{EventKind, LastStop, StopCause},
+    event::{EventKind, LastStop, StopCause, WaitingFor},
     exit::{Exit, Failure},
     id::ChildId,
     sync::panic::Panic,
@@ -24,6 +24,8 @@ pub(crate) trait Environment {
     fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;
     /// Reads the number of heartbeats of the present run, and the text of the last.
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
+    /// Describes for whom a child waits that comes after others, and why.
+    fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor;
     /// Makes sure that the child has a thread, unless an order or a shutdown forbids its start.
     fn provide_thread(&mut self, entry: &mut Self::Entry) -> Result<(), NotProvided>;
     /// Publishes the new run, unless an order or a shutdown forbids it. Check and publication are
@@ -82,6 +84,8 @@ pub(crate) enum Action {
     },
     /// Request the present run to stop.
     Stop,
+    /// In a shutdown, the run goes on until others have ended.
+    Postpone,
     /// Mark the present run as the final one: the body may be dropped when it ends. In a shutdown
     /// its thread then leaves.
     MakeFinal {

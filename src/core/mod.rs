@@ -1,6 +1,7 @@
 //! Decision logic of a supervisor, without clocks, threads, channels, locks or logs.
 
 pub(crate) mod circuit;
+pub(crate) mod dependencies;
 pub(crate) mod flag_cache;
 pub(crate) mod interface;
 pub(crate) mod key;

@@ -1,5 +1,6 @@
 //! All children of one supervisor: decisions, timers and the order of actions.
 
+mod dependents;
 mod reporting;
 mod round;
 
@@ -13,6 +14,7 @@ use std::{
 use crate::{
     core::{
         circuit::{Circuit, Decision, View},
+        dependencies::{Dependencies, Dependency},
         flag_cache::{Expectation, FlagCache},
         interface::{Action, Environment, NotProvided, Progress, StartDenied},
         key::{Key, KeyMap},
@@ -45,7 +47,8 @@ pub(crate) struct Roster<T> {
     round: Option<Round>,
     /// The first round is complete.
     has_had_round: bool,
-    closing: bool,
+    dependencies: Dependencies,
+    closing: Option<Closing>,
     /// The number of runs whose stop has not timed out. A shutdown waits for them.
     awaited: usize,
 }
@@ -67,6 +70,8 @@ struct Child<T> {
     ticket: Option<Ticket>,
     /// An operator restarts it: then its place is at the head of that queue.
     is_restarted: bool,
+    /// Others come after it.
+    is_awaited: bool,
     /// The callbacks whose last call panicked. Of panics in a row, only the first is reported.
     faults: Vec<Callback>,
 }
@@ -83,6 +88,16 @@ impl<T> Child<T> {
             Expectation::NothingIf(self.circuit.flag())
         }
     }
+}
+
+/// A shutdown.
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
+struct Closing {
+    /// When the time of all is over; `None` is never.
+    cap: Option<Instant>,
+    /// The running children that were not asked to stop yet, since others that come after them run.
+    postponed: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
@@ -108,7 +123,8 @@ impl<T> Roster<T> {
             unsettled: VecDeque::new(),
             round: None,
             has_had_round: false,
-            closing: false,
+            dependencies: Dependencies::default(),
+            closing: None,
             awaited: 0,
         }
     }
@@ -117,28 +133,39 @@ impl<T> Roster<T> {
 
     /// Lists a new child; keys have to rise. The core decides nothing about it before a round
     /// reaches it or something happens to it, such as [`Order::Add`].
-    pub(crate) fn insert(&mut self, key: Key, id: ChildId, entry: T, rules: Rules, now: Instant) {
+    pub(crate) fn insert(
+        &mut self,
+        key: Key,
+        id: ChildId,
+        entry: T,
+        rules: Rules,
+        after: Vec<Dependency>,
+        now: Instant,
+    ) {
         let mut circuit = Circuit::new(rules, now);
-        // It is due from now on, whenever a round reaches it.
-        let waits = self.rate.is_limited() && !self.closing;
-        let ticket = waits.then(|| self.rate.join(key, false, now));
-        if self.closing {
-            circuit.close(now, Duration::ZERO);
+        if self.closing.is_some() {
+            circuit.close(now, Some(now));
         }
         self.flags.list(key, id.clone());
         let child = Child {
-            id,
+            id: id.clone(),
             entry,
             circuit,
             shown: None,
             expectation: Expectation::Unknown,
             wake: None,
-            ticket,
+            ticket: None,
             is_restarted: false,
+            is_awaited: false,
             faults: Vec::new(),
         };
         let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
+        self.list_dependencies(key, &id, after, now);
+        if self.closing.is_none() && self.dependencies.are_ready(key) {
+            // It is due from now on, whenever a round reaches it.
+            self.join_queue(key, now);
+        }
     }
 
     /// What the environment keeps for a child, unless that is gone.
@@ -153,6 +180,7 @@ impl<T> Roster<T> {
 
     /// Marks the children whose deadlines have come, and those whose turn it is to start.
     pub(crate) fn expire(&mut self, now: Instant) {
+        self.stop_the_postponed(now);
         while let Some(&(deadline, key)) = self.deadlines.first() {
             if deadline > now {
                 break;
@@ -163,7 +191,8 @@ impl<T> Roster<T> {
                 self.unsettled.push_back((key, false));
             }
         }
-        self.unsettled.extend(self.rate.next(now).map(|key| (key, false)));
+        let next = [self.rate.next(now), self.dependencies.take_changed()];
+        self.unsettled.extend(next.into_iter().flatten().map(|key| (key, false)));
     }
 
     /// Notes that a run ended. Gives the exit back if that run is not the present one.
@@ -180,7 +209,10 @@ impl<T> Roster<T> {
             return Err(exit);
         }
         let ended = child.circuit.end_run(at, &exit);
-        self.awaited -= usize::from(!ended.was_timed_out);
+        if !ended.was_timed_out {
+            self.awaited -= 1;
+            self.note_end_in_shutdown(key, environment.now());
+        }
         self.conclude_run(key, ended, exit, at, environment);
         Ok(())
     }
@@ -207,7 +239,7 @@ impl<T> Roster<T> {
         now: Instant,
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        if child.circuit.is_present(run) && child.circuit.request_stop(StopCause::Tripped, now) {
+        if child.circuit.is_present(run) && self.request_stop(key, StopCause::Tripped, now) {
             self.queue_stop_and_report(key, EventKind::Tripped { failures, last }, now);
             self.unsettled.push_back((key, false));
         }
@@ -228,24 +260,30 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Shuts down: requests every child to stop, in reverse list order. Each has its own stop
-    /// timeout, but at most `limit`.
+    /// Shuts down: requests every child to stop, in reverse list order; those that others come
+    /// after, when these have ended. Each has its own stop timeout, and all together have `limit`.
     pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
-        self.closing = true;
+        let is_first = self.closing.is_none();
+        let closing = self.closing.get_or_insert_default();
+        closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
+        let cap = closing.cap;
         self.round = None;
         let mut keys: Vec<_> = self.children.keys().copied().collect();
         keys.sort_unstable_by(|one, other| other.cmp(one));
-        for key in keys {
+        for &key in &keys {
             let Some(child) = self.children.get_mut(&key) else { continue };
-            self.awaited += usize::from(child.circuit.close(now, limit));
+            self.awaited += usize::from(child.circuit.close(now, cap));
+            if is_first && child.circuit.is_running() {
+                self.dependencies.await_end_of(key);
+            }
+        }
+        for key in keys {
+            let Some(child) = self.children.get(&key) else { continue };
             if child.circuit.is_running() {
                 // All stop requests come before any report: the report on one child must not delay
                 // the stop of another.
-                let is_first = child.circuit.request_stop(StopCause::Shutdown, now);
                 self.queue(key, Action::MakeFinal { is_closing: true });
-                if is_first {
-                    self.queue(key, Action::Stop);
-                }
+                self.stop_in_turn(key, now);
             }
             self.unsettled.push_back((key, false));
         }
@@ -254,7 +292,10 @@ impl<T> Roster<T> {
     /// Whether a shutdown has nothing left to wait for: every child is down or its stop has timed
     /// out.
     pub(crate) fn is_over(&self) -> bool {
-        self.closing && self.awaited == 0 && self.steps.is_empty() && self.unsettled.is_empty()
+        self.closing.is_some()
+            && self.awaited == 0
+            && self.steps.is_empty()
+            && self.unsettled.is_empty()
     }
 
     // ── Orders ──
@@ -273,7 +314,7 @@ impl<T> Roster<T> {
         }
         let Some(child) = self.children.get_mut(&key) else { return };
         if order == Order::Remove && child.circuit.is_running() {
-            self.queue(key, Action::MakeFinal { is_closing: self.closing });
+            self.queue(key, Action::MakeFinal { is_closing: self.closing.is_some() });
         }
         self.queue_change(key, EventKind::Ordered { order }, now);
         self.unsettled.push_back((key, false));
@@ -307,7 +348,9 @@ impl<T> Roster<T> {
     /// The next deadline of any child, or turn to start. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let first = self.deadlines.first().map(|&(deadline, _)| deadline);
-        deadline::sooner(first, self.rate.next_turn())
+        let others =
+            [self.rate.next_turn(), self.dependencies.changed_at(), self.postponed_until()];
+        others.into_iter().fold(first, deadline::sooner)
     }
 
     /// Does what the facts about one child demand, until they demand nothing more. `asked` says
@@ -340,14 +383,24 @@ impl<T> Roster<T> {
                     let answer = environment.is_enabled(key, &child.id);
                     self.note_flag(key, answer, now);
                 }
+                Decision::ReportWaiting => {
+                    if !self.steps.is_empty() {
+                        // What it waits for has to be published before it is described.
+                        return self.unsettled.push_front((key, false));
+                    }
+                    self.report_waiting(key, now, environment);
+                }
                 Decision::RequestStop(cause) => {
-                    child.circuit.request_stop(cause, now);
+                    self.request_stop(key, cause, now);
                     self.queue_view(key, None, now);
                     self.queue(key, Action::Stop);
                 }
                 Decision::StopTimedOut => {
+                    let overdue = child.circuit.stop_timed_out(now);
                     self.awaited -= 1;
-                    if let Some(stopping_for) = child.circuit.stop_timed_out(now) {
+                    // The requests that follow come first, since event sinks may take time.
+                    self.note_end_in_shutdown(key, now);
+                    if let Some(stopping_for) = overdue {
                         self.queue_report(key, EventKind::Overdue { stopping_for }, now);
                     }
                 }
@@ -360,7 +413,7 @@ impl<T> Roster<T> {
                     let heartbeats = environment.heartbeats(&child.entry);
                     if let Some(silent_for) = child.circuit.look(heartbeats, now) {
                         let doing = heartbeats.doing.into();
-                        child.circuit.request_stop(StopCause::Hung, now);
+                        self.request_stop(key, StopCause::Hung, now);
                         self.queue_stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
                     }
                 }
@@ -369,10 +422,12 @@ impl<T> Roster<T> {
                     self.queue(key, Action::Retire { keep_body });
                 }
                 Decision::Forget => {
+                    let id = child.id.clone();
                     self.queue_view(key, None, now);
                     self.steps.push_back((key, Step::Forget));
                     self.wake_at(key, None);
                     self.leave_queue(key);
+                    self.dependencies.forget(key, &id);
                     self.flags.forget(key, self.round.as_mut().map(|round| &mut round.next));
                     return;
                 }
@@ -390,13 +445,18 @@ impl<T> Roster<T> {
 
     /// Whether a child that is due may start now. Otherwise it waits in the queue for its turn.
     fn has_turn(&mut self, key: Key, now: Instant) -> bool {
-        let Some(child) = self.children.get_mut(&key) else { return false };
+        let ticket = self.join_queue(key, now);
+        ticket.is_none_or(|ticket| self.rate.is_turn_of(ticket, now))
+    }
+
+    /// Gives a child that is due its place in the queue; `None` without a start rate.
+    fn join_queue(&mut self, key: Key, now: Instant) -> Option<Ticket> {
         if !self.rate.is_limited() {
-            return true;
+            return None;
         }
+        let child = self.children.get_mut(&key)?;
         let join = || self.rate.join(key, child.is_restarted, now);
-        let ticket = *child.ticket.get_or_insert_with(join);
-        self.rate.is_turn_of(ticket, now)
+        Some(*child.ticket.get_or_insert_with(join))
     }
 
     fn leave_queue(&mut self, key: Key) {
@@ -479,7 +539,7 @@ impl<T> Roster<T> {
 #[cfg(test)]
 impl Roster<Key> {
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing
+        self.closing.is_some()
     }
 
     pub(crate) fn deadline_count(&self) -> usize {
@@ -498,6 +558,7 @@ impl Roster<Key> {
             rate,
             round,
             has_had_round: _,
+            dependencies,
             closing,
             awaited,
         } = self;
@@ -519,6 +580,9 @@ impl Roster<Key> {
                 (*key, (circuit.essence(now), shown, wake, faults.clone()))
             })
             .collect();
-        (children, *closing, *awaited)
+        let closing = closing.as_ref().map(|Closing { cap, postponed }| {
+            (cap.map(|at| at.saturating_duration_since(now)), postponed.clone())
+        });
+        (children, closing, *awaited, dependencies.essence(now))
     }
 }

@@ -68,11 +68,15 @@ impl Run {
     }
 
     /// Notes a stop request. Returns whether it is the first one; a later one changes nothing.
-    pub(super) fn request_stop(&mut self, cause: StopCause, rules: &Rules, now: Instant) -> bool {
+    pub(super) fn request_stop(
+        &mut self,
+        cause: StopCause,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> bool {
         if self.stop.is_some() {
             return false;
         }
-        let deadline = deadline::after(now, rules.stop_timeout);
         self.stop = Some(StopRequest { cause, at: now, deadline, timed_out: false });
         true
     }

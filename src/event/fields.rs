@@ -15,7 +15,7 @@ impl Event {
     ///
     /// | event | level |
     /// | --- | --- |
-    /// | started, healthy, ordered, flag changed; stopped because it was asked to, or finished | info |
+    /// | started, healthy, ordered, flag changed, waiting; stopped because it was asked to, or finished | info |
     /// | stopped by an error or a return, or after a trip or a hang; overdue | warn |
     /// | stopped by a panic or because no thread could be spawned, tripped, hung, given up, a callback panicked | error |
     ///
@@ -38,6 +38,7 @@ impl Event {
             EventKind::Started
             | EventKind::Healthy { .. }
             | EventKind::FlagChanged { .. }
+            | EventKind::Waiting { .. }
             | EventKind::Ordered { .. } => Level::Info,
             EventKind::Stopped { exit, .. } if exit.is_panicked() => Level::Error,
             EventKind::Stopped { cause, exit, failed, .. } => match cause.kind() {
@@ -74,6 +75,7 @@ impl Event {
     /// | `location` | stop, callback panicked | where the panic was, if that is [known](crate::Panic::location) |
     /// | `forgiven`, `failing_for_ms`, `marked` | healthy | its fields |
     /// | `enabled` | flag changed | whether it is on |
+    /// | `waits_for`, `root`, `reason` | waiting | its fields |
     /// | `reported` | tripped | the number of failures that callers reported |
     /// | `doing`, `silent_ms` | hung | its fields |
     /// | `stopping_for_ms` | overdue | its field |
@@ -132,6 +134,11 @@ impl Event {
                 add("marked", FieldValue::Bool(*marked));
             }
             EventKind::FlagChanged { enabled } => add("enabled", FieldValue::Bool(*enabled)),
+            EventKind::Waiting { on } => {
+                add("waits_for", text(on.id.as_str()));
+                add("root", text(on.root.as_str()));
+                add("reason", text(&on.reason));
+            }
             EventKind::Overdue { stopping_for } => {
                 add("stopping_for_ms", milliseconds(*stopping_for));
             }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use crate::{
-    core::{circuit::View, rules::Rules},
+    core::{
+        circuit::View,
+        rules::{Policy, Rules},
+    },
     event::Order,
     id::ChildId,
     status::ChildStatus,
@@ -27,6 +30,16 @@ use crate::{
 pub(crate) struct Model {
     pub(crate) id: ChildId,
     pub(crate) rules: Rules,
+    /// The ids of those that it comes after.
+    pub(crate) after: Vec<ChildId>,
+    /// Not all of them were ready when that was looked at last.
+    pub(super) was_blocked: bool,
+    /// It was reported as waiting since its last run.
+    is_waiting_told: bool,
+    /// The end of the wait that its last failure demands, whatever recovers; `None` is never.
+    earliest: Option<Instant>,
+    /// The end of a shutdown, with a limit.
+    cap: Option<Instant>,
     /// What the flag answers; `None` if it has no answer.
     pub(crate) flag: Option<bool>,
     /// The last answer of the flag.
@@ -97,6 +110,8 @@ pub(crate) struct Model {
     /// The end of the backoff, if there is one; `Some(None)` is never.
     pub(crate) not_before: Option<Option<Instant>>,
     done: bool,
+    /// It has finished, as its restart policy has it.
+    is_finished: bool,
     /// The verdict of its last run was that trying again is useless.
     gave_up_by_verdict: bool,
     /// Its body was dropped, or will be when the run ends.
@@ -119,6 +134,12 @@ impl Model {
         Self {
             id,
             rules,
+            after: Vec::new(),
+            was_blocked: false,
+            is_waiting_told: false,
+            earliest: None,
+            cap: None,
+            is_finished: false,
             flag: Some(flag),
             asked_flag: true,
             asked_in: 0,
@@ -188,7 +209,16 @@ impl Model {
         let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
         {
-            let counts = (self.failures, self.forgiven.0, self.last_retry_in, self.runs);
+            let earliest = left(self.earliest).filter(|_| !self.after.is_empty());
+            let waiting = (self.was_blocked, self.is_waiting_told, earliest);
+            let counts = (
+                self.is_finished,
+                waiting,
+                self.failures,
+                self.forgiven.0,
+                self.last_retry_in,
+                self.runs,
+            );
             (body, stop_asked, orders, life, run, outside, counts, self.not_before.map(left))
         }
     }
@@ -210,11 +240,53 @@ impl Model {
 
     /// Notes a shutdown, which limits the time to stop.
     pub(crate) fn closed(&mut self, limit: Duration, again: bool, now: Instant) {
-        self.rules.stop_timeout = self.rules.stop_timeout.min(limit);
-        let until = deadline::after(now, self.rules.stop_timeout);
+        self.cap = deadline::sooner(self.cap, deadline::after(now, limit));
+        let until = self.time_to_stop(now);
         if let Some(asked) = &mut self.stop_asked {
             asked.1 = if again { deadline::sooner(asked.1, until) } else { until };
         }
+    }
+
+    /// Until when it has time to stop, if it is asked now.
+    fn time_to_stop(&self, now: Instant) -> Option<Instant> {
+        deadline::sooner(deadline::after(now, self.rules.stop_timeout), self.cap)
+    }
+
+    // ── What it comes after ──
+
+    /// Whether those that come after it may start.
+    pub(crate) fn is_ready(&self) -> bool {
+        match self.rules.policy {
+            Policy::Permanent => self.body.is_some() && self.healthy && self.stop_asked.is_none(),
+            Policy::Transient => self.body.is_none() && self.is_finished && !self.arrived_removing,
+            Policy::Temporary => false,
+        }
+    }
+
+    /// Notes whether all that it comes after is ready. A recovery ends its backoff.
+    pub(crate) fn depends(&mut self, is_blocked: bool) {
+        if std::mem::replace(&mut self.was_blocked, is_blocked) && !is_blocked {
+            if let (Some(Some(not_before)), Some(earliest)) = (&mut self.not_before, self.earliest)
+            {
+                *not_before = earliest.min(*not_before);
+            }
+        }
+    }
+
+    /// Whether, in a shutdown, those that it comes after have to wait for it.
+    pub(crate) fn is_still_stopping(&self, now: Instant) -> bool {
+        let had_its_time =
+            self.stop_asked.is_some_and(|(_, until)| deadline::is_reached(until, now));
+        self.body.is_some() && !had_its_time && !deadline::is_reached(self.cap, now)
+    }
+
+    /// Whether it was asked to stop, or may have been, for another reason than a shutdown.
+    pub(crate) fn has_own_reason_to_stop(&self) -> bool {
+        self.arrived_held
+            || self.arrived_removing
+            || self.restarting
+            || self.is_owed_trip
+            || self.rules.watchdog.is_some()
     }
 
     pub(crate) fn ordered(&mut self, order: Order) {
@@ -231,6 +303,7 @@ impl Model {
                 // A finished child is not started by a reset.
                 let finished = self.view.is_some_and(|view| view.status == ChildStatus::Finished);
                 self.done &= order == Order::Reset && finished;
+                self.is_finished &= self.done;
                 if order == Order::Restart {
                     self.restarting = self.started.is_some();
                 }

@@ -4,6 +4,7 @@
 //! seed of its schedule; `SEED=n` runs that one alone and prints its trace.
 
 use std::{
+    collections::BTreeSet,
     env, thread,
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use crate::{
     },
     event::Order,
     exit::Exit,
+    id::ChildId,
     sync::{clock::system_now, deadline, unwind},
     verdict::Verdict,
 };
@@ -58,7 +60,42 @@ impl Schedule {
             watchdog: one_of(random, &[None, Some(MS / 3), Some(40 * MS), Some(Duration::MAX)]),
         };
         let (flag, fails_to_spawn) = (random.u8(..) < 200, random.u8(..) < 20);
-        self.trial.list(rules, flag, fails_to_spawn)
+        let models = &self.trial.world.models;
+        let is_awaited = |id: &ChildId| models.values().any(|model| model.after.contains(id));
+        let is_free = |id: &ChildId| !models.values().any(|model| model.listed && model.id == *id);
+        let gone: Vec<ChildId> = models.values().map(|model| model.id.clone()).collect();
+        let free: Vec<_> = gone.into_iter().filter(is_free).collect();
+        // Now and then a child comes after others, and takes the place of one that is gone. There
+        // are no circles: nobody comes after those that were listed later for the first time.
+        let again =
+            if free.is_empty() || random.bool() { None } else { Some(one_of(random, &free)) };
+        let key = match again {
+            Some(id) => {
+                let mut rules = rules;
+                if is_awaited(&id) && rules.policy == Policy::Temporary {
+                    rules.policy = Policy::Permanent;
+                }
+                self.trial.list_again(id, rules)
+            }
+            None => self.trial.list(rules, flag, fails_to_spawn),
+        };
+        let number = |id: &ChildId| id.trim_start_matches("child").parse::<u64>().ok();
+        let models = &self.trial.world.models;
+        let Some(id) = models.get(&key).map(|model| model.id.clone()) else { return key };
+        let once: BTreeSet<_> = models
+            .values()
+            .filter(|model| model.rules.policy == Policy::Temporary)
+            .map(|model| model.id.clone())
+            .collect();
+        let mut after = Vec::new();
+        for model in models.values() {
+            let may = number(&model.id) < number(&id) && !once.contains(&model.id);
+            if may && self.random.u8(..) < 80 && !after.contains(&model.id) {
+                after.push(model.id.clone());
+            }
+        }
+        self.trial.world.model(key).after = after;
+        key
     }
 
     fn run(&mut self) {

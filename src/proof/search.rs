@@ -23,6 +23,7 @@ use crate::{
     },
     event::Order,
     exit::Exit,
+    id::ChildId,
     sync::{clock::system_now, unwind},
     verdict::Verdict,
 };
@@ -51,10 +52,12 @@ enum Happening {
     Trip,
     FlipFlag,
     FlipSpawning,
+    /// What it comes after becomes ready, or is ready no more.
+    FlipReadiness,
     Give(Order),
 }
 
-const HAPPENINGS: [Happening; 13] = [
+const HAPPENINGS: [Happening; 14] = [
     Happening::Return,
     Happening::Panic,
     Happening::GiveUp,
@@ -63,6 +66,7 @@ const HAPPENINGS: [Happening; 13] = [
     Happening::Trip,
     Happening::FlipFlag,
     Happening::FlipSpawning,
+    Happening::FlipReadiness,
     Happening::Give(Order::Hold),
     Happening::Give(Order::Release),
     Happening::Give(Order::Restart),
@@ -120,6 +124,17 @@ fn happen(trial: &mut Trial, key: Key, happening: Happening) -> bool {
         (Happening::FlipFlag, _) => {
             model.flag = model.flag.map(|on| !on);
             trial.inbox.push_back(Message::Round);
+        }
+        (Happening::FlipReadiness, _) => {
+            let Some(id) = model.after.first().cloned() else { return false };
+            let Some(ready) = trial.world.outside.get_mut(&id).filter(|_| !trial.world.is_closed)
+            else {
+                return false;
+            };
+            *ready = !*ready;
+            let (ready, now) = (*ready, trial.world.now);
+            trial.roster.set_ready(&id, ready, now);
+            trial.world.note_readiness();
         }
         (Happening::FlipSpawning, None) => model.fails_to_spawn ^= true,
         (Happening::Return, Some(_)) => trial.exit(key, Exit::Completed),
@@ -262,6 +277,11 @@ fn path(paths: &[Option<(usize, Step)>], place: usize, last: Step) -> Vec<Step> 
 
 /// A world of children with short delays, so that deadlines often coincide.
 fn world(policies: &[Policy]) -> Trial {
+    world_of(policies, None)
+}
+
+/// The same, where every child comes after the one of this id.
+fn world_of(policies: &[Policy], after: Option<&str>) -> Trial {
     let mut trial = Trial::new(Whims::None { backoff: MS }, None, system_now());
     for &policy in policies {
         let max_restarts = (policy == Policy::Transient).then_some(1);
@@ -275,6 +295,15 @@ fn world(policies: &[Policy]) -> Trial {
             watchdog: None,
         };
         let key = trial.list(rules, true, false);
+        if let Some(after) = after.map(ChildId::from) {
+            let model = trial.world.model(key);
+            if model.id != after {
+                model.after.push(after.clone());
+            }
+            if after == "outside" {
+                trial.world.outside.insert(after, false);
+            }
+        }
         trial.insert(key);
     }
     trial.roster.begin_round();
@@ -296,6 +325,18 @@ fn every_promise_of_the_core_holds_in_every_state_of_a_child() {
         let (states, steps) =
             search(world(&[policy]), Bounds { in_flight: 1, runs, depth: u32::MAX });
         println!("{policy:?}: all {states} states, by {steps} steps");
+    }
+}
+
+/// The same for a child that comes after another, of which only its readiness is part of the world.
+/// It may change at any time.
+#[test]
+fn every_promise_of_the_core_holds_in_every_state_of_a_dependent() {
+    let runs = number("SEARCH_RUNS").unwrap_or(1);
+    for policy in [Policy::Permanent, Policy::Transient, Policy::Temporary] {
+        let start = world_of(&[policy], Some("outside"));
+        let (states, steps) = search(start, Bounds { in_flight: 1, runs, depth: u32::MAX });
+        println!("{policy:?}, a dependent: all {states} states, by {steps} steps");
     }
 }
 
@@ -324,5 +365,12 @@ fn search_pairs(bounds: Bounds) {
             format!(" within {} steps", bounds.depth)
         };
         println!("{policies:?}: all {states} states{within}, by {steps} steps");
+    }
+    for first in [Policy::Permanent, Policy::Transient] {
+        let start = world_of(&[first, Policy::Permanent], Some("child0"));
+        let (states, steps) = search(start, bounds);
+        println!(
+            "{first:?}, and another that comes after it: all {states} states, by {steps} steps"
+        );
     }
 }

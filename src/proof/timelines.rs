@@ -230,7 +230,7 @@ fn starts_without_a_thread_are_failures_with_a_backoff() {
     let mut scene = Scene::new(&[]);
     scene.script.no_thread = true;
     scene.script.delay = |attempt| 60 * MS * attempt;
-    scene.roster.insert(A, ChildId::from("a"), (), rules(), scene.script.now);
+    scene.roster.insert(A, ChildId::from("a"), (), rules(), Vec::new(), scene.script.now);
     scene.poll();
     scene.at(219).script.no_thread = false;
     scene.at(300).reports(&["0 a stopped 0", "100 a stopped 1", "220 a started 2"]);
@@ -420,7 +420,7 @@ fn failed_spawn_counts_as_a_start() {
     scene.script.no_thread = true;
     for (key, name) in [(A, "a"), (B, "b")] {
         let now = scene.script.now;
-        scene.roster.insert(key, ChildId::from(name), (), rules(), now);
+        scene.roster.insert(key, ChildId::from(name), (), rules(), Vec::new(), now);
     }
     scene.poll();
     scene.at(2000).reports(&["0 a stopped 0", "1000 b stopped 0", "2000 a stopped 1"]);
@@ -445,7 +445,7 @@ fn round_over_many_children_leaves_time_for_other_things() {
     let mut scene = Scene::new(&[]);
     let now = scene.script.now;
     for number in 0..300 {
-        scene.roster.insert(Key(number), ChildId::from("a"), (), rules(), now);
+        scene.roster.insert(Key(number), ChildId::from("a"), (), rules(), Vec::new(), now);
     }
     scene.poll();
     scene.script.flags_asked.clear();

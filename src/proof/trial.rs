@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     core::{
+        dependencies::Dependency,
         interface::{Action, Progress},
         key::Key,
         roster::Roster,
@@ -91,6 +92,24 @@ impl Trial {
         let key = Key(self.next_key);
         self.next_key += 1;
         let id = ChildId::from(format!("child{}", key.0));
+        self.list_as(key, id, rules, flag, fails_to_spawn)
+    }
+
+    /// Lists a child under the id of an earlier one, which is gone.
+    pub(crate) fn list_again(&mut self, id: ChildId, rules: Rules) -> Key {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        self.list_as(key, id, rules, true, false)
+    }
+
+    fn list_as(
+        &mut self,
+        key: Key,
+        id: ChildId,
+        rules: Rules,
+        flag: bool,
+        fails_to_spawn: bool,
+    ) -> Key {
         self.world.models.insert(key, Model::new(id, rules, flag, fails_to_spawn));
         key
     }
@@ -132,7 +151,15 @@ impl Trial {
     pub(crate) fn insert(&mut self, key: Key) {
         let model = self.world.model(key);
         model.is_inserted = true;
-        self.roster.insert(key, model.id.clone(), key, model.rules.clone(), self.world.now);
+        let (id, rules, after) = (model.id.clone(), model.rules.clone(), model.after.clone());
+        let key_of = |id: &ChildId| {
+            let listed = |(_, model): &(&Key, &Model)| model.listed && model.id == *id;
+            self.world.models.iter().find(listed).map(|(key, _)| *key)
+        };
+        let dependencies =
+            after.into_iter().map(|id| Dependency { key: key_of(&id), id }).collect();
+        self.roster.insert(key, id, key, rules, dependencies, self.world.now);
+        self.world.note_readiness();
         assert_eq!(self.roster.entry(key), Some(&key));
     }
 
@@ -140,6 +167,11 @@ impl Trial {
         let Some(message) = self.inbox.pop_front() else { return };
         self.note(|| format!("deliver {message:?}"));
         let now = self.world.now;
+        self.deliver_message(message, now);
+        self.world.note_readiness();
+    }
+
+    fn deliver_message(&mut self, message: Message, now: Instant) {
         match message {
             Message::RunEnded { key, run, exit, at } => self.deliver_exit(key, run, exit, at),
             Message::MarkedHealthy { key, run } => {
@@ -247,10 +279,12 @@ impl Trial {
                 Progress::Perform(key, _, action) => {
                     self.note(|| format!("{key:?}: {action:?}"));
                     self.perform(key, action);
+                    self.world.note_readiness();
                 }
                 Progress::Forgotten(key, _) => {
                     self.note(|| format!("{key:?}: forgotten"));
                     self.world.model(key).forget();
+                    self.world.note_readiness();
                 }
                 Progress::Again => {}
                 Progress::Settled => return,
@@ -272,8 +306,25 @@ impl Trial {
                 self.world.model(key).send_start(run, failures, now)
             }
             Action::Stop => {
+                assert!(
+                    !is_closed
+                        || !self.world.is_postponed(key)
+                        || self.world.model(key).has_own_reason_to_stop(),
+                    "promise 11: {key:?} is asked to stop before those that come after it"
+                );
+                let id = self.world.model(key).id.clone();
                 self.world.model(key).stop(now);
-                self.stops_in_close.iter_mut().for_each(|stops| stops.push(key));
+                let is_awaited = self.world.models.values().any(|model| model.after.contains(&id));
+                if !is_awaited {
+                    self.stops_in_close.iter_mut().for_each(|stops| stops.push(key));
+                }
+            }
+            Action::Postpone => {
+                // One whose stop timeout is zero has had its time as soon as it is asked.
+                let id = self.world.model(key).id.clone();
+                let awaits = |other: &Model| other.body.is_some() && other.after.contains(&id);
+                let is_postponed = self.world.models.values().any(awaits);
+                assert!(is_closed && is_postponed, "promise 11: {key:?} waits for nobody");
             }
             Action::MakeFinal { is_closing } => {
                 assert_eq!(is_closing, is_closed, "a thread leaves by itself in a shutdown only");
@@ -297,8 +348,10 @@ impl Trial {
             );
         }
         let is_rate_used_up = self.world.is_rate_used_up();
-        for model in self.world.models.values_mut() {
-            model.check(is_closed, now);
+        let postponed: Vec<_> =
+            self.world.models.keys().map(|key| self.world.is_postponed(*key)).collect();
+        for (model, is_postponed) in self.world.models.values_mut().zip(postponed) {
+            model.check(is_closed && !is_postponed, now);
             if !closing && self.inbox.is_empty() {
                 model.check_at_rest(is_rate_used_up, now);
             }
@@ -326,7 +379,8 @@ impl Trial {
         let Self { roster, world, inbox, next_key: _, stops_in_close: _, trace: _ } = self;
         let models: Vec<_> = world.models.values().map(|model| model.essence(world.now)).collect();
         let inbox: Vec<_> = inbox.iter().map(|message| message.essence(world)).collect();
-        (roster.essence(world.now), models, inbox, world.closing, world.is_closed)
+        let outside: Vec<bool> = world.outside.values().copied().collect();
+        (roster.essence(world.now), models, inbox, world.closing, world.is_closed, outside)
     }
 }
 

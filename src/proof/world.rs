@@ -1,7 +1,7 @@
 //! Simulated environment of the core, on virtual time with unpredictable callbacks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use crate::{
         key::Key,
         run::Heartbeats,
     },
+    event::{WaitingFor, Wellness},
     id::ChildId,
     sync::panic::{Panic, Text},
 };
@@ -66,6 +67,8 @@ pub(crate) struct World {
     whims: Whims,
     pub(crate) now: Instant,
     pub(crate) models: BTreeMap<Key, Model>,
+    /// Whether children are ready that others come after and that are not part of the world.
+    pub(crate) outside: BTreeMap<ChildId, bool>,
     /// Counts the messages and the calls of sinks: whatever takes time outside of the core.
     pub(crate) moment: u64,
     /// A shutdown was requested.
@@ -84,6 +87,7 @@ impl World {
             whims,
             now: origin,
             models: BTreeMap::new(),
+            outside: BTreeMap::new(),
             moment: 1,
             closing: false,
             is_closed: false,
@@ -116,6 +120,33 @@ impl World {
     /// The model of a child that the core knows.
     pub(crate) fn model(&mut self, key: Key) -> &mut Model {
         self.models.get_mut(&key).expect("the core knows only children that were inserted")
+    }
+
+    /// Has every model see whether what it comes after is ready.
+    pub(crate) fn note_readiness(&mut self) {
+        if self.is_closed {
+            return;
+        }
+        let ready: BTreeSet<ChildId> = self
+            .models
+            .values()
+            .filter(|model| model.listed && model.is_inserted && model.is_ready())
+            .map(|model| model.id.clone())
+            .chain(self.outside.iter().filter(|(_, ready)| **ready).map(|(id, _)| id.clone()))
+            .collect();
+        for model in self.models.values_mut().filter(|model| model.is_inserted) {
+            let is_blocked = model.after.iter().any(|id| !ready.contains(id));
+            model.depends(is_blocked);
+        }
+    }
+
+    /// Whether the shutdown has a child wait for others.
+    pub(crate) fn is_postponed(&self, key: Key) -> bool {
+        let Some(child) = self.models.get(&key) else { return false };
+        let awaits = |other: &Model| {
+            other.listed && other.after.contains(&child.id) && other.is_still_stopping(self.now)
+        };
+        self.models.values().any(awaits)
     }
 
     /// Moves the clock as callbacks and spawning do: the core has to read the time anew afterwards.
@@ -154,6 +185,12 @@ impl Environment for World {
     fn heartbeats(&mut self, key: &Key) -> Heartbeats {
         let model = self.model(*key);
         Heartbeats { count: model.heartbeats, doing: "simulating", is_waiting: model.is_waiting }
+    }
+
+    fn waiting_for(&mut self, key: &Key) -> WaitingFor {
+        let id = self.model(*key).after.first().expect("it comes after others").clone();
+        let (root, reason) = (id.clone(), "is not ready".into());
+        WaitingFor { id, root, reason, wellness: Wellness::Well }
     }
 
     fn provide_thread(&mut self, key: &mut Key) -> Result<(), NotProvided> {

@@ -58,7 +58,7 @@ pub(crate) enum Last {
 pub(crate) enum Presence {
     /// The child has not been added to a supervisor, or that has not been started.
     NotListed,
-    Listed(ChildInfo),
+    Listed(Box<ChildInfo>),
     /// A shutdown stopped the child without its supervisor thread, which is stuck.
     ShuttingDown(ChildId),
     Gone(ChildId),
@@ -234,8 +234,8 @@ impl BreakerState {
 
     pub(crate) fn info(&self) -> Option<ChildInfo> {
         let (shared, row) = self.place.get()?;
-        let now = shared.upgrade().map_or_else(system_now, |shared| shared.now());
-        Some(row.upgrade()?.info(now))
+        let row = row.upgrade()?;
+        Some(shared.upgrade().map_or_else(|| row.info(system_now()), |shared| shared.info(&row)))
     }
 
     /// Returns why the breaker is open for good, once it is.
@@ -255,7 +255,7 @@ impl BreakerState {
                 return Presence::NotListed;
             }
             if let Some(info) = self.info() {
-                return Presence::Listed(info);
+                return Presence::Listed(Box::new(info));
             }
         }
         match self.last() {

@@ -13,6 +13,7 @@ use crate::{
     child::{ChildSpec, Job},
     context::Link,
     core::{
+        dependencies::Dependency,
         interface::{Environment, Progress},
         key::Key,
         roster::Roster,
@@ -20,6 +21,7 @@ use crate::{
     event::{Callback, Order},
     exit::Exit,
     handle::Handle,
+    id::ChildId,
     report::ShutdownReport,
     runtime::{
         environment::{ChildEntry, EngineEnvironment, FlagFn},
@@ -212,7 +214,7 @@ impl<W: Workers> Engine<W> {
             }
             Message::Shutdown => {
                 let closing = self.environment.shared.notice_shutdown();
-                self.environment.workers.close();
+                self.environment.workers.close(closing.since);
                 self.roster.close(now, closing.limit);
                 self.closing = Some(closing);
             }
@@ -260,6 +262,9 @@ impl<W: Workers> Engine<W> {
 
     fn list(&mut self, row: Arc<Row>, spec: ChildSpec, now: Instant) {
         let rules = spec.rules(self.environment.shared.defaults);
+        let key_of = |id: &ChildId| self.environment.shared.row(id).map(|row| row.key());
+        let dependency = |id: &ChildId| Dependency { key: key_of(id), id: id.clone() };
+        let after = row.after().iter().map(dependency).collect();
         let ChildSpec { body, backoff, stack_size, fresh_thread, .. } = spec;
         let (key, id) = (row.key(), row.id().clone());
         let handle = Handle::new(self.environment.shared.clone());
@@ -268,7 +273,7 @@ impl<W: Workers> Engine<W> {
         let job = Job { body, stop_timeout: rules.stop_timeout, stack_size, fresh_thread };
         let worker = self.environment.workers.engage(link, job);
         let entry = ChildEntry { row, worker, backoff: backoff.map(Box::new) };
-        self.roster.insert(key, id, entry, rules, now);
+        self.roster.insert(key, id, entry, rules, after, now);
     }
 
     /// Receives the messages that are in the inbox now, but none that arrive meanwhile. Returns

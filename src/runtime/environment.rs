@@ -13,7 +13,7 @@ use crate::{
         key::Key,
         run::Heartbeats,
     },
-    event::{Callback, Event},
+    event::{Callback, Event, WaitingFor},
     id::ChildId,
     report::ChildGaveUp,
     runtime::{
@@ -74,6 +74,7 @@ impl<W: Workers> EngineEnvironment<W> {
                 }
             }
             Action::Stop => self.workers.stop(&entry.worker),
+            Action::Postpone => self.workers.postpone(&entry.worker),
             Action::MakeFinal { is_closing } => {
                 // No run follows, so the backoff closure is not called any more.
                 self.entrust_backoff(entry);
@@ -154,6 +155,10 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
 
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats {
         self.workers.heartbeats(&entry.worker)
+    }
+
+    fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor {
+        self.shared.waiting_for(&entry.row, self.now())
     }
 
     fn provide_thread(&mut self, entry: &mut Self::Entry) -> Result<(), NotProvided> {

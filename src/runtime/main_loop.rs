@@ -196,7 +196,7 @@ impl MainLoop {
         if !self.engine.is_over() {
             return false;
         }
-        let Some(timeout) = self.threads.longest_stop_timeout() else { return true };
+        let Some(timeout) = self.threads.longest_patience() else { return true };
         if !self.is_nested {
             self.until = deadline::sooner(deadline::after(closing.since, timeout), closing.cap);
         }

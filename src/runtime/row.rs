@@ -5,11 +5,12 @@ use std::{fmt, sync::Arc, time::Instant};
 use crate::{
     breaker::Breaker,
     child::ChildSpec,
-    core::{circuit::View, key::Key},
+    core::{circuit::View, key::Key, rules::Policy},
     event::{LastStop, Order},
     id::ChildId,
     runtime::{breaker_state::BreakerState, signs_of_life::Activity},
     snapshot::ChildInfo,
+    status::ChildStatus,
     sync::{primitives::Mutex, unwind},
 };
 
@@ -21,6 +22,9 @@ pub(crate) struct Row {
     pub(super) breaker: Arc<BreakerState>,
     /// What the child was doing at its last heartbeat, if it has a watchdog.
     activity: Option<Arc<Activity>>,
+    /// The ids of those that it comes after.
+    after: Box<[ChildId]>,
+    policy: Policy,
     pub(super) state: Mutex<RowState>,
 }
 
@@ -63,8 +67,15 @@ impl RowState {
 }
 
 impl Row {
-    /// Makes the row of a child of which nothing is known but this view.
-    pub(crate) fn new(key: Key, id: ChildId, spec: &ChildSpec, view: View) -> Arc<Self> {
+    /// Makes the row of a child of which nothing is known but this view. It comes after those of
+    /// these whole ids.
+    pub(crate) fn new(
+        key: Key,
+        id: ChildId,
+        spec: &ChildSpec,
+        after: Box<[ChildId]>,
+        view: View,
+    ) -> Arc<Self> {
         let state = RowState {
             view,
             last_stop: None,
@@ -79,6 +90,8 @@ impl Row {
             id,
             breaker: spec.breaker.clone(),
             activity: spec.watchdog.map(|_| Arc::default()),
+            after,
+            policy: spec.policy,
             state: Mutex::new(state),
         })
     }
@@ -91,12 +104,37 @@ impl Row {
         &self.id
     }
 
-    pub(crate) fn info(&self, now: Instant) -> ChildInfo {
+    pub(crate) fn after(&self) -> &[ChildId] {
+        &self.after
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// What is known of the child, but for whom it waits: [`Shared::info`] adds that.
+    ///
+    /// [`Shared::info`]: super::shared::Shared::info
+    pub(super) fn info(&self, now: Instant) -> ChildInfo {
         let state = self.state.lock();
         let (view, last_stop) = (state.view, state.last_stop.clone());
         drop(state);
         let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
         ChildInfo::new(self.id.clone(), &view, doing, last_stop, now)
+    }
+
+    pub(crate) fn status(&self) -> ChildStatus {
+        self.state.lock().view.status
+    }
+
+    /// Whether those that come after it may start, by what is published.
+    pub(super) fn is_ready(&self) -> bool {
+        let status = self.status();
+        match self.policy {
+            Policy::Permanent => status == ChildStatus::Healthy,
+            Policy::Transient => status == ChildStatus::Finished,
+            Policy::Temporary => false,
+        }
     }
 
     pub(crate) fn activity(&self) -> Option<&Arc<Activity>> {

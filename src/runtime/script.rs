@@ -20,7 +20,7 @@ use crate::{
         shared::Shared,
         signs_of_life::Activity,
         worker::Remain,
-        workers::{Workers, stopping_for},
+        workers::Workers,
     },
     sync::{
         clock::VirtualTime,
@@ -206,6 +206,8 @@ impl Workers for Script {
         }
     }
 
+    fn postpone(&mut self, _worker: &Key) {}
+
     fn call_back(&mut self, _worker: &Key) {}
 
     fn make_final(&mut self, worker: &Key, _is_closing: bool) {
@@ -245,7 +247,7 @@ impl Workers for Script {
         run.map(|run| run.heartbeats).unwrap_or_default()
     }
 
-    fn close(&mut self) {}
+    fn close(&mut self, _since: Instant) {}
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         let unstopped = |child: &Scripted| {
@@ -253,7 +255,7 @@ impl Workers for Script {
             Some(Unstopped {
                 id: child.id.clone(),
                 run: run.number,
-                stopping_for: stopping_for(now, since, run.stop_requested_at),
+                stopping_for: now.saturating_duration_since(run.stop_requested_at.unwrap_or(since)),
                 phase: UnstoppedPhase::Running,
             })
         };

@@ -10,15 +10,16 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex as StaticMutex;
 
 use crate::{
-    child::{AddError, AddErrorReason, ChildSpec},
+    child::{AddError, AddErrorReason, ChildSpec, check_dependency},
     core::{
         circuit::{Circuit, View},
+        dependencies::find_circle,
         interface::StartDenied,
         key::Key,
         rules::Defaults,
     },
     error::{CommandError, ConfigError},
-    event::{LastStop, Order, StopCause},
+    event::{LastStop, Order, StopCause, WaitingFor, Wellness},
     id::ChildId,
     report::{ChildGaveUp, ShutdownCause, ShutdownReport, StuckIn},
     runtime::{
@@ -29,6 +30,7 @@ use crate::{
         row::Row,
         user_call::UserCall,
     },
+    snapshot::ChildInfo,
     status::{ChildStatus, CircuitState, OffBy},
     sync::{
         clock::Clock,
@@ -128,7 +130,8 @@ impl Shared {
         if !lifecycle.is_running() {
             return Err(AddError::new(AddErrorReason::Ended, spec));
         }
-        let row = match self.list_in(&mut directory, &spec) {
+        let checked = self.check_dependencies(&directory, &spec);
+        let row = match checked.and_then(|()| self.list_in(&mut directory, &spec)) {
             Ok(row) => row,
             Err(invalid) => return Err(AddError::new(AddErrorReason::Config(invalid), spec)),
         };
@@ -144,15 +147,45 @@ impl Shared {
         self.list_in(&mut self.directory.write(), spec).expect("the builder's ids were checked")
     }
 
+    /// Checks what a child that is to be added comes after, and who comes after it.
+    fn check_dependencies(
+        &self,
+        directory: &Directory,
+        spec: &ChildSpec,
+    ) -> Result<(), ConfigError> {
+        let id = self.path(&spec.id);
+        let after: Vec<_> = spec.after.iter().map(|id| self.path(id)).collect();
+        for dependency in after.iter().filter(|dependency| **dependency != id) {
+            let listed = directory.find(dependency).map(|row| row.policy());
+            check_dependency(&id, dependency, listed)?;
+        }
+        if let Some(dependent) = directory.dependent_of(&id) {
+            check_dependency(dependent.id(), &id, Some(spec.policy))?;
+        }
+        let after_of = |other: &ChildId| {
+            if *other == id {
+                &*after
+            } else {
+                directory.find(other).map_or(&[][..], |row| row.after())
+            }
+        };
+        find_circle([&id], after_of).map_or(Ok(()), |circle| Err(ConfigError::Circle(circle)))
+    }
+
     fn list_in(
         &self,
         directory: &mut Directory,
         spec: &ChildSpec,
     ) -> Result<Arc<Row>, ConfigError> {
         let now = self.now();
-        let view = Circuit::new(spec.rules(self.defaults), now).view(now);
+        let mut circuit = Circuit::new(spec.rules(self.defaults), now);
+        if !spec.after.is_empty() {
+            circuit.dependency_failed();
+        }
+        let view = circuit.view(now);
+        let after = spec.after.iter().map(|id| self.path(id)).collect();
         let row = directory
-            .list(self.path(&spec.id), |key, id| Row::new(key, id, spec, view))
+            .list(self.path(&spec.id), |key, id| Row::new(key, id, spec, after, view))
             .map_err(ConfigError::DuplicateId)?;
         row.breaker.place(self.me.clone(), Arc::downgrade(&row));
         Ok(row)
@@ -257,6 +290,38 @@ impl Shared {
         directory.find(id).or_else(within).cloned()
     }
 
+    /// What is known of a child.
+    pub(crate) fn info(&self, row: &Row) -> ChildInfo {
+        let now = self.now();
+        let mut info = row.info(now);
+        if info.status == ChildStatus::Waiting {
+            info.waiting_for = Some(self.waiting_for(row, now));
+        }
+        info
+    }
+
+    /// For whom a child waits, by what is published of the others.
+    pub(super) fn waiting_for(&self, row: &Row, now: Instant) -> WaitingFor {
+        let first_unready = |row: &Row| {
+            let is_unready = |id: &&ChildId| !self.row(id).is_some_and(|row| row.is_ready());
+            row.after().iter().find(is_unready).or(row.after().last()).cloned()
+        };
+        let id = first_unready(row).expect("only those wait that come after others");
+        let mut root = id.clone();
+        // There is no circle. But the others are read one after the other, and may be replaced
+        // meanwhile.
+        for _ in 0..self.directory.read().len() {
+            let next = self.row(&root).filter(|row| row.status() == ChildStatus::Waiting);
+            let Some(next) = next.and_then(|row| first_unready(&row)) else { break };
+            root = next;
+        }
+        let (reason, wellness) = match self.row(&root) {
+            Some(row) => row.info(now).as_dependency(row.policy()),
+            None => (String::from("is not listed"), Wellness::Ill),
+        };
+        WaitingFor { id, root, reason: reason.into(), wellness }
+    }
+
     fn row_of(&self, key: Key) -> Option<Arc<Row>> {
         self.directory.read().get(key).cloned()
     }
@@ -312,7 +377,7 @@ impl Shared {
     /// child again: the breaker says so, too, to whoever has seen that the child is gone.
     #[must_use = "it holds a user's error, whose drop may panic"]
     pub(crate) fn forget(&self, row: &Row) -> Option<Arc<Row>> {
-        let last = Last::Gone(Box::new(row.info(self.now()).without_error()));
+        let last = Last::Gone(Box::new(self.info(row).without_error()));
         let mut directory = self.directory.write();
         let row = directory.forget(row)?;
         row.breaker.open_for_good(Some(last));
@@ -341,7 +406,7 @@ impl Shared {
         let rows = self.rows();
         let now = self.now();
         let lasts: Vec<_> =
-            rows.iter().map(|row| Last::Ended(Box::new(row.info(now).without_error()))).collect();
+            rows.iter().map(|row| Last::Ended(Box::new(self.info(row).without_error()))).collect();
         let mut lifecycle = self.lifecycle.lock();
         // Opened under the lock: the breakers say so, too, to whoever has seen that the supervisor
         // has ended.
@@ -369,8 +434,11 @@ impl Shared {
             if view.since.is_some() {
                 view.stop.get_or_insert((StopCause::Shutdown, now));
                 (view.status, view.circuit) = (ChildStatus::Stopping, CircuitState::Open);
-            } else if matches!(view.status, ChildStatus::BackingOff | ChildStatus::Due) {
-                (view.status, view.retry_at) = (ChildStatus::Off { by: OffBy::Shutdown }, None);
+            } else if matches!(
+                view.status,
+                ChildStatus::Waiting | ChildStatus::BackingOff | ChildStatus::Due
+            ) {
+                (view.status, view.until) = (ChildStatus::Off { by: OffBy::Shutdown }, None);
             }
             drop(state);
             row.breaker.open_for_good(None);
@@ -397,7 +465,7 @@ impl Shared {
                 since: None,
                 stop: None,
                 is_overdue: false,
-                retry_at: None,
+                until: None,
                 ..before
             };
             state.outlived = Some(before);

@@ -10,7 +10,10 @@ use crate::{
     id::ChildId,
     report::UnstoppedPhase,
     runtime::worker::WorkerShared,
-    sync::primitives::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::primitives::{
+        Mutex,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
 };
 
 /// The number of a thread, which its supervisor uses only once.
@@ -32,13 +35,25 @@ pub(crate) struct ThreadRecord {
 pub(crate) struct Served {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
-    pub(crate) stop_timeout: Duration,
     pub(crate) worker: Weak<WorkerShared>,
     /// The number of the child's latest run when this thread was spawned or finished its work. It
     /// is read once the worker is gone.
     pub(crate) last_run: AtomicU64,
-    /// The number of live threads of the child.
-    pub(crate) alive: Arc<AtomicU64>,
+    pub(crate) threads: Arc<LiveThreads>,
+}
+
+/// The live threads of one child.
+pub(crate) struct LiveThreads {
+    pub(crate) count: AtomicU64,
+    /// How long a shutdown waits for them from when it began. `Duration::MAX` while the child was
+    /// not asked to stop yet, since others have to end first.
+    pub(crate) patience: Mutex<Duration>,
+}
+
+impl LiveThreads {
+    pub(crate) fn new(stop_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self { count: AtomicU64::new(0), patience: Mutex::new(stop_timeout) })
+    }
 }
 
 /// What a thread is doing.
@@ -59,10 +74,9 @@ impl ThreadRecord {
         let child = worker.map(|worker| Served {
             key: worker.link.key,
             id: worker.link.id.clone(),
-            stop_timeout: worker.stop_timeout,
             worker: Arc::downgrade(worker),
             last_run: AtomicU64::new(worker.last_run()),
-            alive: worker.alive.clone(),
+            threads: worker.threads.clone(),
         });
         Self { number, child, phase: AtomicU8::new(ThreadPhase::Waiting as u8) }
     }

@@ -21,7 +21,7 @@ use crate::{
         inbox::Message,
         lineage::Lineage,
         shared::Shared,
-        thread_record::{ThreadNumber, ThreadPhase, ThreadRecord},
+        thread_record::{LiveThreads, ThreadNumber, ThreadPhase, ThreadRecord},
         worker::WorkerShared,
         workers::stopping_for,
     },
@@ -60,7 +60,7 @@ pub(crate) struct ThreadRegistry {
 ///
 /// | call | sets | a run in progress | a thread that waits for a command | `spawn` |
 /// | --- | --- | --- | --- | --- |
-/// | `close` | `is_closing` | goes on | stays | works |
+/// | `close` | `closing_since` | goes on | stays | works |
 /// | `force_stop_all` | `sealed` of each worker | is requested to stop | leaves | works |
 /// | `dismiss` | `sealed`, here and of each worker | goes on | leaves | only to drop values |
 ///
@@ -71,11 +71,11 @@ pub(crate) struct ThreadRegistry {
 struct Registered {
     next: u64,
     threads: BTreeMap<ThreadNumber, Arc<ThreadRecord>>,
-    /// The number of live threads of children, by their stop timeout.
-    alive: BTreeMap<Duration, usize>,
-    /// The supervisor thread waits for all of them, and gets a message whenever an exit changes the
-    /// longest stop timeout, which bounds that wait.
-    is_closing: bool,
+    /// The number of live threads of children, by how long a shutdown waits for them.
+    alive: BTreeMap<Duration, u64>,
+    /// The supervisor thread waits for all of them since then, and gets a message whenever an exit
+    /// changes the longest of these times, which bounds that wait.
+    closing_since: Option<Instant>,
     /// No thread is spawned any more, except to drop values.
     sealed: bool,
 }
@@ -83,27 +83,42 @@ struct Registered {
 impl Registered {
     fn thread_began(&mut self, thread: &ThreadRecord) {
         if let Some(child) = &thread.child {
-            child.alive.fetch_add(1, Ordering::Relaxed);
-            *self.alive.entry(child.stop_timeout).or_default() += 1;
+            child.threads.count.fetch_add(1, Ordering::Relaxed);
+            *self.alive.entry(*child.threads.patience.lock()).or_default() += 1;
+        }
+    }
+
+    fn remove_alive(&mut self, patience: Duration, count: u64) {
+        if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(patience) {
+            *alive.get_mut() -= count;
+            if *alive.get() == 0 {
+                alive.remove();
+            }
+        }
+    }
+
+    /// Sets how long a shutdown waits for the threads of a child.
+    fn set_patience(&mut self, threads: &LiveThreads, patience: Duration) {
+        let count = threads.count.load(Ordering::Relaxed);
+        let before = std::mem::replace(&mut *threads.patience.lock(), patience);
+        if count > 0 {
+            self.remove_alive(before, count);
+            *self.alive.entry(patience).or_default() += count;
         }
     }
 
     /// Returns whether the exit is sent to the supervisor thread.
     fn thread_gone(&mut self, thread: &ThreadRecord) -> bool {
         let Some(child) = &thread.child else { return false };
-        child.alive.fetch_sub(1, Ordering::Relaxed);
-        let longest = self.longest_stop_timeout();
-        if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(child.stop_timeout) {
-            *alive.get_mut() -= 1;
-            if *alive.get() == 0 {
-                alive.remove();
-            }
-        }
-        self.is_closing && self.longest_stop_timeout() != longest
+        child.threads.count.fetch_sub(1, Ordering::Relaxed);
+        let longest = self.longest_patience();
+        let patience = *child.threads.patience.lock();
+        self.remove_alive(patience, 1);
+        self.closing_since.is_some() && self.longest_patience() != longest
     }
 
-    fn longest_stop_timeout(&self) -> Option<Duration> {
-        self.alive.last_key_value().map(|(timeout, _)| *timeout)
+    fn longest_patience(&self) -> Option<Duration> {
+        self.alive.last_key_value().map(|(patience, _)| *patience)
     }
 }
 
@@ -197,7 +212,7 @@ impl ThreadRegistry {
         if worker.has_thread() {
             return Ok(());
         }
-        if worker.alive.load(Ordering::Relaxed) >= MOST_THREADS {
+        if worker.threads.count.load(Ordering::Relaxed) >= MOST_THREADS {
             return Err(Failure::new("its earlier threads have not ended".into()));
         }
         let (commands, received) = bounded(1);
@@ -227,7 +242,22 @@ impl ThreadRegistry {
         now: Instant,
     ) -> io::Result<()> {
         worker.request_stop(now);
+        let mut registered = self.registered.lock();
+        if let Some(since) = registered.closing_since {
+            let is_postponed = *worker.threads.patience.lock() == Duration::MAX;
+            if is_postponed {
+                let asked_after = now.saturating_duration_since(since);
+                let patience = asked_after.saturating_add(worker.stop_timeout);
+                registered.set_patience(&worker.threads, patience);
+            }
+        }
+        drop(registered);
         self.call_back(worker)
+    }
+
+    /// Notes that in a shutdown a child is not asked to stop before others have ended.
+    pub(crate) fn postpone(&self, worker: &WorkerShared) {
+        self.registered.lock().set_patience(&worker.threads, Duration::MAX);
     }
 
     /// Calls the stop callbacks of a run that was requested to stop, on a thread of their own, if
@@ -322,17 +352,18 @@ impl ThreadRegistry {
     }
 
     /// Notes that a shutdown has begun, in which the supervisor thread waits for all threads.
-    pub(crate) fn close(&self) {
-        self.registered.lock().is_closing = true;
+    pub(crate) fn close(&self, since: Instant) {
+        self.registered.lock().closing_since.get_or_insert(since);
     }
 
-    /// The longest stop timeout of all children that have a live thread.
-    pub(crate) fn longest_stop_timeout(&self) -> Option<Duration> {
-        self.registered.lock().longest_stop_timeout()
+    /// How long a shutdown waits for the threads that are alive, from when it began: the longest
+    /// stop timeout, with the time that others had before a child was asked to stop.
+    pub(crate) fn longest_patience(&self) -> Option<Duration> {
+        self.registered.lock().longest_patience()
     }
 
     /// The children that have a live thread, in list order. Each was requested to stop at `since`
-    /// at the latest.
+    /// at the latest, unless the shutdown had it wait for others.
     pub(crate) fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
         // Dropped after the lock is released: one may be the last reference to a user's value.
         let mut kept = Vec::new();
@@ -346,6 +377,10 @@ impl ThreadRegistry {
             let is_calling = context.as_ref().is_some_and(|context| context.signal().is_calling());
             let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
             let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
+            let waited = worker.as_ref().map_or(Duration::ZERO, |worker| {
+                worker.threads.patience.lock().saturating_sub(worker.stop_timeout)
+            });
+            let since = since.checked_add(waited).unwrap_or(now);
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
                 run: worker.as_ref().map_or_else(

@@ -94,6 +94,10 @@ impl Workers for ThreadWorkers {
         self.note(done, DeferredSpawn::CallBack(worker.clone()));
     }
 
+    fn postpone(&mut self, worker: &Arc<WorkerShared>) {
+        self.threads.postpone(worker);
+    }
+
     fn call_back(&mut self, worker: &Arc<WorkerShared>) {
         let done = self.threads.call_back(worker);
         self.note(done, DeferredSpawn::CallBack(worker.clone()));
@@ -120,8 +124,8 @@ impl Workers for ThreadWorkers {
         worker.context().map(|context| context.heartbeats()).unwrap_or_default()
     }
 
-    fn close(&mut self) {
-        self.threads.close();
+    fn close(&mut self, since: Instant) {
+        self.threads.close(since);
     }
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {

@@ -11,7 +11,7 @@ use crate::{
     child::{Body, Job},
     context::{ChildContext, Link},
     event::LastStop,
-    runtime::row::Row,
+    runtime::{row::Row, thread_record::LiveThreads},
     sync::{
         primitives::{
             Mutex,
@@ -73,8 +73,7 @@ pub(crate) struct WorkerShared {
     leaves_by_itself: AtomicBool,
     /// The number of the latest run that was sent a start signal.
     run: AtomicU64,
-    /// The number of live threads of the child.
-    pub(crate) alive: Arc<AtomicU64>,
+    pub(crate) threads: Arc<LiveThreads>,
     state: Mutex<WorkerState>,
 }
 
@@ -122,7 +121,7 @@ impl WorkerShared {
             is_final: AtomicBool::new(false),
             leaves_by_itself: AtomicBool::new(false),
             run: AtomicU64::new(0),
-            alive: Arc::default(),
+            threads: LiveThreads::new(stop_timeout),
             state: Mutex::default(),
         })
     }

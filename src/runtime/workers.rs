@@ -20,6 +20,8 @@ pub(crate) trait Workers {
     fn send_start(&mut self, worker: &Self::Worker, run: u64, failures: u32) -> bool;
     /// Requests the present run to stop.
     fn stop(&mut self, worker: &Self::Worker);
+    /// Notes that in a shutdown the present run is not asked to stop before others have ended.
+    fn postpone(&mut self, worker: &Self::Worker);
     /// Has the stop callbacks of the present run called, if no thread calls them.
     fn call_back(&mut self, worker: &Self::Worker);
     /// Makes the present run the last: the body may be dropped as it ends, and in a shutdown its
@@ -32,8 +34,8 @@ pub(crate) trait Workers {
     /// Ends the thread that waits for a next run, and drops the body unless it is kept.
     fn retire(&mut self, worker: &Self::Worker, keep_body: bool);
     fn heartbeats(&self, worker: &Self::Worker) -> Heartbeats;
-    /// Notes that a shutdown begins.
-    fn close(&mut self);
+    /// Notes that a shutdown has begun at `since`.
+    fn close(&mut self, since: Instant);
     /// The children that have not stopped, in list order. Each was requested to stop at `since` at
     /// the latest.
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped>;

@@ -20,6 +20,7 @@ mod breaker;
 mod callbacks;
 mod clock;
 mod contexts;
+mod dependencies;
 mod drops;
 mod exit;
 mod flags;

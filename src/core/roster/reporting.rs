@@ -12,7 +12,7 @@ use crate::{
     },
     event::{Callback, EventKind, LastStop},
     exit::Exit,
-    sync::panic::Panic,
+    sync::{deadline, panic::Panic},
 };
 
 /// The event of a run that becomes healthy at `at`, and has these failures forgiven.
@@ -39,7 +39,7 @@ impl<T> Roster<T> {
     pub(super) fn queue_change(&mut self, key: Key, kind: EventKind, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         if let (_, Decision::RequestStop(cause)) = child.circuit.judge(now) {
-            child.circuit.request_stop(cause, now);
+            self.request_stop(key, cause, now);
             self.queue_stop_and_report(key, kind, now);
         } else {
             self.queue_report(key, kind, now);
@@ -64,6 +64,7 @@ impl<T> Roster<T> {
                     environment.backoff(key, &mut child.entry, child.circuit.failures());
                 backoff.value = backoff.value.max(least);
                 child.circuit.back_off(at, backoff.value);
+                self.dependencies.set_earliest(key, deadline::after(at, least));
                 Some(backoff)
             }
             Consequence::NoFailure | Consequence::GiveUp => None,
@@ -166,6 +167,7 @@ impl<T> Roster<T> {
     /// Queues the publication of the child's state if it has changed since the last time, or if a
     /// run has ended.
     pub(super) fn queue_view(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
+        self.note_readiness(key, now);
         let Some(child) = self.children.get_mut(&key) else { return };
         let view = child.circuit.view(now);
         if child.shown != Some(view) || stopped.is_some() {

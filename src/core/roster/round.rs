@@ -20,7 +20,7 @@ impl<T> Roster<T> {
     /// one may already have passed the flag that changed.
     pub(crate) fn begin_round(&mut self) {
         match &mut self.round {
-            _ if self.closing => {}
+            _ if self.closing.is_some() => {}
             Some(round) => round.again = true,
             None => self.round = Some(Round { next: 0, again: false }),
         }
@@ -35,7 +35,7 @@ impl<T> Roster<T> {
     ///
     /// [`is_in_round`]: Self::is_in_round
     pub(crate) fn has_had_round(&self) -> bool {
-        self.has_had_round || self.closing
+        self.has_had_round || self.closing.is_some()
     }
 
     /// Continues a round, up to the first child for which there is something to do, or to the end

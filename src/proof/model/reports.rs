@@ -131,6 +131,12 @@ impl Model {
                             || failures > self.rules.max_restarts.expect("a limit"))
                 );
             }
+            EventKind::Waiting { .. } => {
+                assert!(self.was_blocked && self.body.is_none(), "all that it waits for is ready");
+                let is_new = !std::mem::replace(&mut self.is_waiting_told, true);
+                assert!(is_new, "that it waits is reported once between two runs");
+                assert_eq!((run, failures), (self.last_run, self.failures), "promise 4");
+            }
             EventKind::Ordered { order } => {
                 assert_eq!(
                     self.owed_orders.pop_front(),
@@ -166,6 +172,8 @@ impl Model {
     /// Counts a failed spawn. Its delay comes from the report, not from a call of `ask_backoff`.
     fn not_spawned(&mut self, retry_in: Option<Duration>, now: Instant) {
         self.failures += 1;
+        self.is_waiting_told = false;
+        self.earliest = Some(now + 100 * MS);
         self.failing_since.get_or_insert(now);
         let gives_up = self.rules.policy != Policy::Temporary
             && self.rules.max_restarts.is_some_and(|most| self.failures > most);

@@ -68,6 +68,7 @@ impl Model {
         at: Instant,
     ) {
         self.done = foreseen.done;
+        self.is_finished = foreseen.done;
         self.gave_up_by_verdict = foreseen.failed && foreseen.advice == Some(Advice::GiveUp);
         if foreseen.failed {
             self.failures += 1;
@@ -94,6 +95,10 @@ impl Model {
                     _ => delay,
                 };
                 self.not_before = Some(deadline::after(at, delay));
+                self.earliest = match foreseen.advice {
+                    Some(Advice::RetryAfter(wait)) => deadline::after(at, wait),
+                    _ => Some(at),
+                };
                 self.last_retry_in = Some(delay);
             }
         } else {
@@ -107,6 +112,7 @@ impl Model {
             self.last_retry_in = None;
             self.not_before = None;
             self.done = self.rules.policy == Policy::Temporary;
+            self.is_finished = false;
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::{
 };
 
 impl Model {
-    /// Checks what has to hold whenever the core has nothing left to do.
+    /// Checks what has to hold whenever the core has nothing left to do. `is_closed` does not count
+    /// where the shutdown has it wait for others.
     pub(crate) fn check(&mut self, is_closed: bool, now: Instant) {
         let id = &self.id;
         assert!(
@@ -64,8 +65,14 @@ impl Model {
             "since when {id} is stopping"
         );
         assert_eq!(view.is_overdue, self.body.is_some() && self.overdue, "whether {id} is overdue");
-        let retry_at = self.not_before.flatten().filter(|_| view.status == ChildStatus::BackingOff);
-        assert_eq!(view.retry_at, retry_at, "when {id} is tried again");
+        let until = match (view.status, self.body) {
+            (ChildStatus::BackingOff, _) => self.not_before.flatten(),
+            (ChildStatus::OnTrial, Some(body)) => {
+                deadline::after(body.since, self.rules.healthy_after)
+            }
+            _ => None,
+        };
+        assert_eq!(view.until, until, "when {id} is tried again, or healthy");
         let circuit = match self.body {
             Some(_) if self.stop_asked.is_none() && (self.healthy || self.failures == 0) => {
                 CircuitState::Closed
@@ -83,8 +90,11 @@ impl Model {
         }
         let due = self.not_before.is_none_or(|at| deadline::is_reached(at, now));
         let wanted = self.asked_flag && !self.held && !self.removing && !self.done;
+        let is_waiting = self.view.is_some_and(|view| view.status == ChildStatus::Waiting);
+        assert_eq!(is_waiting, wanted && self.was_blocked, "whether {} waits", self.id);
+        assert!(!is_waiting || self.is_waiting_told, "promise 3: {} waits in silence", self.id);
         assert!(
-            !(wanted && due) || is_rate_used_up,
+            !(wanted && due && !self.was_blocked) || is_rate_used_up,
             "promise 3: {} is due and was not started: {:?}",
             self.id,
             self.view

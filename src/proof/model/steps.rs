@@ -10,7 +10,6 @@ use crate::{
         rules::Policy,
     },
     exit::Failure,
-    sync::deadline,
 };
 
 impl Model {
@@ -50,6 +49,7 @@ impl Model {
         );
         assert!(self.asked_flag, "promise 6: {} begins with its flag off", self.id);
         assert_eq!(self.asked_in, moment, "promise 6: the flag is asked right before every start");
+        assert!(!self.was_blocked, "promise 3: what {} comes after is not ready", self.id);
         assert!(!self.done, "a finished or given-up child begins");
         if let Some(not_before) = self.not_before {
             let due = not_before.is_some_and(|at| at <= now);
@@ -79,6 +79,8 @@ impl Model {
         assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
         self.last_run = view.run;
         self.began = Some(view.run);
+        self.is_waiting_told = false;
+        self.is_finished = false;
         self.runs += 1;
         self.view = Some(view);
         Ok(())
@@ -113,7 +115,7 @@ impl Model {
 
     pub(crate) fn stop(&mut self, now: Instant) {
         assert!(self.body.is_some() && self.stop_asked.is_none(), "a run is asked to stop once");
-        self.stop_asked = Some((now, deadline::after(now, self.rules.stop_timeout)));
+        self.stop_asked = Some((now, self.time_to_stop(now)));
     }
 
     pub(crate) fn is_last_run(&mut self, is_closed: bool) {

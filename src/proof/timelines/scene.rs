@@ -8,13 +8,14 @@ use std::{
 use crate::{
     core::{
         circuit::View,
+        dependencies::Dependency,
         interface::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
         key::Key,
         roster::Roster,
         rules::{Policy, Rules},
         run::Heartbeats,
     },
-    event::{EventKind, Order},
+    event::{EventKind, Order, WaitingFor, Wellness},
     exit::{Exit, Failure},
     id::ChildId,
     proof::{trial::WITHIN, world::MS},
@@ -67,6 +68,11 @@ impl Environment for Script {
         Heartbeats { count: self.heartbeats, doing: "working", is_waiting: self.is_waiting }
     }
 
+    fn waiting_for(&mut self, _entry: &()) -> WaitingFor {
+        let (id, root, reason) = ("a".into(), "a".into(), "is not ready".into());
+        WaitingFor { id, root, reason, wellness: Wellness::Well }
+    }
+
     fn publish_begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {
         if self.is_denied { Err(StartDenied) } else { Ok(()) }
     }
@@ -102,6 +108,15 @@ impl Scene {
 
     /// With so many starts in one second at most.
     pub(super) fn with_rate(most: impl Into<Option<u32>>, rules: &[Rules]) -> Self {
+        Self::with(most, rules, &[])
+    }
+
+    /// With children that come after others: pairs of ids, the later one first.
+    pub(super) fn with(
+        most: impl Into<Option<u32>>,
+        rules: &[Rules],
+        after: &[(&str, &str)],
+    ) -> Self {
         let most = most.into().and_then(NonZeroU32::new);
         let now = system_now();
         let script = Script {
@@ -118,7 +133,12 @@ impl Scene {
         let mut scene =
             Self { roster: Roster::new(most), script, origin: now, reported: Vec::new() };
         for (number, (rules, name)) in rules.iter().zip(["a", "b", "c"]).enumerate() {
-            scene.roster.insert(Key(number as u64), ChildId::from(name), (), rules.clone(), now);
+            let after = after.iter().filter(|(child, _)| *child == name).map(|(_, other)| {
+                let key = ["a", "b", "c"].iter().position(|name| name == other);
+                Dependency { id: ChildId::from(*other), key: key.map(|key| Key(key as u64)) }
+            });
+            let (key, id) = (Key(number as u64), ChildId::from(name));
+            scene.roster.insert(key, id, (), rules.clone(), after.collect(), now);
         }
         scene.poll();
         scene
@@ -154,6 +174,7 @@ impl Scene {
                     EventKind::Healthy { .. } => "healthy",
                     EventKind::FlagChanged { enabled: true } => "switched on",
                     EventKind::FlagChanged { enabled: false } => "switched off",
+                    EventKind::Waiting { .. } => "waits",
                     EventKind::Overdue { .. } => "overdue",
                     EventKind::GaveUp => "gave up",
                     EventKind::Hung { .. } => "hung",
