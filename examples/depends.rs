@@ -1,5 +1,6 @@
 //! Children that depend on one another: a migration first, then one probe for a server, then its
-//! consumers; an outage and its end; a shutdown in which the consumers' last flush finds the server.
+//! consumers; an outage and its end; a shutdown in which the consumers' last flush finds the
+//! server.
 
 use std::{
     error::Error,

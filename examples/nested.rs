@@ -1,10 +1,11 @@
-//! A supervisor on a child's thread: a branch whose crashes stay inside, until it gives up and is
-//! restarted as a whole.
+//! A tree of supervisors: a branch on a child's thread, whose crashes stay inside, until it gives
+//! up and is restarted as a whole. The handle of the root sees and commands all of it.
 
 use std::{error::Error, time::Duration};
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildGaveUp, ChildResult, ChildSpec, Event, EventKind, Exit, Supervisor,
+    Backoff, ChildContext, ChildGaveUp, ChildInfo, ChildResult, ChildSpec, Event, EventKind, Exit,
+    Supervisor,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -25,11 +26,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let handle = supervisor.handle();
     started(&events, "ingest/orders", 0)?;
 
-    println!("a poisoned order: the crash stays inside");
+    println!("a poisoned order: the crash stays inside, and can be seen from outside");
     orders.send("poison")?;
     started(&events, "ingest/orders", 1)?;
     println!("{}", handle.snapshot());
-    assert!(handle.snapshot().is_healthy(), "the outer supervisor has seen no failure");
+    assert_eq!(handle.child("ingest").map(|ingest| ingest.failures), Some(0));
+    assert!(!handle.snapshot().is_healthy(), "what fails below counts");
+
+    println!("a path of the log is a path for the operator");
+    orders.send("42 boxes")?; // with which it is healthy again
+    let orders_of = |failures| move |orders: &ChildInfo| orders.failures == failures;
+    handle.wait_for("ingest/orders", LIMIT, orders_of(0))?;
+    handle.hold("ingest/orders")?;
+    handle.wait_for("ingest/orders", LIMIT, |orders| !orders.is_running())?;
+    println!("{}", handle.snapshot());
+    handle.release("ingest/orders")?;
+    started(&events, "ingest/orders", 0)?;
 
     println!(
         "the line is cut, and once more: the significant child gives up, and the branch with it"

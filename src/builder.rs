@@ -27,9 +27,10 @@ use crate::{
         engine::Parts,
         environment::FlagFn,
         inbox::Message,
-        main_loop::{MainLoop, supervise},
+        main_loop::{Host, MainLoop, supervise},
         shared::Shared,
         thread_registry::ThreadRegistry,
+        tree::ShownBranch,
     },
     supervisor::{Supervisor, stop_children},
     sync::{
@@ -284,7 +285,8 @@ impl SupervisorBuilder {
             let Some(builder) = slot.lock().take() else { return };
             let its = inbox.clone();
             supervise(&shared, &threads, inbox, || {
-                MainLoop::new(builder.parts(&shared, its), threads.clone(), Some(started)).run()
+                let host = Host::Own { started: Some(started) };
+                MainLoop::new(builder.parts(&shared, its), threads.clone(), host).run()
             });
         });
         if let Err(error) = spawned {
@@ -302,11 +304,12 @@ impl SupervisorBuilder {
     ///
     /// The ids of the children become paths: a child `orders` of a supervisor that is run by the
     /// child `ingest` is `ingest/orders`, in events, flags, reports and thread names. A
-    /// [`Handle`](crate::Handle) of the nested supervisor, which bodies get from
-    /// [`ctx.supervisor()`](ChildContext::supervisor), also accepts the child's own id. Unless the
-    /// builder has sinks of its own, events go to those of the outer supervisor; the
-    /// [sequence](Event::seq) is counted for each supervisor. Flags are not inherited: the flag of
-    /// the child that runs this is the flag of all below it.
+    /// [`Handle`](crate::Handle) of the outer supervisor takes these paths. That of the nested one,
+    /// which bodies get from [`ctx.supervisor()`](ChildContext::supervisor), also accepts the
+    /// child's own id. The outer child is marked as healthy as soon as all below it is well at
+    /// work. Unless the builder has sinks of its own, events go to those of the outer supervisor;
+    /// the [sequence](Event::seq) is counted for each supervisor. Flags are not inherited: the flag
+    /// of the child that runs this is the flag of all below it.
     ///
     /// When the child is asked to stop, all children below it are asked too, the leaves first; this
     /// returns when no thread of its children is alive, however long that takes. So a grandchild
@@ -369,7 +372,11 @@ impl SupervisorBuilder {
         let messages = inbox.clone();
         threads.supervise_here(|| {
             supervise(&shared, &threads, inbox, || {
-                MainLoop::new(self.parts(&shared, messages), threads.clone(), None).run()
+                let parts = self.parts(&shared, messages);
+                // Only now, as its children are listed.
+                let _shown = ShownBranch::new(ctx.supervisor().shared(), ctx.key(), &shared);
+                let host = Host::Child { context: ctx.clone(), is_marked: false };
+                MainLoop::new(parts, threads.clone(), host).run()
             });
             // Children are left to wait for only if the supervisor has died of a fault of its own.
             threads.wait_for_children();

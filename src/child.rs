@@ -173,6 +173,8 @@ impl ChildSpec {
             Err(ConfigError::EmptyId)
         } else if id.contains('\0') {
             Err(ConfigError::NulInId(id.clone()))
+        } else if id.contains('/') {
+            Err(ConfigError::SlashInId(id.clone()))
         } else {
             Ok(())
         }

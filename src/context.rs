@@ -173,6 +173,10 @@ impl ChildContext {
         &self.run.link.id
     }
 
+    pub(crate) fn key(&self) -> Key {
+        self.run.link.key
+    }
+
     /// Returns how often the child had failed since it was last healthy when this run started: 0
     /// for the first run.
     ///

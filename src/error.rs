@@ -136,6 +136,8 @@ pub enum ConfigError {
     EmptyId,
     /// A child's id holds a NUL, which no thread name can.
     NulInId(ChildId),
+    /// A child's id holds a `/`, which separates the ids of a path.
+    SlashInId(ChildId),
     /// Two children have this id, or a listed child has it already.
     DuplicateId(ChildId),
     /// [`run`](crate::SupervisorBuilder::run) was called with the context of this child on a thread
@@ -175,6 +177,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyId => f.write_str("the id of a child is empty"),
+            Self::SlashInId(id) => write!(f, "the id {id:?} holds a `/`"),
             Self::NulInId(id) => write!(f, "the id {id:?} holds a NUL"),
             Self::DuplicateId(id) => write!(f, "the id {id:?} is taken"),
             Self::ForeignThread(id) => {
@@ -235,8 +238,9 @@ impl Error for CommandError {}
 pub enum WaitError {
     /// There is no child of this id.
     UnknownId(ChildId),
-    /// The time is over; holds the child's last state. `None` where there is no child to show: the
-    /// wait was for the whole supervisor, or for a child that is not listed yet.
+    /// The time is over; holds the child's last state, or that of the child below which it is to
+    /// run. `None` where there is no child to show: the wait was for the whole supervisor, or for a
+    /// child that is not listed yet.
     TimedOut(Option<Box<ChildInfo>>),
     /// The child is gone from the list; holds its last state.
     Gone(Box<ChildInfo>),

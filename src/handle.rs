@@ -1,6 +1,11 @@
 //! Handle by which any thread queries and commands a supervisor.
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     breaker::Breaker,
@@ -8,9 +13,15 @@ use crate::{
     error::{CommandError, WaitError},
     event::Order,
     report::ShutdownReport,
-    runtime::{lineage, row::Row, shared::Shared},
+    runtime::{
+        lineage,
+        row::Row,
+        shared::Shared,
+        tree::{self, Place},
+    },
     snapshot::{ChildInfo, Snapshot},
     status::ChildStatus,
+    sync::{clock::system_now, deadline},
 };
 
 /// Handle by which any thread queries and commands a supervisor, for as long as it likes: a cheap
@@ -18,6 +29,10 @@ use crate::{
 ///
 /// It keeps neither the supervisor nor a child alive, only what is known of them: it still answers
 /// after the supervisor has ended.
+///
+/// A path is the id of a child or, for one of a [nested](crate::nesting) supervisor, the ids that
+/// lead to it, such as `ingest/parser`: what events and tables show. A handle of a nested
+/// supervisor also takes paths that begin there.
 ///
 /// Every call is allowed from everywhere, bodies, sinks and callbacks included, and returns without
 /// waiting for the supervisor thread, unless its name says `wait`. Commands are checked at once, on
@@ -81,13 +96,14 @@ impl Handle {
         Self { shared }
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
     // ── Asking ──
 
-    /// Returns what is known of one child, `None` if there is none of this id.
+    /// Returns what is known of one child, `None` if there is none of this path. Below a child
+    /// whose body does not run now, there is none.
     ///
     /// After the supervisor has ended, it is the last that was known.
     ///
@@ -112,20 +128,22 @@ impl Handle {
     /// assert!(supervisor.handle().child("parcels").is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn child(&self, id: &str) -> Option<ChildInfo> {
-        Some(self.shared.info(&*self.shared.row(id)?))
+    pub fn child(&self, path: &str) -> Option<ChildInfo> {
+        match tree::locate(&self.shared, path) {
+            Place::Child(shared, row) => Some(shared.info(&row)),
+            Place::Down(..) | Place::NotListed(_) | Place::Nowhere => None,
+        }
     }
 
-    /// Returns the breaker by which others call a child, `None` if there is none of this id.
+    /// Returns the breaker by which others call one of the supervisor's own children, `None` if
+    /// there is none of this id.
     pub fn breaker(&self, id: &str) -> Option<Breaker> {
         Some(self.shared.row(id)?.breaker())
     }
 
-    /// Returns what is known of all children, in list order.
+    /// Returns what is known of all children, in list order, and of all below them.
     pub fn snapshot(&self) -> Snapshot {
-        let is_running = self.shared.is_running();
-        let children = self.shared.rows().iter().map(|row| self.shared.info(row)).collect();
-        Snapshot { name: self.shared.name.clone(), is_running, children }
+        tree::snapshot(&self.shared)
     }
 
     // ── Commanding ──
@@ -189,14 +207,14 @@ impl Handle {
         self.shared.request_shutdown(limit);
     }
 
-    /// Adds a child to the end of the list. `Ok` means accepted: the child is started at once, if
-    /// its flag is on. Only a shutdown that is requested meanwhile prevents the start: then the
-    /// child is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
+    /// Adds a child to the end of the supervisor's own list. `Ok` means accepted: the child is
+    /// started at once, if its flag is on. Only a shutdown that is requested meanwhile prevents the
+    /// start: then the child is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
     ///
     /// # Errors
     ///
-    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or is taken, if a setting
-    /// is invalid, as at the start, or if the supervisor shuts down.
+    /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or a `/`, or is taken, if
+    /// a setting is invalid, as at the start, or if the supervisor shuts down.
     ///
     /// # Examples
     ///
@@ -228,8 +246,8 @@ impl Handle {
     /// # Errors
     ///
     /// [`CommandError`] if there is no such child, or the supervisor has ended.
-    pub fn remove(&self, id: &str) -> Result<(), CommandError> {
-        self.shared.order(id, Order::Remove)
+    pub fn remove(&self, path: &str) -> Result<(), CommandError> {
+        self.order(path, Order::Remove)
     }
 
     /// Stops a running child and starts it again; a child that is stopping is started after its
@@ -257,8 +275,8 @@ impl Handle {
     ///
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn restart(&self, id: &str) -> Result<(), CommandError> {
-        self.shared.order(id, Order::Restart)
+    pub fn restart(&self, path: &str) -> Result<(), CommandError> {
+        self.order(path, Order::Restart)
     }
 
     /// Forgives a child's failures: a backoff ends, and a given-up child is tried again. A running
@@ -295,8 +313,8 @@ impl Handle {
     ///     .wait_for("printer", Duration::from_secs(10), |printer| printer.is_running())?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn reset(&self, id: &str) -> Result<(), CommandError> {
-        self.shared.order(id, Order::Reset)
+    pub fn reset(&self, path: &str) -> Result<(), CommandError> {
+        self.order(path, Order::Reset)
     }
 
     /// Stops a child and keeps it down, whatever its flag says, until it is
@@ -329,8 +347,8 @@ impl Handle {
     /// assert!(handle.hold("nobody").is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn hold(&self, id: &str) -> Result<(), CommandError> {
-        self.shared.order(id, Order::Hold)
+    pub fn hold(&self, path: &str) -> Result<(), CommandError> {
+        self.order(path, Order::Hold)
     }
 
     /// Ends a [hold](Handle::hold). The flag decides again; a backoff that is not over goes on.
@@ -338,13 +356,16 @@ impl Handle {
     /// # Errors
     ///
     /// [`CommandError`] if there is no such child, or the supervisor has ended.
-    pub fn release(&self, id: &str) -> Result<(), CommandError> {
-        self.shared.order(id, Order::Release)
+    pub fn release(&self, path: &str) -> Result<(), CommandError> {
+        self.order(path, Order::Release)
     }
 
     // ── Waiting ──
 
     /// Waits until the predicate holds for a child.
+    ///
+    /// Below a child that runs a nested supervisor, this waits for that one, too, over its
+    /// restarts.
     ///
     /// A command may be carried out only after it has returned; so a wait right after a command may
     /// find the state from before it. To wait for the effect of a [`restart`](Handle::restart),
@@ -357,8 +378,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`WaitError`] if there is no such child, the time is over, the child or the supervisor is
-    /// gone, or this is the supervisor's own thread.
+    /// [`WaitError`] if the first id of the path is not listed, the time is over, the child or the
+    /// supervisor is gone, or this is the thread of a supervisor along the path.
     ///
     /// # Examples
     ///
@@ -381,31 +402,99 @@ impl Handle {
     /// ```
     pub fn wait_for(
         &self,
-        id: &str,
+        path: &str,
         timeout: Duration,
         mut predicate: impl FnMut(&ChildInfo) -> bool,
     ) -> Result<ChildInfo, WaitError> {
-        self.check_thread()?;
-        let row = self.shared.row(id).ok_or_else(|| WaitError::UnknownId(id.into()))?;
-        let answer = row.wait_for(self.shared.wait_deadline(timeout), || {
-            // Checked before the child is: what ended afterwards is seen in the next round.
-            let (is_gone, has_ended) = (row.is_gone(), self.shared.has_ended());
-            let info = self.shared.info(&row);
-            if predicate(&info) {
-                Some(Ok(info))
-            } else if is_gone {
-                Some(Err(WaitError::Gone(Box::new(info))))
-            } else if has_ended {
-                Some(Err(WaitError::Ended(Box::new(info))))
-            } else {
-                None
+        let deadline = self.shared.wait_deadline(timeout);
+        let mut is_over = false;
+        loop {
+            self.check_thread()?;
+            let (shared, row) = match tree::locate(&self.shared, path) {
+                Place::Child(shared, row) => (shared, row),
+                _ if is_over => return Err(WaitError::TimedOut(None)),
+                Place::Down(shared, row) => {
+                    self.wait_for_branch(&shared, &row, deadline)?;
+                    continue;
+                }
+                Place::NotListed(branch) => {
+                    self.wait_for_listing(&branch, path, deadline)?;
+                    continue;
+                }
+                Place::Nowhere => return Err(WaitError::UnknownId(path.into())),
+            };
+            // Nested supervisors may come and go faster than they are waited for.
+            is_over = deadline::is_reached(deadline, system_now());
+            check_thread(&shared)?;
+            let is_own = Arc::ptr_eq(&shared, &self.shared);
+            let waited = row.wait_for(deadline, || {
+                // Checked before the child is: what ended afterwards is seen in the next round.
+                let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
+                let info = shared.info(&row);
+                if predicate(&info) {
+                    Some(Ok(Some(info)))
+                } else if is_gone {
+                    Some(Err(WaitError::Gone(Box::new(info))))
+                } else if has_ended && is_own {
+                    Some(Err(WaitError::Ended(Box::new(info))))
+                } else {
+                    // A nested supervisor may run again.
+                    has_ended.then_some(Ok(None))
+                }
+            });
+            match waited {
+                Some(Ok(Some(info))) => return Ok(info),
+                Some(Ok(None)) if !is_over => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(None)) | None => {
+                    return Err(WaitError::TimedOut(Some(Box::new(shared.info(&row)))));
+                }
             }
-        });
-        answer.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(self.shared.info(&row))))))
+        }
     }
 
-    /// Waits until all children are well at work: each is [`Healthy`](crate::ChildStatus::Healthy)
-    /// or [`Finished`](crate::ChildStatus::Finished), or is off by its flag or by an operator.
+    /// Waits until the body of a child runs a nested supervisor.
+    fn wait_for_branch(
+        &self,
+        shared: &Arc<Shared>,
+        row: &Row,
+        deadline: Option<Instant>,
+    ) -> Result<(), WaitError> {
+        check_thread(shared)?;
+        let is_own = Arc::ptr_eq(shared, &self.shared);
+        let waited = row.wait_for(deadline, || {
+            let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
+            if row.branch().is_some() {
+                return Some(Ok(()));
+            }
+            match (has_ended, is_own) {
+                (true, true) => Some(Err(WaitError::Ended(Box::new(shared.info(row))))),
+                (true, false) => Some(Ok(())),
+                (false, _) => is_gone.then_some(Ok(())),
+            }
+        });
+        waited.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(shared.info(row))))))
+    }
+
+    /// Waits until a nested supervisor lists the child, or has ended.
+    fn wait_for_listing(
+        &self,
+        branch: &Arc<Shared>,
+        path: &str,
+        deadline: Option<Instant>,
+    ) -> Result<(), WaitError> {
+        check_thread(branch)?;
+        let is_there = || match tree::locate(&self.shared, path) {
+            Place::NotListed(present) => !Arc::ptr_eq(&present, branch) || branch.has_ended(),
+            Place::Child(..) | Place::Down(..) | Place::Nowhere => true,
+        };
+        let waited = branch.wait_for(deadline, || is_there().then_some(()));
+        waited.ok_or(WaitError::TimedOut(None))
+    }
+
+    /// Waits until all children are well at work, and all below them: each is
+    /// [`Healthy`](crate::ChildStatus::Healthy) or [`Finished`](crate::ChildStatus::Finished), or
+    /// is off by its flag or by an operator.
     ///
     /// It is for the end of a program's start, and for tests. A child is healthy once it has called
     /// [`mark_healthy`](crate::ChildContext::mark_healthy), or has run for `healthy_after`, a
@@ -414,9 +503,9 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons, but not
-    /// those that wait for one of these: when the time is over, or at once if the child that is
-    /// waited for was given up.
+    /// [`WaitError::NotHealthy`] names the children that are not well, with their reasons: when the
+    /// time is over, or at once if the child that is waited for was given up. It names the roots:
+    /// not those that wait for one of these, nor a child that runs those below it.
     /// [`WaitError::ShuttingDown`], or [`WaitError::OnSupervisorThread`].
     ///
     /// # Examples
@@ -442,28 +531,34 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_until_healthy(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.check_thread()?;
         let deadline = self.shared.wait_deadline(timeout);
-        let is_well = |row: &Row| row.is_gone() || self.shared.info(row).is_at_work();
         loop {
-            let rows = self.shared.rows();
-            let ill: Vec<_> = rows.iter().filter(|row| !is_well(row)).collect();
+            self.check_thread()?;
+            let ill = tree::ill(&self.shared);
             if !self.shared.is_running() {
                 return Err(WaitError::ShuttingDown);
             }
             // Those that wait for others become well after these.
-            let is_root = |row: &&&Arc<Row>| row.status() != ChildStatus::Waiting;
-            let Some(first) = ill.iter().find(is_root).or(ill.first()) else { return Ok(()) };
-            let has_given_up = || first.status() == ChildStatus::GaveUp;
-            let waits = first.status() == ChildStatus::Waiting;
-            let waited = first.wait_for(deadline, || {
-                let has_changed = waits != (first.status() == ChildStatus::Waiting);
-                let is_over = is_well(first) || has_given_up() || has_changed;
-                (is_over || !self.shared.is_running()).then_some(())
+            let is_root = |(_, row): &&(_, Arc<Row>)| row.status() != ChildStatus::Waiting;
+            let Some((shared, row)) = ill.iter().find(is_root).or(ill.first()) else {
+                return Ok(());
+            };
+            check_thread(shared)?;
+            let before = row.status();
+            let has_given_up = || row.status() == ChildStatus::GaveUp;
+            let waited = row.wait_for(deadline, || {
+                let is_over = row.is_gone() || has_given_up() || row.status() != before;
+                (is_over || shared.has_ended() || !self.shared.is_running()).then_some(())
             });
-            if waited.is_none() || has_given_up() {
-                let ill = rows.iter().filter(|row| !is_well(row)).map(|row| self.shared.info(row));
-                return Err(WaitError::NotHealthy(roots(ill.collect())));
+            // States may change faster than they are looked at.
+            if waited.is_none() || has_given_up() || deadline::is_reached(deadline, system_now()) {
+                let ill = tree::ill(&self.shared);
+                let ill: Vec<_> = ill.iter().map(|(shared, row)| shared.info(row)).collect();
+                return if ill.is_empty() {
+                    Ok(())
+                } else {
+                    Err(WaitError::NotHealthy(roots(ill)))
+                };
             }
         }
     }
@@ -476,7 +571,8 @@ impl Handle {
     /// or listen for its `Stopped`.
     ///
     /// If the child was running, what its closure captured has been dropped by then; if it was
-    /// down, that may still be dropped on a separate thread.
+    /// down, that may still be dropped on a separate thread. A child of a nested supervisor is gone
+    /// with that, too.
     ///
     /// # Errors
     ///
@@ -501,14 +597,23 @@ impl Handle {
     /// ```
     pub fn wait_until_gone(
         &self,
-        id: &str,
+        path: &str,
         timeout: Duration,
     ) -> Result<Option<ChildInfo>, WaitError> {
-        match self.wait_for(id, timeout, |_| false) {
-            Ok(child) => Ok(Some(child)),
-            Err(WaitError::Gone(child)) => Ok(Some(*child)),
-            Err(WaitError::UnknownId(_)) => Ok(None),
-            Err(error) => Err(error),
+        self.check_thread()?;
+        let Place::Child(shared, row) = tree::locate(&self.shared, path) else { return Ok(None) };
+        check_thread(&shared)?;
+        let is_own = Arc::ptr_eq(&shared, &self.shared);
+        let waited = row.wait_for(self.shared.wait_deadline(timeout), || {
+            let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
+            // With its nested supervisor, a child is gone.
+            let is_over = is_gone || has_ended;
+            is_over.then(|| (is_gone || !is_own, Box::new(shared.info(&row))))
+        });
+        match waited {
+            Some((true, info)) => Ok(Some(*info)),
+            Some((false, info)) => Err(WaitError::Ended(info)),
+            None => Err(WaitError::TimedOut(Some(Box::new(shared.info(&row))))),
         }
     }
 
@@ -546,12 +651,29 @@ impl Handle {
     }
 
     fn check_thread(&self) -> Result<(), WaitError> {
-        if lineage::is_supervisor(self.shared.number) {
-            Err(WaitError::OnSupervisorThread)
-        } else {
-            Ok(())
+        check_thread(&self.shared)
+    }
+
+    fn order(&self, path: &str, order: Order) -> Result<(), CommandError> {
+        if self.shared.has_ended() {
+            return Err(CommandError::Ended);
+        }
+        let unknown = || CommandError::UnknownId(path.into());
+        match tree::locate(&self.shared, path) {
+            Place::Child(shared, row) => shared.order(&row, order).map_err(|error| match error {
+                // The supervisor that has ended is a nested one.
+                CommandError::Ended if !Arc::ptr_eq(&shared, &self.shared) => unknown(),
+                CommandError::UnknownId(_) => unknown(),
+                error => error,
+            }),
+            Place::Down(..) | Place::NotListed(_) | Place::Nowhere => Err(unknown()),
         }
     }
+}
+
+/// Checks that this is not the thread of that supervisor, which cannot wait for itself.
+fn check_thread(shared: &Shared) -> Result<(), WaitError> {
+    if lineage::is_supervisor(shared.number) { Err(WaitError::OnSupervisorThread) } else { Ok(()) }
 }
 
 /// Leaves out the children that wait for another one of them.

@@ -7,8 +7,9 @@ use crate::sync::one_line::{Escaped, OneLine};
 /// Id of a child, unique within its supervisor: a cheap clone.
 ///
 /// It compares with and dereferences to `str`. A supervisor accepts ids of any length and in any
-/// script, if they are not empty and hold no NUL. The id is also the name of the child's thread, of
-/// which Linux shows the first 15 bytes. Its `Display` escapes control characters, so that an id
+/// script, if they are not empty and hold neither a NUL nor a `/`, which separates the ids of a
+/// path into [nested](crate::nesting) supervisors. The id is also the name of the child's thread,
+/// of which Linux shows the first 15 bytes. Its `Display` escapes control characters, so that an id
 /// from outside cannot break a line.
 ///
 /// ```

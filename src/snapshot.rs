@@ -58,6 +58,9 @@ pub struct ChildInfo {
     pub healthy_in: Option<Duration>,
     /// While it waits for what it comes [after](crate::ChildSpec::after): for whom, and why.
     pub waiting_for: Option<WaitingFor>,
+    /// In a [`Snapshot`]: what runs below it, while its body runs a
+    /// [nested](crate::SupervisorBuilder::run) supervisor.
+    pub branch: Option<Snapshot>,
 }
 
 impl ChildInfo {
@@ -87,6 +90,7 @@ impl ChildInfo {
             retry_in: until(ChildStatus::BackingOff),
             healthy_in: until(ChildStatus::OnTrial),
             waiting_for: None,
+            branch: None,
         }
     }
 
@@ -106,18 +110,7 @@ impl ChildInfo {
 
     /// Whether it does what it is for, or is down on purpose.
     pub(crate) fn is_at_work(&self) -> bool {
-        match self.status {
-            ChildStatus::Waiting => self.wellness_of_root() == Wellness::Off,
-            ChildStatus::Healthy
-            | ChildStatus::Finished
-            | ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => true,
-            ChildStatus::OnTrial
-            | ChildStatus::Stopping
-            | ChildStatus::BackingOff
-            | ChildStatus::Off { by: OffBy::Shutdown }
-            | ChildStatus::Due
-            | ChildStatus::GaveUp => false,
-        }
+        self.status.is_at_work().unwrap_or_else(|| self.wellness_of_root() == Wellness::Off)
     }
 
     /// Whether it needs no attention.
@@ -297,10 +290,11 @@ impl fmt::Display for ChildInfo {
 
 /// State of a supervisor and all its children, as far as it is known.
 ///
-/// Each child is shown as it was at one moment; the children are read one after the other. The
-/// `Display` of a snapshot is a table, one row for each child, which says why a child is not
-/// running and when it is tried again. The column `RUN` holds the number of the present or last
-/// run, which says how often the child was started.
+/// Each child is shown as it was at one moment; the children are read one after the other. What
+/// runs below a child is in its [`branch`](ChildInfo::branch). The `Display` of a snapshot is a
+/// table of all of that, one row for each child, which says why a child is not running and when it
+/// is tried again. The column `RUN` holds the number of the present or last run, which says how
+/// often the child was started.
 ///
 /// ```
 /// # use circuit_breaker_supervisor::{ChildSpec, Supervisor};
@@ -354,10 +348,11 @@ pub struct Counts {
 }
 
 impl Snapshot {
-    /// Counts the children by status.
+    /// Counts the children by status, those of nested supervisors included.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts { children: self.children.len(), ..Counts::default() };
-        for child in &self.children {
+        let mut counts = Counts::default();
+        self.visit(&mut |child| {
+            counts.children += 1;
             counts.running += usize::from(child.is_running());
             *match child.status {
                 ChildStatus::OnTrial => &mut counts.on_trial,
@@ -370,18 +365,31 @@ impl Snapshot {
                 ChildStatus::Finished => &mut counts.finished,
                 ChildStatus::GaveUp => &mut counts.gave_up,
             } += 1;
-        }
+        });
         counts
     }
 
     /// Returns whether all is well: the answer for `/healthz`.
     ///
-    /// The supervisor runs, and no child has failed since it was last healthy, was given up, is
-    /// overdue, hangs, or was tripped by its callers. A child on its first trial is well; so is one
-    /// that has finished, or is off by its flag or by an operator, whatever happened before: it is
-    /// down on purpose. One that waits for another is as well as that one.
+    /// The supervisor runs, and no child, its own or one below, has failed since it was last
+    /// healthy, was given up, is overdue, hangs, or was tripped by its callers. A child on its
+    /// first trial is well; so is one that has finished, or is off by its flag or by an operator,
+    /// whatever happened before: it is down on purpose. One that waits for another is as well as
+    /// that one.
     pub fn is_healthy(&self) -> bool {
-        self.is_running && self.children.iter().all(ChildInfo::is_well)
+        let mut are_well = true;
+        self.visit(&mut |child| are_well &= child.is_well());
+        self.is_running && are_well
+    }
+
+    /// Calls `f` for each child, and for those below it.
+    fn visit<'a>(&'a self, f: &mut impl FnMut(&'a ChildInfo)) {
+        for child in &self.children {
+            f(child);
+            if let Some(branch) = &child.branch {
+                branch.visit(f);
+            }
+        }
     }
 }
 
@@ -394,21 +402,18 @@ impl fmt::Display for Snapshot {
             (true, false) => "not healthy",
         };
         write!(f, "{}: {state}, {running} of {children} children running", self.name)?;
-        let width = self
-            .children
-            .iter()
-            .map(|child| child.id.chars().count())
-            .max()
-            .unwrap_or(0)
-            .clamp(2, 40);
-        if !self.children.is_empty() {
+        let mut rows = Vec::new();
+        self.visit(&mut |child| rows.push(child));
+        let width = rows.iter().map(|child| child.id.chars().count()).max();
+        let width = width.unwrap_or(0).clamp(2, 40);
+        if !rows.is_empty() {
             write!(
                 f,
                 "\n{:width$}  {:14}  {:>6}  {:>8}  {:>11}  WHY",
                 "ID", "STATUS", "RUN", "FAILURES", "UP"
             )?;
         }
-        for child in &self.children {
+        for child in rows {
             let up =
                 child.uptime.map_or_else(|| String::from("-"), |uptime| Span(uptime).to_string());
             let row = format!(

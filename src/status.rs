@@ -55,6 +55,23 @@ impl ChildStatus {
     pub fn is_running(self) -> bool {
         matches!(self, Self::OnTrial | Self::Healthy | Self::Stopping)
     }
+
+    /// Whether the child does what it is for, or is down on purpose. `None` if it waits for another
+    /// one, on which that depends.
+    pub(crate) fn is_at_work(self) -> Option<bool> {
+        match self {
+            Self::Healthy | Self::Finished | Self::Off { by: OffBy::Flag | OffBy::Operator } => {
+                Some(true)
+            }
+            Self::OnTrial
+            | Self::Stopping
+            | Self::BackingOff
+            | Self::Off { by: OffBy::Shutdown }
+            | Self::Due
+            | Self::GaveUp => Some(false),
+            Self::Waiting => None,
+        }
+    }
 }
 
 impl fmt::Display for ChildStatus {

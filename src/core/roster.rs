@@ -48,6 +48,10 @@ pub(crate) struct Roster<T> {
     /// The first round is complete.
     has_had_round: bool,
     dependencies: Dependencies,
+    /// How many children are neither at work nor down on purpose, but for those that wait for
+    /// others; and whether that, or who waits, has changed.
+    unwell: usize,
+    health_changed: bool,
     closing: Option<Closing>,
     /// The number of runs whose stop has not timed out. A shutdown waits for them.
     awaited: usize,
@@ -100,6 +104,12 @@ struct Closing {
     postponed: BTreeSet<Key>,
 }
 
+/// Whether a child is not at work, by what is shown of it. One that waits for others does not
+/// count.
+fn is_unwell(shown: Option<View>) -> bool {
+    shown.is_none_or(|view| view.status.is_at_work() == Some(false))
+}
+
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 enum Step {
@@ -124,6 +134,8 @@ impl<T> Roster<T> {
             round: None,
             has_had_round: false,
             dependencies: Dependencies::default(),
+            unwell: 0,
+            health_changed: true,
             closing: None,
             awaited: 0,
         }
@@ -161,6 +173,7 @@ impl<T> Roster<T> {
         };
         let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
+        self.unwell += 1;
         self.list_dependencies(key, &id, after, now);
         if self.closing.is_none() && self.dependencies.are_ready(key) {
             // It is due from now on, whenever a round reaches it.
@@ -298,6 +311,12 @@ impl<T> Roster<T> {
             && self.unsettled.is_empty()
     }
 
+    /// Whether all children may be well at work for the first time since the last call: all but
+    /// those that wait for others are at work, or down on purpose.
+    pub(crate) fn take_may_be_well(&mut self) -> bool {
+        std::mem::take(&mut self.health_changed) && self.unwell == 0
+    }
+
     // ── Orders ──
 
     /// Carries out an order.
@@ -338,6 +357,8 @@ impl<T> Roster<T> {
             Step::SendStart => self.date_start(key, environment.now()),
             Step::Forget => {
                 let child = self.children.remove(&key).expect("a child is forgotten once");
+                self.unwell -= usize::from(is_unwell(child.shown));
+                self.health_changed = true;
                 return Progress::Forgotten(key, child.entry);
             }
         };
@@ -501,8 +522,8 @@ impl<T> Roster<T> {
             return self.leave_alone(key, None, now);
         }
         self.awaited += 1;
-        child.shown = Some(view);
         child.is_restarted = false;
+        self.note_shown(key, view);
         self.leave_queue(key);
         self.queue_report(key, EventKind::Started, now);
         self.steps.push_back((key, Step::SendStart));
@@ -559,6 +580,8 @@ impl Roster<Key> {
             round,
             has_had_round: _,
             dependencies,
+            unwell: _,
+            health_changed: _,
             closing,
             awaited,
         } = self;

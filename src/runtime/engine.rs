@@ -148,6 +148,13 @@ impl<W: Workers> Engine<W> {
         self.closing
     }
 
+    /// Whether all children are well at work, and were not at the last call.
+    pub(crate) fn take_is_well(&mut self) -> bool {
+        let shared = &self.environment.shared;
+        let are_at_work = || shared.rows().iter().all(|row| shared.info(row).is_at_work());
+        self.roster.has_had_round() && self.roster.take_may_be_well() && are_at_work()
+    }
+
     /// Whether a shutdown has no child to wait for: all are down, or timed out.
     pub(crate) fn is_over(&self) -> bool {
         self.roster.is_over()

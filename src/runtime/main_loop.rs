@@ -8,6 +8,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, select, tick};
 
 use crate::{
+    context::ChildContext,
     report::{ShutdownCause, ShutdownReport},
     runtime::{
         engine::{Engine, Parts},
@@ -69,16 +70,29 @@ pub(crate) struct MainLoop {
     inbox: Receiver<Message>,
     /// Ticks once per poll interval; `None` without flags, since there is nothing to poll.
     ticker: Option<Receiver<Instant>>,
-    /// Gets one message when every enabled child has had its first start.
-    started: Option<Sender<()>>,
-    /// The loop runs on a child's thread of an outer supervisor. It then ends only after all
-    /// threads of its own children have exited, without a timeout.
-    is_nested: bool,
+    host: Host,
     /// Until when a shutdown waits for the threads that are alive; `None` is without end.
     until: Option<Instant>,
     /// The last wake was a tick. No second one is taken while there is a message: otherwise flags
     /// that answer more slowly than they are polled would leave the messages no turn.
     was_tick: bool,
+}
+
+/// Whose thread the loop runs on.
+pub(crate) enum Host {
+    /// Its own.
+    Own {
+        /// Gets one message when every enabled child has had its first start.
+        started: Option<Sender<()>>,
+    },
+    /// That of a child of an outer supervisor. The loop then ends only after all threads of its own
+    /// children have exited, without a timeout.
+    Child {
+        /// The child's run.
+        context: ChildContext,
+        /// It was marked as healthy, as all below it were well at work.
+        is_marked: bool,
+    },
 }
 
 enum Wake {
@@ -88,18 +102,12 @@ enum Wake {
 }
 
 impl MainLoop {
-    /// `started` gets a message when every enabled child has had its first start; it is `None` for
-    /// a nested supervisor.
-    pub(crate) fn new(
-        parts: Parts,
-        threads: Arc<ThreadRegistry>,
-        started: Option<Sender<()>>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts, threads: Arc<ThreadRegistry>, host: Host) -> Self {
         // The ticker would panic when it sets a tick beyond the end of time.
         let ticker = parts.polls().map(tick);
         let engine = Engine::new(parts, ThreadWorkers::new(threads.clone()));
-        let (inbox, is_nested) = (engine.inbox().clone(), started.is_none());
-        Self { engine, threads, inbox, ticker, started, is_nested, until: None, was_tick: false }
+        let inbox = engine.inbox().clone();
+        Self { engine, threads, inbox, ticker, host, until: None, was_tick: false }
     }
 
     /// Runs the loop until a shutdown is over.
@@ -107,11 +115,7 @@ impl MainLoop {
         loop {
             self.engine.proceed();
             self.engine.workers().retry_spawns();
-            if self.engine.has_had_round() {
-                if let Some(started) = self.started.take() {
-                    let _ = started.send(());
-                }
-            }
+            self.tell_host();
             if let Some(closing) = self.engine.closing() {
                 if self.is_over(closing) {
                     return self.engine.finish();
@@ -125,6 +129,22 @@ impl MainLoop {
                 }
                 Wake::Proceed => {}
             }
+        }
+    }
+
+    /// Tells whoever has started this supervisor how far it is.
+    fn tell_host(&mut self) {
+        match &mut self.host {
+            Host::Own { started } if self.engine.has_had_round() => {
+                if let Some(started) = started.take() {
+                    let _ = started.send(());
+                }
+            }
+            Host::Child { context, is_marked: is_marked @ false } if self.engine.take_is_well() => {
+                *is_marked = true;
+                context.mark_healthy();
+            }
+            Host::Own { .. } | Host::Child { .. } => {}
         }
     }
 
@@ -197,7 +217,7 @@ impl MainLoop {
             return false;
         }
         let Some(timeout) = self.threads.longest_patience() else { return true };
-        if !self.is_nested {
+        if let Host::Own { .. } = self.host {
             self.until = deadline::sooner(deadline::after(closing.since, timeout), closing.cap);
         }
         deadline::is_reached(self.until, self.engine.now())

@@ -40,6 +40,7 @@ pub(crate) mod sinks;
 pub(crate) mod thread_record;
 pub(crate) mod thread_registry;
 pub(crate) mod thread_workers;
+pub(crate) mod tree;
 mod user_call;
 pub(crate) mod worker;
 pub(crate) mod workers;

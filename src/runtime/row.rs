@@ -1,6 +1,10 @@
 //! Published state of one child, with the orders for it.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use crate::{
     breaker::Breaker,
@@ -8,7 +12,7 @@ use crate::{
     core::{circuit::View, key::Key, rules::Policy},
     event::{LastStop, Order},
     id::ChildId,
-    runtime::{breaker_state::BreakerState, signs_of_life::Activity},
+    runtime::{breaker_state::BreakerState, shared::Shared, signs_of_life::Activity},
     snapshot::ChildInfo,
     status::ChildStatus,
     sync::{primitives::Mutex, unwind},
@@ -37,6 +41,8 @@ pub(super) struct RowState {
     /// The orders that the supervisor thread has yet to carry out, the latest at the end. An order
     /// may replace an earlier one ([`Order::replaces`]).
     pub(super) pending: Vec<Order>,
+    /// The supervisor that its body runs, if there is one.
+    branch: Option<Weak<Shared>>,
     /// The last view of a run that ended after its supervisor, until the message of its end is
     /// found.
     pub(super) outlived: Option<View>,
@@ -83,6 +89,7 @@ impl Row {
             removing: false,
             gone: false,
             pending: Vec::new(),
+            branch: None,
             outlived: None,
         };
         Arc::new(Self {
@@ -110,6 +117,17 @@ impl Row {
 
     pub(crate) fn policy(&self) -> Policy {
         self.policy
+    }
+
+    /// The supervisor that its body runs, if that has not ended.
+    pub(crate) fn branch(&self) -> Option<Arc<Shared>> {
+        let branch = self.state.lock().branch.clone()?;
+        branch.upgrade().filter(|branch| !branch.has_ended())
+    }
+
+    pub(crate) fn set_branch(&self, branch: Option<&Arc<Shared>>) {
+        self.state.lock().branch = branch.map(Arc::downgrade);
+        self.breaker.news.notify();
     }
 
     /// What is known of the child, but for whom it waits: [`Shared::info`] adds that.

@@ -63,7 +63,8 @@ pub(crate) struct Shared {
     /// `PollNow` was sent, and the supervisor thread has not received it yet.
     poll_is_sent: AtomicBool,
     pub(crate) user_call: UserCall,
-    /// Notified of the shutdown and of the end. Each child has a [`Watch`] of its own.
+    /// Notified of a child that is added, of the shutdown and of the end. Each child has a
+    /// [`Watch`] of its own.
     watch: Watch,
 }
 
@@ -139,6 +140,8 @@ impl Shared {
         // an unbounded channel does not block.
         let _ = self.tell(Message::Add { row, spec: Box::new(spec) });
         drop(lifecycle);
+        drop(directory);
+        self.watch.notify();
         Ok(())
     }
 
@@ -210,15 +213,14 @@ impl Shared {
         self.poll_is_sent.swap(false, Ordering::AcqRel);
     }
 
-    /// Gives an order, which holds as soon as this has returned.
-    pub(crate) fn order(&self, id: &str, order: Order) -> Result<(), CommandError> {
+    /// Gives an order to one of its children, which holds as soon as this has returned.
+    pub(crate) fn order(&self, row: &Row, order: Order) -> Result<(), CommandError> {
         if self.has_ended() {
             return Err(CommandError::Ended);
         }
-        let row = self.row(id).ok_or_else(|| CommandError::UnknownId(id.into()))?;
         let mut state = row.state.lock();
         if state.gone {
-            return Err(CommandError::UnknownId(id.into()));
+            return Err(CommandError::UnknownId(row.id().clone()));
         }
         // Sent under the lock, so that messages arrive in the order of the orders.
         if state.note(order) { self.tell(Message::Order { key: row.key() }) } else { Ok(()) }
@@ -283,11 +285,21 @@ impl Shared {
 
     // ── The state of children ──
 
-    /// Looks a child up by its whole id or, in a nested supervisor, by its id without the prefix.
+    /// Looks one of its own children up by its whole id or, in a nested supervisor, by its id
+    /// without the prefix.
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
-        let directory = self.directory.read();
-        let within = || self.prefix.as_ref().and_then(|_| directory.find(&self.path(id)));
-        directory.find(id).or_else(within).cloned()
+        let by_whole_id = self.directory.read().find(id).cloned();
+        by_whole_id.or_else(|| self.own_row(id))
+    }
+
+    /// The same by an id without the prefix.
+    pub(super) fn own_row(&self, id: &str) -> Option<Arc<Row>> {
+        self.directory.read().find(&self.path(id)).cloned()
+    }
+
+    /// A path within this supervisor, if this is one that begins at the outermost one.
+    pub(super) fn without_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(self.prefix.as_deref()?)?.strip_prefix('/')
     }
 
     /// What is known of a child.
@@ -310,7 +322,8 @@ impl Shared {
         let mut root = id.clone();
         // There is no circle. But the others are read one after the other, and may be replaced
         // meanwhile.
-        for _ in 0..self.directory.read().len() {
+        let listed = self.directory.read().len();
+        for _ in 0..listed {
             let next = self.row(&root).filter(|row| row.status() == ChildStatus::Waiting);
             let Some(next) = next.and_then(|row| first_unready(&row)) else { break };
             root = next;
@@ -322,7 +335,7 @@ impl Shared {
         WaitingFor { id, root, reason: reason.into(), wellness }
     }
 
-    fn row_of(&self, key: Key) -> Option<Arc<Row>> {
+    pub(super) fn row_of(&self, key: Key) -> Option<Arc<Row>> {
         self.directory.read().get(key).cloned()
     }
 
@@ -495,7 +508,8 @@ impl Shared {
         self.lifecycle.lock().report().is_some()
     }
 
-    /// Waits for the shutdown or the end of the supervisor, otherwise like [`Watch::wait_for`].
+    /// Waits for a child that is added, and for the shutdown or the end, otherwise like
+    /// [`Watch::wait_for`].
     pub(crate) fn wait_for<T>(
         &self,
         deadline: Option<Instant>,

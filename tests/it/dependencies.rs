@@ -15,6 +15,8 @@ use circuit_breaker_supervisor::{
     Verdict, WaitError,
 };
 
+use crossbeam_channel::unbounded;
+
 use crate::support::*;
 
 fn migration() -> ChildSpec {
@@ -457,7 +459,8 @@ fn circle_is_an_error_that_shows_the_circle() {
     let error = handle.add(idler("a").after("c")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#"cannot add the child: children come after one another in a circle: "a" after "c" after "b" after "a""#
+        "cannot add the child: children come after one another in a circle: \
+         \"a\" after \"c\" after \"b\" after \"a\""
     );
 }
 
@@ -908,4 +911,38 @@ fn five_consumers_are_back_with_their_server() {
         let backoff = Backoff::constant(seconds * SECOND);
         assert_eq!(milliseconds(with(unused("redis").backoff(backoff))), figures);
     }
+}
+
+// ── Locks ──
+
+#[test]
+fn children_can_be_added_while_those_that_wait_are_looked_at() {
+    let supervisor = Supervisor::builder()
+        .telemetry(())
+        .child(idler("db"))
+        .child(idler("orders").after("db"))
+        .start()
+        .unwrap();
+    let (done, ends) = unbounded();
+    for is_adding in [true, false, false] {
+        let (handle, done) = (supervisor.handle().clone(), done.clone());
+        thread::spawn(move || {
+            for number in rounds(1000) {
+                if is_adding {
+                    handle.add(unused_at_all(number)).unwrap();
+                } else {
+                    assert!(handle.child("orders").unwrap().waiting_for.is_some());
+                }
+            }
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..3 {
+        take(&ends);
+    }
+}
+
+/// A child that waits for ever.
+fn unused_at_all(number: u64) -> ChildSpec {
+    idler(&number.to_string()).after("orders")
 }

@@ -56,6 +56,7 @@ mod stubborn;
 mod telemetry;
 mod texts;
 mod threads;
+mod trees;
 mod turns;
 mod verdicts;
 mod watching;

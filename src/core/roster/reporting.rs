@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use crate::{
     core::{
-        circuit::{Consequence, Decision, Ended},
+        circuit::{Consequence, Decision, Ended, View},
         interface::{Action, Answer, Environment, Report},
         key::Key,
-        roster::{Roster, Step},
+        roster::{Roster, Step, is_unwell},
         run::Streak,
     },
     event::{Callback, EventKind, LastStop},
@@ -164,6 +164,17 @@ impl<T> Roster<T> {
         self.queue(key, Action::Report(Report { id, run, failures, kind }));
     }
 
+    /// Notes what is shown of a child from now on.
+    pub(super) fn note_shown(&mut self, key: Key, view: View) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let before = child.shown.replace(view);
+        if before.map(|before| before.status) != Some(view.status) {
+            self.unwell += usize::from(is_unwell(Some(view)));
+            self.unwell -= usize::from(is_unwell(before));
+            self.health_changed = true;
+        }
+    }
+
     /// Queues the publication of the child's state if it has changed since the last time, or if a
     /// run has ended.
     pub(super) fn queue_view(&mut self, key: Key, stopped: Option<LastStop>, now: Instant) {
@@ -171,7 +182,7 @@ impl<T> Roster<T> {
         let Some(child) = self.children.get_mut(&key) else { return };
         let view = child.circuit.view(now);
         if child.shown != Some(view) || stopped.is_some() {
-            child.shown = Some(view);
+            self.note_shown(key, view);
             self.queue(key, Action::Publish { view, stopped });
         }
     }
