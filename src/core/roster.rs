@@ -563,6 +563,11 @@ impl Roster<Key> {
         self.closing.is_some()
     }
 
+    /// The number of children that are not at work, by what is shown of them.
+    pub(crate) fn unwell(&self) -> usize {
+        self.unwell
+    }
+
     pub(crate) fn deadline_count(&self) -> usize {
         self.deadlines.len()
     }

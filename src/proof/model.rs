@@ -21,7 +21,7 @@ use crate::{
     },
     event::Order,
     id::ChildId,
-    status::ChildStatus,
+    status::{ChildStatus, OffBy},
     sync::deadline,
 };
 
@@ -271,6 +271,15 @@ impl Model {
                 *not_before = earliest.min(*not_before);
             }
         }
+    }
+
+    /// Whether it neither does what it is for nor is down on purpose, nor waits for others.
+    pub(crate) fn is_unwell(&self) -> bool {
+        self.view.is_none_or(|view| match view.status {
+            ChildStatus::Healthy | ChildStatus::Finished | ChildStatus::Waiting => false,
+            ChildStatus::Off { by } => by == OffBy::Shutdown,
+            _ => true,
+        })
     }
 
     /// Whether, in a shutdown, those that it comes after have to wait for it.

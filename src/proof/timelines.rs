@@ -426,6 +426,67 @@ fn failed_spawn_counts_as_a_start() {
     scene.at(2000).reports(&["0 a stopped 0", "1000 b stopped 0", "2000 a stopped 1"]);
 }
 
+//   0     500       1520            1730       1750  2750
+//   a ────✗ 20 ms   a, healthy ─────✗ 20 ms    a     healthy
+//   b waits         b ──✗ b ✗ 1 min backoff, b waits    b
+#[test]
+fn recovery_starts_what_comes_after_and_ends_its_backoff() {
+    let mut scene = Scene::with(None, &[rules(), rules()], &[("b", "a")]);
+    scene.script.delay = |attempt| if attempt == 1 { 20 * MS } else { 60_000 * MS };
+    scene.at(500).exits(A, 1, failed());
+    scene.at(1600).reports(&[
+        "0 a started 0",
+        "0 b waits 0",
+        "500 a stopped 0",
+        "520 a started 1",
+        "1520 a healthy 0",
+        "1520 b started 0",
+    ]);
+    scene.at(1700).exits(B, 1, failed());
+    scene.at(1720).exits(B, 2, failed());
+    scene.at(1730).exits(A, 2, failed());
+    scene.at(3000).reports(&[
+        "1700 b stopped 0",
+        "1720 b started 1",
+        "1720 b stopped 1",
+        "1730 a stopped 0",
+        "1730 b waits 2",
+        "1750 a started 1",
+        "2750 a healthy 0",
+        "2750 b started 2",
+    ]);
+}
+
+//   1000     1100     1300     1310  1320
+//   c asked  c ends
+//            b asked  overdue  b ends
+//                     a asked        a ends
+#[test]
+fn shutdown_asks_each_when_those_after_it_have_ended_or_had_their_time() {
+    let all = [rules(), rules(), rules()];
+    let mut scene = Scene::with(None, &all, &[("b", "a"), ("c", "b")]);
+    for key in [A, B] {
+        scene.roster.marked_healthy(key, 1, scene.script.now);
+        scene.settle();
+    }
+    scene.at(1000).reported.clear();
+    scene.roster.close(scene.script.now, Duration::MAX);
+    scene.settle();
+    scene.at(1100).exits(C, 1, Exit::Completed);
+    scene.at(1310).exits(B, 1, Exit::Completed);
+    scene.at(1320).exits(A, 1, Exit::Completed);
+    scene.reports(&[
+        "1000 Key(2) asked to stop",
+        "1100 Key(1) asked to stop",
+        "1100 c stopped 0",
+        "1300 Key(0) asked to stop",
+        "1300 b overdue 0",
+        "1310 b stopped 0",
+        "1320 a stopped 0",
+    ]);
+    assert!(scene.roster.is_over());
+}
+
 #[test]
 fn start_waits_for_the_first_round_unless_it_shuts_down() {
     let scene = Scene::new(&[rules()]);

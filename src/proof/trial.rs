@@ -356,6 +356,9 @@ impl Trial {
                 model.check_at_rest(is_rate_used_up, now);
             }
         }
+        let is_unwell = |model: &&Model| model.listed && model.is_inserted && model.is_unwell();
+        let unwell = self.world.models.values().filter(is_unwell).count();
+        assert_eq!(self.roster.unwell(), unwell, "how many are not at work");
         let deadlines = self.roster.deadline_count();
         let listed = self.world.models.values().filter(|model| model.listed).count();
         assert!(deadlines <= listed, "one timer at most for each child");

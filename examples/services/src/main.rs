@@ -74,7 +74,7 @@ trait Service {
     fn body(&self, ledger: Arc<Ledger>) -> Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
 
     /// Makes a connection of the producer.
-    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send>;
+    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync>;
 
     /// Whether a message may be processed more than once: at least once is what most promise.
     fn allows_duplicates(&self) -> bool {
@@ -83,6 +83,11 @@ trait Service {
 
     /// Whether the server may lose what it has confirmed when it is killed.
     fn forgets_what_it_confirmed(&self) -> bool {
+        false
+    }
+
+    /// Whether many clients are tried in a long outage as well.
+    fn has_fleet(&self) -> bool {
         false
     }
 

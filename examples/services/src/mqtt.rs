@@ -102,7 +102,7 @@ impl Service for Mqtt {
         Box::new(move |ctx| consume(ctx, port, &ledger))
     }
 
-    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send> {
+    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync> {
         let port = self.port;
         Box::new(move || {
             let mut options = MqttOptions::new("producer", "127.0.0.1", port);

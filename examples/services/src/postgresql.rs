@@ -191,7 +191,7 @@ impl Service for Postgres {
         }
     }
 
-    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send> {
+    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync> {
         let port = self.port;
         Box::new(move || Ok(Box::new(PostgresProducer(client(port)?))))
     }

@@ -135,7 +135,7 @@ impl Service for RabbitMq {
         Box::new(move |ctx| consume(ctx, port, &ledger))
     }
 
-    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send> {
+    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync> {
         let port = self.port;
         Box::new(move || {
             let mut connection = open(connect(port)?)?;

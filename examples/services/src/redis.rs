@@ -91,12 +91,16 @@ impl Service for Redis {
         ping().is_ok()
     }
 
+    fn has_fleet(&self) -> bool {
+        true
+    }
+
     fn body(&self, ledger: Arc<Ledger>) -> Box<dyn FnMut(&ChildContext) -> ChildResult + Send> {
         let port = self.port;
         Box::new(move |ctx| consume(ctx, port, &ledger))
     }
 
-    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send> {
+    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync> {
         let port = self.port;
         Box::new(move || {
             let client = redis::Client::open(format!("redis://{}/", address(port)))?;

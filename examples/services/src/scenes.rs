@@ -7,9 +7,10 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildContext, ChildSpec, ChildStatus, ShutdownReport, StartError, Supervisor,
-    WaitError,
+    Backoff, ChildContext, ChildSpec, ChildStatus, Event, EventKind, ShutdownReport, StartError,
+    Supervisor, WaitError,
 };
+use crossbeam_channel::{Receiver, unbounded};
 
 use crate::{
     AnyResult, Producer, Service,
@@ -68,7 +69,8 @@ impl<S: Service> Stage<S> {
         self.outages()?;
         self.stop_while_blocked()?;
         self.stop_while_frozen()?;
-        self.restarts()
+        self.restarts()?;
+        if self.service.has_fleet() { self.long_outage() } else { Ok(()) }
     }
 
     /// The server is killed and started again, frozen and thawed, twice each, under a consumer that
@@ -195,6 +197,56 @@ impl<S: Service> Stage<S> {
         Ok(())
     }
 
+    /// The server is away for a minute, for five clients with default backoffs, and for five that
+    /// come after a child that only looks whether it is there.
+    fn long_outage(&mut self) -> AnyResult<()> {
+        let connect: Arc<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync> =
+            self.service.connector().into();
+        let client =
+            |id: String, connect: &Arc<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync>| {
+                let connect = connect.clone();
+                ChildSpec::new(id, move |ctx: &ChildContext| {
+                    loop {
+                        connect()?;
+                        ctx.mark_healthy();
+                        ctx.sleep(Duration::from_millis(100))?;
+                    }
+                })
+            };
+        let alone =
+            Fleet::start((1..=5).map(|number| client(format!("client-{number}"), &connect)))?;
+        let probe = client("server".into(), &connect)
+            .backoff(Backoff::constant(Duration::from_millis(500)));
+        let clients =
+            (1..=5).map(|number| client(format!("client-{number}"), &connect).after("server"));
+        let after = Fleet::start([probe].into_iter().chain(clients))?;
+        for fleet in [&alone, &after] {
+            fleet.supervisor.handle().wait_until_healthy(LIMIT)?;
+            fleet.events.try_iter().for_each(drop);
+        }
+        log::info!("the server goes away for a minute");
+        self.service.server().kill();
+        pause(Duration::from_secs(63));
+        self.service.server().start()?;
+        self.wait_until_ready()?;
+        let start = Instant::now();
+        let (after, last) = after.wait_until_back(start)?;
+        let late = last.unwrap_or(Duration::MAX);
+        self.check(late <= BACK_WITHIN, || format!("{late:?} after its server"));
+        let (alone, _) = alone.wait_until_back(start)?;
+        log::info!(
+            "five clients are back after {:?} ({} events) alone, and after {:?} ({} events) with \
+             their server, {late:?} after that",
+            alone.0,
+            alone.1,
+            after.0,
+            after.1
+        );
+        (self.row.fleet_alone, self.row.fleet_after, self.row.fleet_late) =
+            (alone.0, after.0, late);
+        Ok(())
+    }
+
     /// What was sent was processed.
     fn balance(&mut self) -> AnyResult<()> {
         let counts = self.service.counts(&self.ledger)?;
@@ -297,6 +349,37 @@ impl<S: Service> Stage<S> {
             log::error!("{fault}");
             self.row.faults.push(fault);
         }
+    }
+}
+
+/// Five clients, and perhaps a child that they come after, with all their events.
+struct Fleet {
+    supervisor: Supervisor,
+    events: Receiver<Event>,
+}
+
+impl Fleet {
+    fn start(children: impl IntoIterator<Item = ChildSpec>) -> Result<Self, StartError> {
+        let (sink, events) = unbounded();
+        let builder = Supervisor::builder().name("fleet").telemetry(sink);
+        Ok(Self { supervisor: builder.children(children).start()?, events })
+    }
+
+    /// Waits until all clients are healthy again. Returns how long after `start` that was, and the
+    /// number of events since the outage began; and how long after their server, if that is a
+    /// child.
+    fn wait_until_back(self, start: Instant) -> AnyResult<((Duration, usize), Option<Duration>)> {
+        self.supervisor.handle().wait_until_healthy(LIMIT)?;
+        let events: Vec<Event> = self.events.try_iter().collect();
+        let is_healthy = |event: &&Event| matches!(event.kind, EventKind::Healthy { .. });
+        let last = |is_server: bool| {
+            let healthy = events.iter().filter(is_healthy);
+            let mut of_them = healthy.filter(|event| (event.id == "server") == is_server);
+            of_them.next_back().map(|event| event.at)
+        };
+        let back = last(false).ok_or("no client was away")?;
+        let late = last(true).map(|server| back.saturating_duration_since(server));
+        Ok(((back.saturating_duration_since(start), events.len()), late))
     }
 }
 

@@ -119,7 +119,7 @@ impl Service for Serial {
         Box::new(move |ctx| consume(ctx, &path, &ledger))
     }
 
-    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send> {
+    fn connector(&self) -> Box<dyn Fn() -> AnyResult<Box<dyn Producer>> + Send + Sync> {
         let path = self.ends[1].clone();
         Box::new(move || {
             let port = open(&path, Duration::from_millis(20))?;
