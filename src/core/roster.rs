@@ -3,12 +3,13 @@
 mod dependents;
 mod reporting;
 mod round;
+mod shutdown;
 
 use std::{
     collections::{BTreeSet, VecDeque},
     num::NonZeroU32,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         flag_cache::{Expectation, FlagCache},
         interface::{Action, Environment, NotProvided, Progress, StartDenied},
         key::{Key, KeyMap},
-        roster::{reporting::healthy, round::Round},
+        roster::{reporting::healthy, round::Round, shutdown::Closing},
         rules::Rules,
         start_rate::{StartRate, Ticket},
     },
@@ -54,7 +55,7 @@ pub(crate) struct Roster<T> {
     health_changed: bool,
     closing: Option<Closing>,
     /// The number of runs whose stop has not timed out. A shutdown waits for them.
-    awaited: usize,
+    live_runs: usize,
 }
 
 #[derive(Debug)]
@@ -94,16 +95,6 @@ impl<T> Child<T> {
     }
 }
 
-/// A shutdown.
-#[derive(Debug, Default)]
-#[cfg_attr(test, derive(Clone))]
-struct Closing {
-    /// When the time of all is over; `None` is never.
-    cap: Option<Instant>,
-    /// The running children that were not asked to stop yet, since others that come after them run.
-    postponed: BTreeSet<Key>,
-}
-
 /// Whether a child is not at work, by what is shown of it. One that waits for others does not
 /// count.
 fn is_unwell(shown: Option<View>) -> bool {
@@ -137,7 +128,7 @@ impl<T> Roster<T> {
             unwell: 0,
             health_changed: true,
             closing: None,
-            awaited: 0,
+            live_runs: 0,
         }
     }
 
@@ -223,7 +214,7 @@ impl<T> Roster<T> {
         }
         let ended = child.circuit.end_run(at, &exit);
         if !ended.was_timed_out {
-            self.awaited -= 1;
+            self.live_runs -= 1;
             self.note_end_in_shutdown(key, environment.now());
         }
         self.conclude_run(key, ended, exit, at, environment);
@@ -271,44 +262,6 @@ impl<T> Roster<T> {
             child.circuit.watch(environment.heartbeats(&child.entry).count, now);
             self.unsettled.push_back((key, false));
         }
-    }
-
-    /// Shuts down: requests every child to stop, in reverse list order; those that others come
-    /// after, when these have ended. Each has its own stop timeout, and all together have `limit`.
-    pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
-        let is_first = self.closing.is_none();
-        let closing = self.closing.get_or_insert_default();
-        closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
-        let cap = closing.cap;
-        self.round = None;
-        let mut keys: Vec<_> = self.children.keys().copied().collect();
-        keys.sort_unstable_by(|one, other| other.cmp(one));
-        for &key in &keys {
-            let Some(child) = self.children.get_mut(&key) else { continue };
-            self.awaited += usize::from(child.circuit.close(now, cap));
-            if is_first && child.circuit.is_running() {
-                self.dependencies.await_end_of(key);
-            }
-        }
-        for key in keys {
-            let Some(child) = self.children.get(&key) else { continue };
-            if child.circuit.is_running() {
-                // All stop requests come before any report: the report on one child must not delay
-                // the stop of another.
-                self.queue(key, Action::MakeFinal { is_closing: true });
-                self.stop_in_turn(key, now);
-            }
-            self.unsettled.push_back((key, false));
-        }
-    }
-
-    /// Whether a shutdown has nothing left to wait for: every child is down or its stop has timed
-    /// out.
-    pub(crate) fn is_over(&self) -> bool {
-        self.closing.is_some()
-            && self.awaited == 0
-            && self.steps.is_empty()
-            && self.unsettled.is_empty()
     }
 
     /// Whether all children may be well at work for the first time since the last call: all but
@@ -418,7 +371,7 @@ impl<T> Roster<T> {
                 }
                 Decision::StopTimedOut => {
                     let overdue = child.circuit.stop_timed_out(now);
-                    self.awaited -= 1;
+                    self.live_runs -= 1;
                     // The requests that follow come first, since event sinks may take time.
                     self.note_end_in_shutdown(key, now);
                     if let Some(stopping_for) = overdue {
@@ -521,7 +474,7 @@ impl<T> Roster<T> {
             child.circuit.take_back_run();
             return self.leave_alone(key, None, now);
         }
-        self.awaited += 1;
+        self.live_runs += 1;
         child.is_restarted = false;
         self.note_shown(key, view);
         self.leave_queue(key);
@@ -588,7 +541,7 @@ impl Roster<Key> {
             unwell: _,
             health_changed: _,
             closing,
-            awaited,
+            live_runs,
         } = self;
         assert!(
             steps.is_empty()
@@ -611,6 +564,6 @@ impl Roster<Key> {
         let closing = closing.as_ref().map(|Closing { cap, postponed }| {
             (cap.map(|at| at.saturating_duration_since(now)), postponed.clone())
         });
-        (children, closing, *awaited, dependencies.essence(now))
+        (children, closing, *live_runs, dependencies.essence(now))
     }
 }

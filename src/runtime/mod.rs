@@ -25,12 +25,14 @@
 
 pub(crate) mod breaker_state;
 pub(crate) mod child_thread;
+mod dependencies;
 mod directory;
 pub(crate) mod engine;
 pub(crate) mod environment;
 pub(crate) mod inbox;
 pub(crate) mod lifecycle;
 pub(crate) mod lineage;
+pub(crate) mod live_threads;
 pub(crate) mod main_loop;
 pub(crate) mod row;
 pub(crate) mod script;

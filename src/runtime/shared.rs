@@ -10,16 +10,15 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex as StaticMutex;
 
 use crate::{
-    child::{AddError, AddErrorReason, ChildSpec, check_dependency},
+    child::{AddError, AddErrorReason, ChildSpec},
     core::{
         circuit::{Circuit, View},
-        dependencies::find_circle,
         interface::StartDenied,
         key::Key,
         rules::Defaults,
     },
     error::{CommandError, ConfigError},
-    event::{LastStop, Order, StopCause, WaitingFor, Wellness},
+    event::{LastStop, Order, StopCause},
     id::ChildId,
     report::{ChildGaveUp, ShutdownCause, ShutdownReport, StuckIn},
     runtime::{
@@ -58,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) defaults: Defaults,
     clock: Clock,
     inbox: Sender<Message>,
-    directory: RwLock<Directory>,
+    pub(super) directory: RwLock<Directory>,
     lifecycle: Mutex<Lifecycle>,
     /// `PollNow` was sent, and the supervisor thread has not received it yet.
     poll_is_sent: AtomicBool,
@@ -148,31 +147,6 @@ impl Shared {
     /// Lists a child of the builder.
     pub(crate) fn list(&self, spec: &ChildSpec) -> Arc<Row> {
         self.list_in(&mut self.directory.write(), spec).expect("the builder's ids were checked")
-    }
-
-    /// Checks what a child that is to be added comes after, and who comes after it.
-    fn check_dependencies(
-        &self,
-        directory: &Directory,
-        spec: &ChildSpec,
-    ) -> Result<(), ConfigError> {
-        let id = self.path(&spec.id);
-        let after: Vec<_> = spec.after.iter().map(|id| self.path(id)).collect();
-        for dependency in after.iter().filter(|dependency| **dependency != id) {
-            let listed = directory.find(dependency).map(|row| row.policy());
-            check_dependency(&id, dependency, listed)?;
-        }
-        if let Some(dependent) = directory.dependent_of(&id) {
-            check_dependency(dependent.id(), &id, Some(spec.policy))?;
-        }
-        let after_of = |other: &ChildId| {
-            if *other == id {
-                &*after
-            } else {
-                directory.find(other).map_or(&[][..], |row| row.after())
-            }
-        };
-        find_circle([&id], after_of).map_or(Ok(()), |circle| Err(ConfigError::Circle(circle)))
     }
 
     fn list_in(
@@ -276,7 +250,7 @@ impl Shared {
 
     /// A child's whole id. In a nested supervisor it begins with the id of the child that runs that
     /// supervisor.
-    fn path(&self, id: &str) -> ChildId {
+    pub(super) fn path(&self, id: &str) -> ChildId {
         match &self.prefix {
             Some(prefix) => ChildId::from(format!("{}/{id}", prefix.as_str())),
             None => ChildId::from(id),
@@ -310,29 +284,6 @@ impl Shared {
             info.waiting_for = Some(self.waiting_for(row, now));
         }
         info
-    }
-
-    /// For whom a child waits, by what is published of the others.
-    pub(super) fn waiting_for(&self, row: &Row, now: Instant) -> WaitingFor {
-        let first_unready = |row: &Row| {
-            let is_unready = |id: &&ChildId| !self.row(id).is_some_and(|row| row.is_ready());
-            row.after().iter().find(is_unready).or(row.after().last()).cloned()
-        };
-        let id = first_unready(row).expect("only those wait that come after others");
-        let mut root = id.clone();
-        // There is no circle. But the others are read one after the other, and may be replaced
-        // meanwhile.
-        let listed = self.directory.read().len();
-        for _ in 0..listed {
-            let next = self.row(&root).filter(|row| row.status() == ChildStatus::Waiting);
-            let Some(next) = next.and_then(|row| first_unready(&row)) else { break };
-            root = next;
-        }
-        let (reason, wellness) = match self.row(&root) {
-            Some(row) => row.info(now).as_dependency(row.policy()),
-            None => (String::from("is not listed"), Wellness::Ill),
-        };
-        WaitingFor { id, root, reason: reason.into(), wellness }
     }
 
     pub(super) fn row_of(&self, key: Key) -> Option<Arc<Row>> {

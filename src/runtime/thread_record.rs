@@ -1,19 +1,13 @@
 //! Record of one live thread: whom it serves, and what it is doing.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::sync::{Arc, Weak};
 
 use crate::{
     core::key::Key,
     id::ChildId,
     report::UnstoppedPhase,
-    runtime::worker::WorkerShared,
-    sync::primitives::{
-        Mutex,
-        atomic::{AtomicU8, AtomicU64, Ordering},
-    },
+    runtime::{live_threads::LiveThreads, worker::WorkerShared},
+    sync::primitives::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 /// The number of a thread, which its supervisor uses only once.
@@ -40,20 +34,6 @@ pub(crate) struct Served {
     /// is read once the worker is gone.
     pub(crate) last_run: AtomicU64,
     pub(crate) threads: Arc<LiveThreads>,
-}
-
-/// The live threads of one child.
-pub(crate) struct LiveThreads {
-    pub(crate) count: AtomicU64,
-    /// How long a shutdown waits for them from when it began. `Duration::MAX` while the child was
-    /// not asked to stop yet, since others have to end first.
-    pub(crate) patience: Mutex<Duration>,
-}
-
-impl LiveThreads {
-    pub(crate) fn new(stop_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { count: AtomicU64::new(0), patience: Mutex::new(stop_timeout) })
-    }
 }
 
 /// What a thread is doing.

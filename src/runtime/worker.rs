@@ -11,7 +11,7 @@ use crate::{
     child::{Body, Job},
     context::{ChildContext, Link},
     event::LastStop,
-    runtime::{row::Row, thread_record::LiveThreads},
+    runtime::{live_threads::LiveThreads, row::Row},
     sync::{
         primitives::{
             Mutex,

@@ -1,18 +1,14 @@
-//! Children that come after others: when they may start, and who stops first.
+//! Children that come after others, and when they may start.
 
 use std::time::Instant;
 
 use crate::{
     core::{
-        circuit::Decision,
-        dependencies::Dependency,
-        interface::{Action, Environment},
-        key::Key,
+        circuit::Decision, dependencies::Dependency, interface::Environment, key::Key,
         roster::Roster,
     },
-    event::{EventKind, StopCause},
+    event::EventKind,
     id::ChildId,
-    sync::deadline,
 };
 
 impl<T> Roster<T> {
@@ -81,64 +77,5 @@ impl<T> Roster<T> {
         child.circuit.note_waiting_told();
         let on = environment.waiting_for(&child.entry);
         self.queue_report(key, EventKind::Waiting { on }, now);
-    }
-
-    // ── The shutdown ──
-
-    /// Requests a run to stop, in a shutdown until the end of that at the latest. Returns whether
-    /// it is the first request.
-    pub(super) fn request_stop(&mut self, key: Key, cause: StopCause, now: Instant) -> bool {
-        let cap = self.closing.as_ref().and_then(|closing| closing.cap);
-        let Some(child) = self.children.get_mut(&key) else { return false };
-        child.circuit.request_stop(cause, cap, now)
-    }
-
-    /// In a shutdown: asks a child to stop, unless others that come after it run.
-    pub(super) fn stop_in_turn(&mut self, key: Key, now: Instant) {
-        let Some(child) = self.children.get(&key).filter(|child| child.circuit.is_running()) else {
-            return;
-        };
-        let awaits_ends = !child.circuit.is_stopping() && self.dependencies.awaits_ends(&child.id);
-        let Some(closing) = &mut self.closing else { return };
-        if awaits_ends && !deadline::is_reached(closing.cap, now) {
-            closing.postponed.insert(key);
-            self.queue(key, Action::Postpone);
-        } else {
-            closing.postponed.remove(&key);
-            if self.request_stop(key, StopCause::Shutdown, now) {
-                self.queue(key, Action::Stop);
-            }
-        }
-    }
-
-    /// In a shutdown: asks those to stop that have waited for the end of this run. Its time to stop
-    /// may be over as well.
-    pub(super) fn note_end_in_shutdown(&mut self, key: Key, now: Instant) {
-        if let Some(closing) = &mut self.closing {
-            closing.postponed.remove(&key);
-            for key in self.dependencies.note_end_of(key) {
-                self.stop_in_turn(key, now);
-                self.unsettled.push_back((key, false));
-            }
-        }
-    }
-
-    /// In a shutdown: asks all the others to stop when its time is over.
-    pub(super) fn stop_the_postponed(&mut self, now: Instant) {
-        let Some(closing) = &mut self.closing else { return };
-        if deadline::is_reached(closing.cap, now) {
-            for key in std::mem::take(&mut closing.postponed).into_iter().rev() {
-                if self.request_stop(key, StopCause::Shutdown, now) {
-                    self.queue(key, Action::Stop);
-                }
-                self.unsettled.push_back((key, false));
-            }
-        }
-    }
-
-    /// When that is; `None` if nobody is left to be asked, or there is no limit.
-    pub(super) fn postponed_until(&self) -> Option<Instant> {
-        let closing = self.closing.as_ref()?;
-        closing.cap.filter(|_| !closing.postponed.is_empty())
     }
 }

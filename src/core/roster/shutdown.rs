@@ -1,0 +1,119 @@
+//! Shutdown of all children: who is asked to stop, and when.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    core::{interface::Action, key::Key, roster::Roster},
+    event::StopCause,
+    sync::deadline,
+};
+
+/// A shutdown.
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Closing {
+    /// When the time of all is over; `None` is never.
+    pub(super) cap: Option<Instant>,
+    /// The running children that were not asked to stop yet, since others that come after them run.
+    pub(super) postponed: BTreeSet<Key>,
+}
+
+impl<T> Roster<T> {
+    /// Shuts down: requests every child to stop, in reverse list order; those that others come
+    /// after, when these have ended. Each has its own stop timeout, and all together have `limit`.
+    pub(crate) fn close(&mut self, now: Instant, limit: Duration) {
+        let is_first = self.closing.is_none();
+        let closing = self.closing.get_or_insert_default();
+        closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
+        let cap = closing.cap;
+        self.round = None;
+        let mut keys: Vec<_> = self.children.keys().copied().collect();
+        keys.sort_unstable_by(|one, other| other.cmp(one));
+        for &key in &keys {
+            let Some(child) = self.children.get_mut(&key) else { continue };
+            self.live_runs += usize::from(child.circuit.close(now, cap));
+            if is_first && child.circuit.is_running() {
+                self.dependencies.await_end_of(key);
+            }
+        }
+        for key in keys {
+            let Some(child) = self.children.get(&key) else { continue };
+            if child.circuit.is_running() {
+                // All stop requests come before any report: the report on one child must not delay
+                // the stop of another.
+                self.queue(key, Action::MakeFinal { is_closing: true });
+                self.stop_in_turn(key, now);
+            }
+            self.unsettled.push_back((key, false));
+        }
+    }
+
+    /// Whether a shutdown has nothing left to wait for: every child is down or its stop has timed
+    /// out.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing.is_some()
+            && self.live_runs == 0
+            && self.steps.is_empty()
+            && self.unsettled.is_empty()
+    }
+
+    /// Requests a run to stop, in a shutdown until the end of that at the latest. Returns whether
+    /// it is the first request.
+    pub(super) fn request_stop(&mut self, key: Key, cause: StopCause, now: Instant) -> bool {
+        let cap = self.closing.as_ref().and_then(|closing| closing.cap);
+        let Some(child) = self.children.get_mut(&key) else { return false };
+        child.circuit.request_stop(cause, cap, now)
+    }
+
+    /// In a shutdown: asks a child to stop, unless others that come after it run.
+    pub(super) fn stop_in_turn(&mut self, key: Key, now: Instant) {
+        let Some(child) = self.children.get(&key).filter(|child| child.circuit.is_running()) else {
+            return;
+        };
+        let awaits_ends = !child.circuit.is_stopping() && self.dependencies.awaits_ends(&child.id);
+        let Some(closing) = &mut self.closing else { return };
+        if awaits_ends && !deadline::is_reached(closing.cap, now) {
+            closing.postponed.insert(key);
+            self.queue(key, Action::Postpone);
+        } else {
+            closing.postponed.remove(&key);
+            if self.request_stop(key, StopCause::Shutdown, now) {
+                self.queue(key, Action::Stop);
+            }
+        }
+    }
+
+    /// In a shutdown: asks those to stop that have waited for the end of this run. Its time to stop
+    /// may be over as well.
+    pub(super) fn note_end_in_shutdown(&mut self, key: Key, now: Instant) {
+        if let Some(closing) = &mut self.closing {
+            closing.postponed.remove(&key);
+            for key in self.dependencies.note_end_of(key) {
+                self.stop_in_turn(key, now);
+                self.unsettled.push_back((key, false));
+            }
+        }
+    }
+
+    /// In a shutdown: asks all the others to stop when its time is over.
+    pub(super) fn stop_the_postponed(&mut self, now: Instant) {
+        let Some(closing) = &mut self.closing else { return };
+        if deadline::is_reached(closing.cap, now) {
+            for key in std::mem::take(&mut closing.postponed).into_iter().rev() {
+                if self.request_stop(key, StopCause::Shutdown, now) {
+                    self.queue(key, Action::Stop);
+                }
+                self.unsettled.push_back((key, false));
+            }
+        }
+    }
+
+    /// When that is; `None` if nobody is left to be asked, or there is no limit.
+    pub(super) fn postponed_until(&self) -> Option<Instant> {
+        let closing = self.closing.as_ref()?;
+        closing.cap.filter(|_| !closing.postponed.is_empty())
+    }
+}
