@@ -34,8 +34,8 @@ use crate::{
     },
     supervisor::{Supervisor, stop_children},
     sync::{
-        clock::{Clock, VirtualTime},
-        unwind,
+        clock::{Clock, VirtualTime, system_now},
+        deadline, unwind,
     },
     telemetry::{LogSink, OnEvent, TARGET, TelemetrySink},
 };
@@ -358,15 +358,20 @@ impl SupervisorBuilder {
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
         let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
         let threads = ThreadRegistry::new(&shared);
-        let (its, here) = ((shared.clone(), threads.clone()), thread::current().id());
+        let its = (shared.clone(), threads.clone(), ctx.supervisor().clone());
+        let (here, stop_timeout) = (thread::current().id(), ctx.stop_timeout());
         let _stop = ctx.on_stop(move || {
-            let (shared, threads) = its;
+            let (shared, threads, outer) = its;
             if thread::current().id() == here {
                 // The run was asked to stop before this callback was set: this thread is about to
                 // notice by itself.
                 shared.request_shutdown(Duration::MAX);
             } else {
-                stop_children(&shared, &threads);
+                // The time of the outer child is that of all below it.
+                let own = deadline::after(system_now(), stop_timeout);
+                stop_children(&shared, &threads, || {
+                    deadline::sooner(own, outer.shared().closing_cap())
+                });
             }
         });
         let messages = inbox.clone();

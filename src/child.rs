@@ -31,7 +31,6 @@ pub(crate) type Body = Box<dyn FnMut(&ChildContext) -> ChildResult + Send>;
 /// The body of a child, and how to run it.
 pub(crate) struct Job {
     pub(crate) body: Body,
-    pub(crate) stop_timeout: Duration,
     pub(crate) stack_size: Option<usize>,
     pub(crate) fresh_thread: bool,
 }

@@ -106,6 +106,7 @@ pub(crate) struct Link {
     pub(crate) key: Key,
     pub(crate) id: ChildId,
     pub(crate) handle: Handle,
+    pub(crate) stop_timeout: Duration,
     /// What its runs are doing, by their heartbeats, if it has a watchdog.
     pub(crate) activity: Option<Arc<Activity>>,
     /// The sinks of its supervisor; `Weak`, so that they do not outlive it.
@@ -171,6 +172,10 @@ impl ChildContext {
     /// Returns the child's id.
     pub fn id(&self) -> &ChildId {
         &self.run.link.id
+    }
+
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        self.run.link.stop_timeout
     }
 
     pub(crate) fn key(&self) -> Key {

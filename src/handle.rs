@@ -24,6 +24,9 @@ use crate::{
     sync::{clock::system_now, deadline},
 };
 
+/// How often [`Handle::wait_until_healthy`] looks at a child for which all others wait.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Handle by which any thread queries and commands a supervisor, for as long as it likes: a cheap
 /// clone.
 ///
@@ -546,12 +549,17 @@ impl Handle {
             check_thread(shared)?;
             let before = row.status();
             let has_given_up = || row.status() == ChildStatus::GaveUp;
-            let waited = row.wait_for(deadline, || {
+            // Nobody notifies those that wait of what happens to the one they wait for. If no other
+            // child is ill, that one is looked at now and then.
+            let look =
+                deadline::after(system_now(), LOOK).filter(|_| before == ChildStatus::Waiting);
+            let waited = row.wait_for(deadline::sooner(deadline, look), || {
                 let is_over = row.is_gone() || has_given_up() || row.status() != before;
                 (is_over || shared.has_ended() || !self.shared.is_running()).then_some(())
             });
             // States may change faster than they are looked at.
-            if waited.is_none() || has_given_up() || deadline::is_reached(deadline, system_now()) {
+            let is_over = deadline::is_reached(deadline, system_now());
+            if waited.is_none() && look.is_none() || has_given_up() || is_over {
                 let ill = tree::ill(&self.shared);
                 let ill: Vec<_> = ill.iter().map(|(shared, row)| shared.info(row)).collect();
                 return if ill.is_empty() {

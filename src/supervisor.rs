@@ -26,6 +26,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// How often a shutdown checks what the supervisor thread does.
 const LOOK: Duration = Duration::from_millis(25);
 
+/// How long before the end of its time a nested supervisor asks those to stop that wait for others.
+const HEAD_START: Duration = Duration::from_millis(100);
+
 /// How long a shutdown still waits, after the children's stop timeouts, for a supervisor thread
 /// that is stuck: it may just have been about to end.
 const SLACK: Duration = Duration::from_millis(250);
@@ -193,11 +196,12 @@ impl Supervisor {
             let now = system_now();
             let is_stuck = watch.is_stuck(now);
             let noticed_at = self.shared.noticed_at();
-            // A supervisor thread that has not noticed the shutdown a little after the limit is
+            // A supervisor thread that has not asked all children a little after the limit is
             // bypassed.
             let is_limit_over =
                 deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
-            if taken_over_at.is_none() && (is_stuck || is_limit_over && noticed_at.is_none()) {
+            let is_unasked = noticed_at.is_none() || !self.threads.has_asked_all();
+            if taken_over_at.is_none() && (is_stuck || is_limit_over && is_unasked) {
                 taken_over_at = Some(now);
                 take_over(&self.shared, &self.threads);
             }
@@ -254,13 +258,28 @@ impl<'a> StuckWatch<'a> {
     }
 }
 
-/// Requests a shutdown and makes sure that the children are asked to stop, by the supervisor thread
-/// or without it.
-pub(crate) fn stop_children(shared: &Shared, threads: &Arc<ThreadRegistry>) {
+/// Shuts a nested supervisor down, and returns when all children were asked to stop, by the
+/// supervisor thread or without it. Those that wait for others are asked a little before `until`: by
+/// then, whoever waits for the outer child may end the process.
+pub(crate) fn stop_children(
+    shared: &Shared,
+    threads: &Arc<ThreadRegistry>,
+    until: impl Fn() -> Option<Instant>,
+) {
+    let asked_at = system_now();
     shared.request_shutdown(Duration::MAX);
-    let until = deadline::after(system_now(), STUCK_AFTER);
-    if shared.wait_for(until, || shared.noticed_at()).is_none() {
-        take_over(shared, threads);
+    let mut watch = StuckWatch::new(shared, asked_at);
+    while !threads.has_asked_all() {
+        let now = system_now();
+        if watch.is_stuck(now) {
+            return take_over(shared, threads);
+        }
+        if until().is_some_and(|until| until.saturating_duration_since(now) <= HEAD_START) {
+            shared.request_shutdown(Duration::ZERO);
+        }
+        if shared.wait_for(deadline::after(now, LOOK), || shared.end()).is_some() {
+            return;
+        }
     }
 }
 

@@ -311,7 +311,6 @@ impl Circuit {
         debug_assert!(self.run.is_none(), "one run at a time");
         self.run = Some(Run::new(now));
         self.last_run += 1;
-        self.is_waiting_told = false;
     }
 
     /// Undoes a `begin_run` that was neither published nor reported.
@@ -325,6 +324,7 @@ impl Circuit {
     pub(crate) fn date_run(&mut self, now: Instant) {
         if let Some(run) = &mut self.run {
             run.since = now;
+            self.is_waiting_told = false;
         }
     }
 
@@ -465,6 +465,10 @@ impl Circuit {
 
     // ── What it comes after ──
 
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// Notes that something that it comes after is not ready.
     pub(crate) fn dependency_failed(&mut self) {
         self.is_blocked = true;
@@ -496,7 +500,8 @@ impl Circuit {
             // history to start again.
             Order::Restart => {
                 self.clear_history(now);
-                self.restarting = self.is_running();
+                // In a shutdown it would not start again.
+                self.restarting = self.is_running() && !self.closing;
             }
             // Failures are forgiven, a backoff ends, a given-up child starts again. A finished
             // child stays finished.

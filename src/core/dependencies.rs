@@ -29,14 +29,17 @@ pub(super) struct Dependencies {
     /// The children that may start now and could not before, or the other way round, and since
     /// when. The core decides about one at a time, so that messages are served in between.
     changed: VecDeque<(Instant, Key)>,
+    /// Those that were found waiting before the first round was complete. What they wait for may not
+    /// have been looked at by then.
+    untold: Vec<Key>,
 }
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Dependent {
     after: Vec<ChildId>,
-    /// How many of them are not ready.
-    unready: usize,
+    /// It is in `changed`.
+    is_changed: bool,
     /// The end of the wait that its last error, or the want of a thread, demands: a recovery ends
     /// its backoff no sooner. `None` is never.
     earliest: Option<Instant>,
@@ -48,8 +51,10 @@ struct Awaited {
     /// The child that is listed under the id.
     key: Option<Key>,
     is_ready: bool,
-    /// In list order.
-    dependents: BTreeSet<Key>,
+    /// How many children come after it.
+    dependents: usize,
+    /// Those of them that do not run, in list order. The others need not know whether it is ready.
+    down: BTreeSet<Key>,
     /// In a shutdown: the number of dependents for which it has to wait before it stops.
     running: usize,
 }
@@ -57,7 +62,8 @@ struct Awaited {
 impl Dependencies {
     // ── Who comes after whom ──
 
-    /// Notes that `key` comes after another child. `is_ready` is that one's present state.
+    /// Notes that `key`, which does not run, comes after another child. `is_ready` is that one's
+    /// present state.
     pub(super) fn add(&mut self, key: Key, other: Dependency, is_ready: bool, now: Instant) {
         let Dependency { id, key: other } = other;
         let awaited = self.awaited.entry(id.clone()).or_insert_with(|| Awaited {
@@ -65,14 +71,14 @@ impl Dependencies {
             is_ready,
             ..Awaited::default()
         });
-        if awaited.dependents.insert(key) {
+        if awaited.down.insert(key) {
+            awaited.dependents += 1;
             let dependent = self.dependents.entry(key).or_insert_with(|| Dependent {
                 after: Vec::new(),
-                unready: 0,
+                is_changed: false,
                 earliest: Some(now),
             });
             dependent.after.push(id);
-            dependent.unready += usize::from(!awaited.is_ready);
         }
     }
 
@@ -89,8 +95,9 @@ impl Dependencies {
         }
         for id in self.dependents.remove(&key).into_iter().flat_map(|gone| gone.after) {
             if let Some(awaited) = self.awaited.get_mut(&id) {
-                awaited.dependents.remove(&key);
-                if awaited.dependents.is_empty() {
+                awaited.down.remove(&key);
+                awaited.dependents -= 1;
+                if awaited.dependents == 0 {
                     self.awaited.remove(&id);
                 }
             }
@@ -101,32 +108,60 @@ impl Dependencies {
 
     /// Whether all that it comes after is ready.
     pub(super) fn are_ready(&self, key: Key) -> bool {
-        self.dependents.get(&key).is_none_or(|dependent| dependent.unready == 0)
+        let after = self.dependents.get(&key).map(|dependent| &dependent.after);
+        let is_ready = |id| self.awaited.get(id).is_some_and(|awaited| awaited.is_ready);
+        after.is_none_or(|after| after.iter().all(is_ready))
     }
 
-    /// Notes whether the child of this id is ready. Returns those for which that was decisive: what
-    /// they come after is all ready now, or is not any more.
-    pub(super) fn set_ready(&mut self, id: &ChildId, is_ready: bool, now: Instant) -> Vec<Key> {
-        let Some(awaited) = self.awaited.get_mut(id) else { return Vec::new() };
-        if std::mem::replace(&mut awaited.is_ready, is_ready) == is_ready {
-            return Vec::new();
-        }
-        let mut decided = Vec::new();
-        for key in &awaited.dependents {
-            let Some(dependent) = self.dependents.get_mut(key) else { continue };
-            let before = dependent.unready;
-            dependent.unready = if is_ready { before - 1 } else { before + 1 };
-            if before == 0 || dependent.unready == 0 {
-                decided.push(*key);
+    /// Notes that a child runs, or does not run any more.
+    pub(super) fn set_running(&mut self, key: Key, runs: bool) {
+        for id in self.dependents.get(&key).iter().flat_map(|dependent| &dependent.after) {
+            if let Some(awaited) = self.awaited.get_mut(id) {
+                if runs {
+                    awaited.down.remove(&key);
+                } else {
+                    awaited.down.insert(key);
+                }
             }
         }
-        self.changed.extend(decided.iter().map(|key| (now, *key)));
-        decided
+    }
+
+    /// Notes whether the child of this id is ready. Returns those that come after it and do not
+    /// run, if that is new.
+    pub(super) fn set_ready(&mut self, id: &ChildId, is_ready: bool) -> Vec<Key> {
+        let Some(awaited) = self.awaited.get_mut(id) else { return Vec::new() };
+        let is_new = std::mem::replace(&mut awaited.is_ready, is_ready) != is_ready;
+        if is_new { awaited.down.iter().copied().collect() } else { Vec::new() }
+    }
+
+    /// Has the core decide about a child in its turn, once however often this is called by then.
+    pub(super) fn note_changed(&mut self, key: Key, now: Instant) {
+        if let Some(dependent) = self.dependents.get_mut(&key) {
+            if !std::mem::replace(&mut dependent.is_changed, true) {
+                self.changed.push_back((now, key));
+            }
+        }
+    }
+
+    /// Has the core decide about a child when the first round is complete.
+    pub(super) fn defer(&mut self, key: Key) {
+        self.untold.push(key);
+    }
+
+    /// Has the core decide about those in their turns.
+    pub(super) fn resume_deferred(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.untold) {
+            self.note_changed(key, now);
+        }
     }
 
     /// Takes the next child to decide about.
     pub(super) fn take_changed(&mut self) -> Option<Key> {
-        self.changed.pop_front().map(|(_, key)| key)
+        let (_, key) = self.changed.pop_front()?;
+        if let Some(dependent) = self.dependents.get_mut(&key) {
+            dependent.is_changed = false;
+        }
+        Some(key)
     }
 
     /// When the core is to decide about the next of them, which is in the past; `None` if there is
@@ -224,17 +259,17 @@ pub(crate) fn find_circle<'a>(
 impl Dependencies {
     /// All that decides about the future, once nothing has changed.
     pub(super) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let Self { dependents, awaited, changed } = self;
-        assert!(changed.is_empty());
+        let Self { dependents, awaited, changed, untold } = self;
+        assert!(changed.is_empty() && untold.is_empty());
         let mut dependents: Vec<_> = dependents
             .iter()
-            .map(|(key, Dependent { after: _, unready, earliest })| {
-                (*key, *unready, earliest.map(|at| at.saturating_duration_since(now)))
+            .map(|(key, Dependent { after: _, is_changed: _, earliest })| {
+                (*key, earliest.map(|at| at.saturating_duration_since(now)))
             })
             .collect();
         let mut awaited: Vec<_> = awaited
             .iter()
-            .map(|(id, Awaited { key, is_ready, dependents: _, running })| {
+            .map(|(id, Awaited { key, is_ready, dependents: _, down: _, running })| {
                 (id.clone(), *key, *is_ready, *running)
             })
             .collect();

@@ -84,8 +84,6 @@ pub(crate) enum Action {
     },
     /// Request the present run to stop.
     Stop,
-    /// In a shutdown, the run goes on until others have ended.
-    Postpone,
     /// Mark the present run as the final one: the body may be dropped when it ends. In a shutdown
     /// its thread then leaves.
     MakeFinal {

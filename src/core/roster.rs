@@ -184,7 +184,9 @@ impl<T> Roster<T> {
 
     /// Marks the children whose deadlines have come, and those whose turn it is to start.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.stop_the_postponed(now);
+        if deadline::is_reached(self.postponed_until(), now) {
+            self.stop_the_postponed(now);
+        }
         while let Some(&(deadline, key)) = self.deadlines.first() {
             if deadline > now {
                 break;
@@ -213,6 +215,7 @@ impl<T> Roster<T> {
             return Err(exit);
         }
         let ended = child.circuit.end_run(at, &exit);
+        self.note_run_over(key);
         if !ended.was_timed_out {
             self.live_runs -= 1;
             self.note_end_in_shutdown(key, environment.now());
@@ -357,6 +360,10 @@ impl<T> Roster<T> {
                     let answer = environment.is_enabled(key, &child.id);
                     self.note_flag(key, answer, now);
                 }
+                Decision::ReportWaiting if !self.has_had_round => {
+                    self.dependencies.defer(key);
+                    return self.leave_alone(key, None, now);
+                }
                 Decision::ReportWaiting => {
                     if !self.steps.is_empty() {
                         // What it waits for has to be published before it is described.
@@ -477,6 +484,7 @@ impl<T> Roster<T> {
         self.live_runs += 1;
         child.is_restarted = false;
         self.note_shown(key, view);
+        self.note_run_began(key);
         self.leave_queue(key);
         self.queue_report(key, EventKind::Started, now);
         self.steps.push_back((key, Step::SendStart));

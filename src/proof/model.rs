@@ -298,7 +298,7 @@ impl Model {
             || self.rules.watchdog.is_some()
     }
 
-    pub(crate) fn ordered(&mut self, order: Order) {
+    pub(crate) fn ordered(&mut self, order: Order, is_closed: bool) {
         self.owed_orders.push_back(order);
         match order {
             Order::Add => {}
@@ -314,7 +314,7 @@ impl Model {
                 self.done &= order == Order::Reset && finished;
                 self.is_finished &= self.done;
                 if order == Order::Restart {
-                    self.restarting = self.started.is_some();
+                    self.restarting = self.started.is_some() && !is_closed;
                 }
             }
         }

@@ -191,7 +191,7 @@ impl Trial {
             }
             Message::Add { key } => {
                 self.insert(key);
-                self.world.model(key).ordered(Order::Add);
+                self.world.model(key).ordered(Order::Add, false);
                 self.roster.order(key, Order::Add, now);
             }
             Message::Round => self.roster.begin_round(),
@@ -202,13 +202,21 @@ impl Trial {
                     model.closed(limit, again, now);
                 }
                 self.roster.close(now, limit);
+                for key in self.roster.postponed().copied().collect::<Vec<_>>() {
+                    // One whose stop timeout is zero has had its time as soon as it is asked.
+                    let id = self.world.model(key).id.clone();
+                    let awaits = |other: &Model| other.body.is_some() && other.after.contains(&id);
+                    let is_postponed = self.world.models.values().any(awaits);
+                    assert!(is_postponed, "promise 11: {key:?} waits for nobody");
+                }
             }
             Message::Order { key } => {
+                let is_closed = self.world.is_closed;
                 let model = self.world.model(key);
                 let order = model.pending.remove(0);
                 let listed = model.listed;
                 if listed {
-                    model.ordered(order);
+                    model.ordered(order, is_closed);
                 }
                 self.act(listed, "an order to a child that is gone", |roster| {
                     roster.order(key, order, now)
@@ -318,13 +326,6 @@ impl Trial {
                 if !is_awaited {
                     self.stops_in_close.iter_mut().for_each(|stops| stops.push(key));
                 }
-            }
-            Action::Postpone => {
-                // One whose stop timeout is zero has had its time as soon as it is asked.
-                let id = self.world.model(key).id.clone();
-                let awaits = |other: &Model| other.body.is_some() && other.after.contains(&id);
-                let is_postponed = self.world.models.values().any(awaits);
-                assert!(is_closed && is_postponed, "promise 11: {key:?} waits for nobody");
             }
             Action::MakeFinal { is_closing } => {
                 assert_eq!(is_closing, is_closed, "a thread leaves by itself in a shutdown only");

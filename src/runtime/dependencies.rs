@@ -20,6 +20,9 @@ impl Shared {
         spec: &ChildSpec,
     ) -> Result<(), ConfigError> {
         let id = self.path(&spec.id);
+        if directory.find(&id).is_some() {
+            return Err(ConfigError::DuplicateId(id));
+        }
         let after: Vec<_> = spec.after.iter().map(|id| self.path(id)).collect();
         for dependency in after.iter().filter(|dependency| **dependency != id) {
             let listed = directory.find(dependency).map(|row| row.policy());
@@ -41,7 +44,7 @@ impl Shared {
     /// For whom a child waits, by what is published of the others.
     pub(super) fn waiting_for(&self, row: &Row, now: Instant) -> WaitingFor {
         let first_unready = |row: &Row| {
-            let is_unready = |id: &&ChildId| !self.row(id).is_some_and(|row| row.is_ready());
+            let is_unready = |id: &&ChildId| !self.listed(id).is_some_and(|row| row.is_ready());
             row.after().iter().find(is_unready).or(row.after().last()).cloned()
         };
         let id = first_unready(row).expect("only those wait that come after others");
@@ -50,11 +53,11 @@ impl Shared {
         // meanwhile.
         let listed = self.directory.read().len();
         for _ in 0..listed {
-            let next = self.row(&root).filter(|row| row.status() == ChildStatus::Waiting);
+            let next = self.listed(&root).filter(|row| row.status() == ChildStatus::Waiting);
             let Some(next) = next.and_then(|row| first_unready(&row)) else { break };
             root = next;
         }
-        let (reason, wellness) = match self.row(&root) {
+        let (reason, wellness) = match self.listed(&root) {
             Some(row) => row.info(now).as_dependency(row.policy()),
             None => (String::from("is not listed"), Wellness::Ill),
         };

@@ -185,6 +185,10 @@ impl<W: Workers> Engine<W> {
     /// Passes a message to the core. [`proceed`](Engine::proceed) carries out what follows.
     pub(crate) fn handle_message(&mut self, message: Message) {
         let now = self.now();
+        if self.roster.has_postponed() && self.environment.shared.shows_no_more() {
+            // This thread was stuck, and another one has asked them meanwhile.
+            self.roster.stop_the_postponed(now);
+        }
         match message {
             Message::RunEnded(end) => self.handle_run_end(end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
@@ -220,9 +224,14 @@ impl<W: Workers> Engine<W> {
                 }
             }
             Message::Shutdown => {
-                let closing = self.environment.shared.notice_shutdown();
-                self.environment.workers.close(closing.since);
-                self.roster.close(now, closing.limit);
+                let Self { roster, environment, .. } = self;
+                let closing = environment.shared.notice_shutdown();
+                roster.close(now, closing.limit);
+                for entry in roster.postponed() {
+                    environment.workers.postpone(&entry.worker);
+                }
+                // Last: from now on whoever looks sees that all others are asked.
+                environment.workers.close(closing.since);
                 self.closing = Some(closing);
             }
         }
@@ -269,15 +278,22 @@ impl<W: Workers> Engine<W> {
 
     fn list(&mut self, row: Arc<Row>, spec: ChildSpec, now: Instant) {
         let rules = spec.rules(self.environment.shared.defaults);
-        let key_of = |id: &ChildId| self.environment.shared.row(id).map(|row| row.key());
+        let key_of = |id: &ChildId| self.environment.shared.listed(id).map(|row| row.key());
         let dependency = |id: &ChildId| Dependency { key: key_of(id), id: id.clone() };
         let after = row.after().iter().map(dependency).collect();
         let ChildSpec { body, backoff, stack_size, fresh_thread, .. } = spec;
         let (key, id) = (row.key(), row.id().clone());
         let handle = Handle::new(self.environment.shared.clone());
         let sinks = Arc::downgrade(&self.environment.sinks.all);
-        let link = Link { key, id: id.clone(), activity: row.activity().cloned(), handle, sinks };
-        let job = Job { body, stop_timeout: rules.stop_timeout, stack_size, fresh_thread };
+        let link = Link {
+            key,
+            id: id.clone(),
+            activity: row.activity().cloned(),
+            handle,
+            stop_timeout: rules.stop_timeout,
+            sinks,
+        };
+        let job = Job { body, stack_size, fresh_thread };
         let worker = self.environment.workers.engage(link, job);
         let entry = ChildEntry { row, worker, backoff: backoff.map(Box::new) };
         self.roster.insert(key, id, entry, rules, after, now);

@@ -74,7 +74,6 @@ impl<W: Workers> EngineEnvironment<W> {
                 }
             }
             Action::Stop => self.workers.stop(&entry.worker),
-            Action::Postpone => self.workers.postpone(&entry.worker),
             Action::MakeFinal { is_closing } => {
                 // No run follows, so the backoff closure is not called any more.
                 self.entrust_backoff(entry);

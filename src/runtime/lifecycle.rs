@@ -129,6 +129,14 @@ impl Lifecycle {
         }
     }
 
+    /// Until when the children have time to stop, in a shutdown with a limit.
+    pub(crate) fn cap(&self) -> Option<Instant> {
+        match self {
+            Self::Closing(shutdown) => shutdown.noticed?.cap,
+            Self::Running | Self::Ended { .. } => None,
+        }
+    }
+
     /// Whether the supervisor thread may never publish the end of a run: it has ended, or was found
     /// stuck.
     pub(crate) fn shows_no_more(&self) -> bool {

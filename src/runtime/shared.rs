@@ -238,6 +238,11 @@ impl Shared {
         self.lifecycle.lock().noticed_at()
     }
 
+    /// When the time of a shutdown with a limit is over.
+    pub(crate) fn closing_cap(&self) -> Option<Instant> {
+        self.lifecycle.lock().cap()
+    }
+
     /// Whether no shutdown was requested.
     pub(crate) fn is_running(&self) -> bool {
         self.lifecycle.lock().is_running()
@@ -264,6 +269,11 @@ impl Shared {
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
         let by_whole_id = self.directory.read().find(id).cloned();
         by_whole_id.or_else(|| self.own_row(id))
+    }
+
+    /// Looks one of its own children up by nothing but its whole id.
+    pub(super) fn listed(&self, id: &ChildId) -> Option<Arc<Row>> {
+        self.directory.read().find(id).cloned()
     }
 
     /// The same by an id without the prefix.

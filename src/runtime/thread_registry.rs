@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, btree_map},
+    collections::{BTreeMap, BTreeSet, btree_map},
     io,
     sync::{Arc, mpsc},
     thread,
@@ -77,6 +77,8 @@ struct Registered {
     /// The supervisor thread waits for all of them since then, and gets a message whenever an exit
     /// changes the longest of these times, which bounds that wait.
     closing_since: Option<Instant>,
+    /// The children that run, and that the shutdown has not asked to stop yet.
+    postponed: BTreeSet<Key>,
     /// No thread is spawned any more, except to drop values.
     sealed: bool,
 }
@@ -85,7 +87,7 @@ impl Registered {
     fn thread_began(&mut self, thread: &ThreadRecord) {
         if let Some(child) = &thread.child {
             child.threads.count.fetch_add(1, Ordering::Relaxed);
-            *self.alive.entry(*child.threads.patience.lock()).or_default() += 1;
+            *self.alive.entry(child.threads.patience()).or_default() += 1;
         }
     }
 
@@ -98,13 +100,19 @@ impl Registered {
         }
     }
 
-    /// Sets how long a shutdown waits for the threads of a child.
-    fn set_patience(&mut self, threads: &LiveThreads, patience: Duration) {
-        let count = threads.count.load(Ordering::Relaxed);
-        let before = std::mem::replace(&mut *threads.patience.lock(), patience);
+    /// Sets how long after the begin of the shutdown a child was asked to stop; `None` if it was not
+    /// yet, since others have to end first.
+    fn set_asked_after(&mut self, key: Key, threads: &LiveThreads, asked_after: Option<Duration>) {
+        let (count, before) = (threads.count.load(Ordering::Relaxed), threads.patience());
+        threads.set_asked_after(asked_after);
         if count > 0 {
             self.remove_alive(before, count);
-            *self.alive.entry(patience).or_default() += count;
+            *self.alive.entry(threads.patience()).or_default() += count;
+        }
+        if asked_after.is_none() {
+            self.postponed.insert(key);
+        } else {
+            self.postponed.remove(&key);
         }
     }
 
@@ -113,8 +121,7 @@ impl Registered {
         let Some(child) = &thread.child else { return false };
         child.threads.count.fetch_sub(1, Ordering::Relaxed);
         let longest = self.longest_patience();
-        let patience = *child.threads.patience.lock();
-        self.remove_alive(patience, 1);
+        self.remove_alive(child.threads.patience(), 1);
         self.closing_since.is_some() && self.longest_patience() != longest
     }
 
@@ -243,22 +250,29 @@ impl ThreadRegistry {
         now: Instant,
     ) -> io::Result<()> {
         worker.request_stop(now);
-        let mut registered = self.registered.lock();
-        if let Some(since) = registered.closing_since {
-            let is_postponed = *worker.threads.patience.lock() == Duration::MAX;
-            if is_postponed {
-                let asked_after = now.saturating_duration_since(since);
-                let patience = asked_after.saturating_add(worker.stop_timeout);
-                registered.set_patience(&worker.threads, patience);
-            }
-        }
-        drop(registered);
+        self.end_postponement(worker, now);
         self.call_back(worker)
     }
 
     /// Notes that in a shutdown a child is not asked to stop before others have ended.
     pub(crate) fn postpone(&self, worker: &WorkerShared) {
-        self.registered.lock().set_patience(&worker.threads, Duration::MAX);
+        self.registered.lock().set_asked_after(worker.link.key, &worker.threads, None);
+    }
+
+    /// Notes that a child was asked to stop, or that its run has ended: from now on its threads have
+    /// its stop timeout.
+    pub(crate) fn end_postponement(&self, worker: &WorkerShared, now: Instant) {
+        let mut registered = self.registered.lock();
+        if let (Some(since), None) = (registered.closing_since, worker.threads.asked_after()) {
+            let asked_after = Some(now.saturating_duration_since(since));
+            registered.set_asked_after(worker.link.key, &worker.threads, asked_after);
+        }
+    }
+
+    /// Whether the supervisor thread has asked all children to stop.
+    pub(crate) fn has_asked_all(&self) -> bool {
+        let registered = self.registered.lock();
+        registered.closing_since.is_some() && registered.postponed.is_empty()
     }
 
     /// Calls the stop callbacks of a run that was requested to stop, on a thread of their own, if
@@ -378,10 +392,8 @@ impl ThreadRegistry {
             let is_calling = context.as_ref().is_some_and(|context| context.signal().is_calling());
             let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
             let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
-            let waited = worker.as_ref().map_or(Duration::ZERO, |worker| {
-                worker.threads.patience.lock().saturating_sub(worker.stop_timeout)
-            });
-            let since = since.checked_add(waited).unwrap_or(now);
+            let asked_at = served.threads.asked_after().and_then(|after| since.checked_add(after));
+            let since = asked_at.unwrap_or(now);
             let child = children.entry(served.key).or_insert_with(|| Unstopped {
                 id: served.id.clone(),
                 run: worker.as_ref().map_or_else(
@@ -465,13 +477,20 @@ mod tests {
         let shared = Shared::new("test".into(), None, defaults, Clock::System, sender);
         let threads = ThreadRegistry::new(&shared);
         let (id, handle) = (ChildId::from("child"), Handle::new(shared));
-        let link = Link { key: Key(0), id, handle, activity: None, sinks: Weak::new() };
+        let link = Link {
+            key: Key(0),
+            id,
+            handle,
+            activity: None,
+            stop_timeout: LIMIT,
+            sinks: Weak::new(),
+        };
         let mut body = body;
         let body = Box::new(move |ctx: &ChildContext| {
             body(ctx);
             Ok(())
         });
-        let job = Job { body, stop_timeout: LIMIT, stack_size: None, fresh_thread };
+        let job = Job { body, stack_size: None, fresh_thread };
         (threads, WorkerShared::new(link, job), inbox)
     }
 

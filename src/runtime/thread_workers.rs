@@ -109,6 +109,7 @@ impl Workers for ThreadWorkers {
 
     fn note_run_end(&mut self, worker: &Arc<WorkerShared>) {
         worker.note_run_end();
+        self.threads.end_postponement(worker, system_now());
     }
 
     fn entrust(&mut self, worker: &Arc<WorkerShared>, remain: Remain) {

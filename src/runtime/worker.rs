@@ -1,10 +1,6 @@
 //! State that a child's thread shares with the supervisor thread: the body, and the commands.
 
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, sync::Arc, time::Instant};
 
 use crate::{
     backoff::Backoff,
@@ -62,7 +58,6 @@ use crate::{
 /// | none: no thread waits | `false` | the caller |
 pub(crate) struct WorkerShared {
     pub(crate) link: Arc<Link>,
-    pub(crate) stop_timeout: Duration,
     pub(crate) stack_size: Option<usize>,
     fresh_thread: bool,
     slot: Mutex<Option<Body>>,
@@ -111,17 +106,17 @@ pub(crate) enum Command {
 
 impl WorkerShared {
     pub(crate) fn new(link: Link, job: Job) -> Arc<Self> {
-        let Job { body, stop_timeout, stack_size, fresh_thread } = job;
+        let Job { body, stack_size, fresh_thread } = job;
+        let threads = LiveThreads::new(link.stop_timeout);
         Arc::new(Self {
             link: Arc::new(link),
-            stop_timeout,
             stack_size,
             fresh_thread,
             slot: Mutex::new(Some(body)),
             is_final: AtomicBool::new(false),
             leaves_by_itself: AtomicBool::new(false),
             run: AtomicU64::new(0),
-            threads: LiveThreads::new(stop_timeout),
+            threads,
             state: Mutex::default(),
         })
     }

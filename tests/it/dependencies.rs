@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use circuit_breaker_supervisor::{
     Verdict, WaitError,
 };
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::support::*;
 
@@ -39,6 +39,13 @@ fn running_pair(backoff: Duration) -> Simulation {
     simulation.advance(Duration::ZERO);
     assert!(status(&simulation, "orders").is_running());
     simulation
+}
+
+fn healthy(id: &str) -> ChildSpec {
+    ChildSpec::new(id, |ctx| {
+        ctx.mark_healthy();
+        idle(ctx)
+    })
 }
 
 fn sentence(simulation: &Simulation, id: &str) -> String {
@@ -804,7 +811,7 @@ fn nothing_starts_before_what_it_comes_after_whatever_happens() {
         .unwrap();
     let handle = supervisor.handle().clone();
     let mut dice = Dice(3);
-    for _ in rounds(1500) {
+    for _ in rounds(800) {
         let id = usize::try_from(dice.roll(5)).map(|place| CHAIN[place].0).unwrap();
         let _ = match dice.roll(6) {
             0 => handle.hold(id),
@@ -945,4 +952,162 @@ fn children_can_be_added_while_those_that_wait_are_looked_at() {
 /// A child that waits for ever.
 fn unused_at_all(number: u64) -> ChildSpec {
     idler(&number.to_string()).after("orders")
+}
+
+// ── Waiting for health ──
+
+fn waiter(handle: &Handle) -> Receiver<String> {
+    let (sender, answer) = bounded(1);
+    let handle = handle.clone();
+    thread::spawn(move || {
+        let answer = handle.wait_until_healthy(HOUR);
+        sender.send(answer.map_or_else(|error| error.to_string(), |()| String::from("ok")))
+    });
+    thread::sleep(300 * MS); // so that it waits; where it does not yet, the test passes
+    answer
+}
+
+#[test]
+fn wait_until_healthy_ends_when_the_root_is_given_up() {
+    let (migration, strings) = puppet("migration");
+    let supervisor = Supervisor::builder()
+        .child(migration.restart(RestartPolicy::Transient).max_restarts(0))
+        .child(healthy("orders").after("migration"))
+        .start()
+        .unwrap();
+    strings.next_run();
+    strings.act(Act::MarkHealthy);
+    wait_status(supervisor.handle(), "migration", ChildStatus::Healthy);
+    let answer = waiter(supervisor.handle());
+    strings.act(Act::Fail("no such table"));
+    wait_status(supervisor.handle(), "migration", ChildStatus::GaveUp);
+    let answer = answer.recv_timeout(5 * SECOND);
+    assert!(answer.is_ok(), "{answer:?}; {}", supervisor.handle().snapshot());
+}
+
+#[test]
+fn wait_until_healthy_ends_when_the_root_is_held_and_all_are_down_on_purpose() {
+    let (migration, strings) = puppet("migration");
+    let supervisor = Supervisor::builder()
+        .child(migration.restart(RestartPolicy::Transient))
+        .child(healthy("orders").after("migration"))
+        .start()
+        .unwrap();
+    strings.next_run();
+    strings.act(Act::MarkHealthy);
+    wait_status(supervisor.handle(), "migration", ChildStatus::Healthy);
+    let answer = waiter(supervisor.handle());
+    supervisor.handle().hold("migration").unwrap();
+    wait_off(supervisor.handle(), "migration", OffBy::Operator);
+    let now = supervisor.handle().wait_until_healthy(Duration::ZERO);
+    let answer = answer.recv_timeout(5 * SECOND);
+    assert!(now.is_ok() && answer.is_ok(), "{answer:?}; {}", supervisor.handle().snapshot());
+}
+
+#[test]
+fn wait_until_healthy_ends_when_the_root_is_added_and_given_up() {
+    let supervisor = Supervisor::builder()
+        .child(healthy("db"))
+        .child(healthy("orders").after("db"))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    handle.wait_until_healthy(DEADLINE).unwrap();
+    handle.remove("db").unwrap();
+    handle.wait_until_gone("db", DEADLINE).unwrap();
+    handle.restart("orders").unwrap();
+    wait_status(handle, "orders", ChildStatus::Waiting);
+    let answer = waiter(handle);
+    handle.add(ChildSpec::new("db", |_| Err("refused".into())).max_restarts(0)).unwrap();
+    wait_status(handle, "db", ChildStatus::GaveUp);
+    assert!(handle.wait_until_healthy(HOUR).is_err()); // a new one returns at once
+    let answer = answer.recv_timeout(5 * SECOND);
+    assert!(answer.is_ok(), "{answer:?}; {}", handle.snapshot());
+}
+
+// ── Bounds ──
+
+#[test]
+fn waiting_is_told_at_most_once_between_two_runs_whatever_becomes_of_a_start() {
+    let (db, strings) = puppet("db");
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .child(db)
+        .child(idler("orders").after("db").fresh_thread(true))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    let mut dice = Dice(11);
+    for _ in rounds(1500) {
+        wait_status(handle, "orders", ChildStatus::Waiting);
+        let run = strings.next_run().0;
+        strings.act(Act::MarkHealthy);
+        let until = Instant::now() + Duration::from_micros(dice.roll(150));
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        handle.hold("orders").unwrap();
+        wait_status(handle, "db", ChildStatus::Healthy);
+        wait_off(handle, "orders", OffBy::Operator);
+        handle.restart("db").unwrap();
+        handle
+            .wait_for("db", DEADLINE, |db| db.run > run && db.status == ChildStatus::OnTrial)
+            .unwrap();
+        handle.release("orders").unwrap();
+    }
+    let story = recorder.story("orders");
+    let twice = story.windows(2).position(|two| two[0] == two[1] && two[0].starts_with("waits"));
+    assert_eq!(twice, None, "of {}", story.len());
+}
+
+#[test]
+fn memory_is_bounded_while_readiness_flips() {
+    const FLIPS: u32 = 2000;
+    let slot: Arc<OnceLock<Handle>> = Arc::default();
+    let its = slot.clone();
+    let (flips, memory) = (AtomicU32::new(0), Arc::new(AtomicU64::new(0)));
+    let at_end = memory.clone();
+    let builder = Supervisor::builder()
+        .on_event(move |event| {
+            if event.id == "db" && matches!(event.kind, EventKind::Healthy { .. }) {
+                if flips.fetch_add(1, Ordering::Relaxed) < FLIPS {
+                    its.get().unwrap().restart("db").unwrap();
+                } else {
+                    at_end.store(resident(), Ordering::Relaxed);
+                }
+            }
+        })
+        .child(unused("db").healthy_after(Duration::ZERO))
+        .children((0..1000).map(|number| unused(&number.to_string()).after("db")));
+    let mut simulation = Simulation::new(builder, 1).unwrap();
+    slot.set(simulation.handle().clone()).unwrap();
+    let before = resident();
+    simulation.advance(Duration::ZERO);
+    let grown = memory.load(Ordering::Relaxed) - before;
+    assert!(grown < 30_000, "{grown} KiB more after {FLIPS} flips");
+}
+
+#[test]
+fn first_line_says_when_it_will_be_ready_in_any_order_of_the_list() {
+    let builder = Supervisor::builder().child(unused("orders").after("db")).child(unused("db"));
+    let simulation = simulate(builder);
+    let event = simulation.events().iter().find(|event| event.id == "orders").unwrap();
+    assert!(event.to_string().contains("ready in"), "{event}");
+}
+
+#[test]
+fn reason_is_one_line() {
+    let builder = Supervisor::builder()
+        .backoff(constant(SECOND))
+        .child(unused("db"))
+        .child(unused("orders").after("db"));
+    let mut simulation = simulate(builder);
+    simulation.exit("db", Exit::failed("no\nwell\u{1b}[31m\r\nat all")).unwrap();
+    simulation.handle().restart("orders").unwrap();
+    simulation.advance(Duration::ZERO);
+    let orders = seen(&simulation, "orders");
+    let reason = orders.waiting_for.clone().unwrap().reason;
+    assert!(!reason.contains(char::is_control), "{reason:?}");
+    assert!(!orders.to_string().contains(char::is_control));
 }

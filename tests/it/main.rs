@@ -36,6 +36,7 @@ mod on_stop;
 mod operating;
 mod order_table;
 mod ownership;
+mod postponed;
 mod process;
 mod queries;
 mod races;

@@ -439,7 +439,7 @@ fn tree_can_be_asked_while_its_branches_come_and_go() {
             let (handle, crash) = (handle.clone(), crash.clone());
             scope.spawn(move || {
                 let mut dice = Dice(seed);
-                for _ in rounds(400) {
+                for _ in rounds(200) {
                     let side = if dice.roll(2) == 0 { "north" } else { "south" };
                     let path = format!("{side}/deep/leaf");
                     match dice.roll(9) {

@@ -51,22 +51,42 @@ impl<T> Roster<T> {
     /// Notes whether the child of this id is ready. For those that come after it, this costs time
     /// only when it changes.
     pub(crate) fn set_ready(&mut self, id: &ChildId, is_ready: bool, now: Instant) {
-        for key in self.dependencies.set_ready(id, is_ready, now) {
+        for key in self.dependencies.set_ready(id, is_ready) {
+            let are_ready = self.dependencies.are_ready(key);
             let earliest = self.dependencies.earliest(key);
             let Some(child) = self.children.get_mut(&key) else { continue };
-            if is_ready {
-                child.circuit.dependencies_recovered(earliest);
-                if let (_, Decision::Start) = child.circuit.judge(now) {
-                    // It is due from now on, whenever the core decides about it.
+            if are_ready == child.circuit.is_blocked() {
+                if are_ready {
+                    child.circuit.dependencies_recovered(earliest);
+                } else {
+                    child.circuit.dependency_failed();
+                }
+                let is_due = matches!(child.circuit.judge(now), (_, Decision::Start));
+                self.dependencies.note_changed(key, now);
+                if is_due {
+                    // From now on, whenever the core decides about it.
                     self.join_queue(key, now);
                 }
-            } else {
-                child.circuit.dependency_failed();
             }
         }
     }
 
-    /// Reports that a child waits for another one.
+    /// Notes that a run of a child begins. It is of no interest to it any more who is ready.
+    pub(super) fn note_run_began(&mut self, key: Key) {
+        self.dependencies.set_running(key, true);
+    }
+
+    /// Notes that a run of a child has ended.
+    pub(super) fn note_run_over(&mut self, key: Key) {
+        self.dependencies.set_running(key, false);
+        let are_ready = self.dependencies.are_ready(key);
+        if let Some(child) = self.children.get_mut(&key).filter(|_| !are_ready) {
+            child.circuit.dependency_failed();
+        }
+    }
+
+    /// Reports that a child waits for another one. Before the first round is complete, what it waits
+    /// for may not have been looked at: so it is reported after that.
     pub(super) fn report_waiting(
         &mut self,
         key: Key,

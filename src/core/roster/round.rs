@@ -75,7 +75,9 @@ impl<T> Roster<T> {
             }
             None => {
                 self.round = round.again.then_some(Round { next: 0, again: false });
-                self.has_had_round = true;
+                if !std::mem::replace(&mut self.has_had_round, true) {
+                    self.dependencies.resume_deferred(environment.now());
+                }
             }
         }
     }

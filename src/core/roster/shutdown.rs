@@ -77,7 +77,6 @@ impl<T> Roster<T> {
         let Some(closing) = &mut self.closing else { return };
         if awaits_ends && !deadline::is_reached(closing.cap, now) {
             closing.postponed.insert(key);
-            self.queue(key, Action::Postpone);
         } else {
             closing.postponed.remove(&key);
             if self.request_stop(key, StopCause::Shutdown, now) {
@@ -98,17 +97,26 @@ impl<T> Roster<T> {
         }
     }
 
-    /// In a shutdown: asks all the others to stop when its time is over.
-    pub(super) fn stop_the_postponed(&mut self, now: Instant) {
+    /// In a shutdown: asks all the others to stop, without their turn.
+    pub(crate) fn stop_the_postponed(&mut self, now: Instant) {
         let Some(closing) = &mut self.closing else { return };
-        if deadline::is_reached(closing.cap, now) {
-            for key in std::mem::take(&mut closing.postponed).into_iter().rev() {
-                if self.request_stop(key, StopCause::Shutdown, now) {
-                    self.queue(key, Action::Stop);
-                }
-                self.unsettled.push_back((key, false));
+        for key in std::mem::take(&mut closing.postponed).into_iter().rev() {
+            if self.request_stop(key, StopCause::Shutdown, now) {
+                self.queue(key, Action::Stop);
             }
+            self.unsettled.push_back((key, false));
         }
+    }
+
+    /// What the environment keeps for those that the shutdown has not asked to stop yet.
+    pub(crate) fn postponed(&self) -> impl Iterator<Item = &T> {
+        let postponed = self.closing.iter().flat_map(|closing| &closing.postponed);
+        postponed.filter_map(|key| self.entry(*key))
+    }
+
+    /// Whether children run that the shutdown has not asked to stop yet.
+    pub(crate) fn has_postponed(&self) -> bool {
+        self.closing.as_ref().is_some_and(|closing| !closing.postponed.is_empty())
     }
 
     /// When that is; `None` if nobody is left to be asked, or there is no limit.

@@ -50,6 +50,7 @@ impl Child {
             id: ChildId::from("child"),
             handle: Handle::new(shared.clone()),
             activity: Some(Arc::default()),
+            stop_timeout: Duration::MAX,
             sinks: Weak::new(),
         };
         let counted = begun.clone();
@@ -62,7 +63,7 @@ impl Child {
             runs.fetch_sub(1, Seen::Relaxed);
             Ok(())
         });
-        let job = Job { body, stop_timeout: Duration::MAX, stack_size: None, fresh_thread };
+        let job = Job { body, stack_size: None, fresh_thread };
         Self { worker: WorkerShared::new(link, job), shared, inbox, begun, body: weak }
     }
 

@@ -79,7 +79,6 @@ impl Model {
         assert_eq!(view.run, self.last_run + 1, "promise 12: runs are counted from 1");
         self.last_run = view.run;
         self.began = Some(view.run);
-        self.is_waiting_told = false;
         self.is_finished = false;
         self.runs += 1;
         self.view = Some(view);
@@ -104,6 +103,7 @@ impl Model {
         assert_eq!(self.started, Some(run), "promise 2: Started comes before the body");
         assert_eq!(failures, self.failures, "promise 4");
         self.body = Some(Body { run, since: now, ended: false });
+        self.is_waiting_told = false;
         self.stop_asked = None;
         self.stopped_for_fault = false;
         self.overdue = false;

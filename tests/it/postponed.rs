@@ -1,0 +1,246 @@
+//! Shutdowns in which children wait for others, which come after them.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use circuit_breaker_supervisor::{ChildContext, ChildSpec, ChildStatus, EventKind, Supervisor};
+use crossbeam_channel::{Receiver, bounded, unbounded};
+
+use crate::support::*;
+
+fn healthy(id: &str) -> ChildSpec {
+    ChildSpec::new(id, |ctx| {
+        ctx.mark_healthy();
+        idle(ctx)
+    })
+}
+
+/// A healthy child that obeys stops, and gives its context away.
+fn seen_child(id: &str) -> (ChildSpec, Receiver<ChildContext>) {
+    let (sender, started) = unbounded();
+    let spec = ChildSpec::new(id, move |ctx| {
+        ctx.mark_healthy();
+        let _ = sender.send(ctx.clone());
+        idle(ctx)
+    });
+    (spec, started)
+}
+
+#[test]
+fn shutdown_ends_although_the_thread_of_one_that_ended_meanwhile_lingers() {
+    let (lingering, bar) = gate();
+    let (mut go, go_bar) = gate();
+    let (leaf, leaf_gate, started) = stubborn("leaf");
+    let db = ChildSpec::new("db", move |ctx| {
+        ctx.mark_healthy();
+        linger(&bar);
+        go_bar.wait();
+        Ok(())
+    });
+    let supervisor = Supervisor::builder()
+        .stop_timeout(500 * MS)
+        .child(db)
+        .child(leaf.after("db"))
+        .start()
+        .unwrap();
+    take(&started);
+    let handle = supervisor.handle().clone();
+    let (sender, report) = bounded(1);
+    thread::spawn(move || sender.send(supervisor.shutdown()));
+    handle.wait_for("leaf", DEADLINE, |leaf| leaf.stopping.is_some()).unwrap();
+    go.open(); // `db` ends by itself while it is postponed
+    let came = report.recv_timeout(20 * SECOND);
+    drop((lingering, leaf_gate));
+    came.expect("each thread is waited for no longer than its stop timeout");
+}
+
+#[test]
+fn all_were_asked_when_shutdown_within_returns() {
+    let (db, contexts) = seen_child("db");
+    let (stuck, gate, started) = stubborn("stuck");
+    let mut builder = Supervisor::builder();
+    for _ in 0..4 {
+        builder = builder.on_event(|event| {
+            if event.id == "leaf" && matches!(event.kind, EventKind::Stopped { .. }) {
+                thread::sleep(700 * MS); // slow, but not stuck
+            }
+        });
+    }
+    let supervisor = builder
+        .child(db)
+        .child(stuck.stop_timeout(HOUR).after("db"))
+        .child(healthy("leaf").after("db"))
+        .start()
+        .unwrap();
+    let ctx = take(&contexts);
+    take(&started);
+    wait_status(supervisor.handle(), "leaf", ChildStatus::Healthy);
+    let handle = supervisor.handle().clone();
+    let report = supervisor.shutdown_within(100 * MS);
+    let was_asked = ctx.is_stopping();
+    drop(gate);
+    let _ = handle.wait_until_stopped(DEADLINE).unwrap();
+    assert!(was_asked, "`db` was not asked: {report}");
+}
+
+#[test]
+fn cause_of_one_that_was_stopped_past_a_stuck_supervisor_is_the_shutdown() {
+    let (mut sink_gate, bar) = gate();
+    let (stuck, mut leaf_gate, started) = stubborn("stuck");
+    let (sender, ended) = unbounded();
+    let recorder = Recorder::default();
+    let supervisor = Supervisor::builder()
+        .telemetry(recorder.clone())
+        .on_event(move |event| {
+            if event.id == "leaf" && matches!(event.kind, EventKind::Stopped { .. }) {
+                bar.wait();
+            }
+        })
+        .child(ChildSpec::new("db", move |ctx| {
+            ctx.mark_healthy();
+            let stopped = idle(ctx);
+            let _ = sender.send(());
+            stopped
+        }))
+        .child(stuck.stop_timeout(HOUR).after("db"))
+        .child(healthy("leaf").after("db"))
+        .start()
+        .unwrap();
+    take(&started);
+    wait_status(supervisor.handle(), "leaf", ChildStatus::Healthy);
+    let ender = thread::spawn(move || supervisor.shutdown());
+    take(&ended); // by the take-over
+    thread::sleep(50 * MS); // until its exit is in the inbox; a little later does no harm
+    sink_gate.open();
+    let stop = recorder.wait_for("db", "stop", 1);
+    leaf_gate.open();
+    let _ = ender.join().unwrap();
+    assert_eq!(word(&stop), "stop shutdown 0", "{} at level {}", stop, stop.level());
+}
+
+#[test]
+fn limit_is_for_the_whole_tree() {
+    let (leaf, gate, started) = stubborn("leaf");
+    let (db, contexts) = seen_child("db");
+    let specs = parking_lot::Mutex::new(Some((db, leaf.stop_timeout(HOUR).after("db"))));
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::new("ingest", move |ctx| {
+            let (db, leaf) = specs.lock().take().unwrap();
+            Supervisor::builder().child(db).child(leaf).run(ctx)
+        }))
+        .start()
+        .unwrap();
+    let ctx = take(&contexts);
+    take(&started);
+    let report = supervisor.shutdown_within(500 * MS);
+    let was_asked = ctx.is_stopping();
+    drop(gate);
+    assert!(was_asked, "{report}");
+}
+
+#[test]
+fn children_of_a_stuck_nested_supervisor_are_asked() {
+    let (gate_of_sink, bar) = gate();
+    let (stuck, gate, started) = stubborn("stuck");
+    let (db, contexts) = seen_child("db");
+    let specs = parking_lot::Mutex::new(Some((db, stuck.stop_timeout(300 * MS).after("db"))));
+    let supervisor = Supervisor::builder()
+        .stop_timeout(2 * SECOND)
+        .child(ChildSpec::new("ingest", move |ctx| {
+            let (db, stuck) = specs.lock().take().unwrap();
+            let bar = bar.clone();
+            Supervisor::builder()
+                .on_event(move |event| {
+                    if event.id == "ingest/leaf" && matches!(event.kind, EventKind::Stopped { .. })
+                    {
+                        bar.wait();
+                    }
+                })
+                .child(db)
+                .child(stuck)
+                .child(healthy("leaf").after("db"))
+                .run(ctx)
+        }))
+        .start()
+        .unwrap();
+    let ctx = take(&contexts);
+    take(&started);
+    thread::sleep(100 * MS); // until the leaf runs
+    let report = supervisor.shutdown();
+    let was_asked = ctx.is_stopping();
+    drop((gate, gate_of_sink));
+    assert!(was_asked, "{report}");
+}
+
+#[test]
+fn report_counts_from_when_a_child_was_asked_also_without_a_stop_timeout() {
+    let (leaf, leaf_gate, started) = stubborn("leaf");
+    let (gate_of_db, bar) = gate();
+    let db = ChildSpec::new("db", move |ctx| {
+        ctx.mark_healthy();
+        bar.wait();
+        Ok(())
+    });
+    let supervisor = Supervisor::builder()
+        .child(db.stop_timeout(Duration::MAX))
+        .child(leaf.stop_timeout(SECOND).after("db"))
+        .start()
+        .unwrap();
+    take(&started);
+    let handle = supervisor.handle().clone();
+    let report = supervisor.shutdown_within(1500 * MS);
+    let shown = handle.child("db").unwrap();
+    drop((leaf_gate, gate_of_db));
+    let db = report.unstopped.iter().find(|child| child.id == "db").unwrap();
+    assert!(db.stopping_for < SECOND, "{report}; {shown}");
+}
+
+#[test]
+fn restart_in_a_shutdown_does_nothing() {
+    let builder = Supervisor::builder()
+        .healthy_after(Duration::ZERO)
+        .child(unused("db"))
+        .child(unused("orders").after("db").stop_timeout(HOUR));
+    let mut simulation = simulate(builder);
+    simulation.ignore_stop_for("orders", 10 * SECOND);
+    simulation.handle().request_shutdown();
+    simulation.advance(SECOND);
+    simulation.handle().restart("db").unwrap();
+    simulation.advance(SECOND);
+    assert_eq!(words(&simulation, "db"), ["start 0", "healthy"]);
+}
+
+#[test]
+fn lingering_threads_along_a_chain_are_waited_for_and_named() {
+    let (lingering, bar) = gate();
+    let bars = bar.clone();
+    let (leaf, leaf_gate, started) = stubborn("leaf");
+    let supervisor = Supervisor::builder()
+        .stop_timeout(400 * MS)
+        .child(ChildSpec::new("db", move |ctx| {
+            ctx.mark_healthy();
+            linger(&bar);
+            idle(ctx)
+        }))
+        .child(
+            ChildSpec::new("cache", move |ctx| {
+                ctx.mark_healthy();
+                linger(&bars);
+                idle(ctx)
+            })
+            .after("db"),
+        )
+        .child(leaf.after("cache"))
+        .start()
+        .unwrap();
+    take(&started);
+    let since = Instant::now();
+    let report = supervisor.shutdown();
+    let took = since.elapsed();
+    drop((lingering, leaf_gate));
+    println!("{took:?}: {report}");
+    assert_eq!(unstopped(&report), ["db", "cache", "leaf"]);
+    assert!(took >= 800 * MS && took < 3 * SECOND, "{took:?}");
+}
