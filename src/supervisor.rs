@@ -259,8 +259,8 @@ impl<'a> StuckWatch<'a> {
 }
 
 /// Shuts a nested supervisor down, and returns when all children were asked to stop, by the
-/// supervisor thread or without it. Those that wait for others are asked a little before `until`: by
-/// then, whoever waits for the outer child may end the process.
+/// supervisor thread or without it. Those that wait for others are asked a little before `until`:
+/// by then, whoever waits for the outer child may end the process.
 pub(crate) fn stop_children(
     shared: &Shared,
     threads: &Arc<ThreadRegistry>,

@@ -29,9 +29,9 @@ pub(super) struct Dependencies {
     /// The children that may start now and could not before, or the other way round, and since
     /// when. The core decides about one at a time, so that messages are served in between.
     changed: VecDeque<(Instant, Key)>,
-    /// Those that were found waiting before the first round was complete. What they wait for may not
-    /// have been looked at by then.
-    untold: Vec<Key>,
+    /// Those that were found waiting before the first round was complete. What they wait for may
+    /// not have been looked at by then.
+    deferred: Vec<Key>,
 }
 
 #[derive(Debug)]
@@ -145,12 +145,12 @@ impl Dependencies {
 
     /// Has the core decide about a child when the first round is complete.
     pub(super) fn defer(&mut self, key: Key) {
-        self.untold.push(key);
+        self.deferred.push(key);
     }
 
     /// Has the core decide about those in their turns.
     pub(super) fn resume_deferred(&mut self, now: Instant) {
-        for key in std::mem::take(&mut self.untold) {
+        for key in std::mem::take(&mut self.deferred) {
             self.note_changed(key, now);
         }
     }
@@ -259,8 +259,8 @@ pub(crate) fn find_circle<'a>(
 impl Dependencies {
     /// All that decides about the future, once nothing has changed.
     pub(super) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
-        let Self { dependents, awaited, changed, untold } = self;
-        assert!(changed.is_empty() && untold.is_empty());
+        let Self { dependents, awaited, changed, deferred } = self;
+        assert!(changed.is_empty() && deferred.is_empty());
         let mut dependents: Vec<_> = dependents
             .iter()
             .map(|(key, Dependent { after: _, is_changed: _, earliest })| {

@@ -1,4 +1,5 @@
-//! What children come after, by what is published: checks of new children, and whom others wait for.
+//! What children come after, by what is published: checks of new children, and whom others wait
+//! for.
 
 use std::time::Instant;
 

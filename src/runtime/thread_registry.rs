@@ -100,8 +100,8 @@ impl Registered {
         }
     }
 
-    /// Sets how long after the begin of the shutdown a child was asked to stop; `None` if it was not
-    /// yet, since others have to end first.
+    /// Sets how long after the begin of the shutdown a child was asked to stop; `None` if it was
+    /// not yet, since others have to end first.
     fn set_asked_after(&mut self, key: Key, threads: &LiveThreads, asked_after: Option<Duration>) {
         let (count, before) = (threads.count.load(Ordering::Relaxed), threads.patience());
         threads.set_asked_after(asked_after);
@@ -259,8 +259,8 @@ impl ThreadRegistry {
         self.registered.lock().set_asked_after(worker.link.key, &worker.threads, None);
     }
 
-    /// Notes that a child was asked to stop, or that its run has ended: from now on its threads have
-    /// its stop timeout.
+    /// Notes that a child was asked to stop, or that its run has ended: from now on its threads
+    /// have its stop timeout.
     pub(crate) fn end_postponement(&self, worker: &WorkerShared, now: Instant) {
         let mut registered = self.registered.lock();
         if let (Some(since), None) = (registered.closing_since, worker.threads.asked_after()) {

@@ -85,8 +85,8 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Reports that a child waits for another one. Before the first round is complete, what it waits
-    /// for may not have been looked at: so it is reported after that.
+    /// Reports that a child waits for another one. Before the first round is complete, what it
+    /// waits for may not have been looked at: so it is reported after that.
     pub(super) fn report_waiting(
         &mut self,
         key: Key,
