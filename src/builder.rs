@@ -21,6 +21,7 @@ use crate::{
     error::ConfigError,
     event::Event,
     exit::ChildResult,
+    handle::Handle,
     id::ChildId,
     report::ShutdownCause,
     runtime::{
@@ -28,6 +29,7 @@ use crate::{
         environment::FlagFn,
         inbox::Message,
         main_loop::{Host, MainLoop, supervise},
+        pulse::PulseFn,
         shared::Shared,
         thread_registry::ThreadRegistry,
         tree::ShownBranch,
@@ -53,6 +55,7 @@ const DEFAULT_NAME: &str = "supervisor";
 /// | [`backoff`](SupervisorBuilder::backoff) | doubles from 100 ms to 60 s, jitter 0.1 | `backoff/1` |
 /// | [`max_starts_per_second`](SupervisorBuilder::max_starts_per_second) | no limit | |
 /// | [`enabled`](SupervisorBuilder::enabled) | every child is enabled, and nothing is polled | `enabled?/1` |
+/// | [`pulse`](SupervisorBuilder::pulse) | none | |
 /// | [`telemetry`](SupervisorBuilder::telemetry), [`on_event`](SupervisorBuilder::on_event) | [`LogSink`] | `:telemetry` events |
 /// | [`child`](SupervisorBuilder::child), [`children`](SupervisorBuilder::children) | none | `children:` of `start_link` |
 ///
@@ -88,6 +91,7 @@ pub struct SupervisorBuilder {
     /// `None` is no limit.
     start_rate: Option<u32>,
     flag: Option<FlagFn>,
+    pulse: Option<(Duration, PulseFn)>,
     sinks: Vec<Arc<dyn TelemetrySink>>,
     children: Vec<ChildSpec>,
 }
@@ -103,6 +107,7 @@ impl SupervisorBuilder {
             backoff: Backoff::default(),
             start_rate: None,
             flag: None,
+            pulse: None,
             sinks: Vec::new(),
             children: Vec::new(),
         }
@@ -223,6 +228,50 @@ impl SupervisorBuilder {
         mut flag: impl FnMut(&str) -> R + Send + 'static,
     ) -> Self {
         self.flag = Some(Box::new(move |id| flag(id).into()));
+        self
+    }
+
+    /// Has a closure called every `interval` on the supervisor thread: a sign of life of the
+    /// supervisor itself, for those who watch the watchman, such as the watchdog of systemd, that of
+    /// the machine, or a file.
+    ///
+    /// It is called for the first time when every enabled child has had its first start, and for the
+    /// last time right before the supervisor ends: during a shutdown, too. While the supervisor
+    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point. After
+    /// a stall it is called once. It is a callback as any other: it should be quick, its panics are
+    /// caught and logged, and a shutdown is not held up by one that hangs. A
+    /// [`Simulation`](crate::Simulation) does not call it.
+    ///
+    /// The supervisor is well by then, but perhaps not its children: the closure may ask the
+    /// [`Handle`] for a [snapshot](Handle::snapshot), and give no sign if one of them is stuck.
+    ///
+    /// Without it, an idle supervisor does not wake up at all. Zero is an error at the start; more
+    /// than a century means once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let (beats, beaten) = crossbeam_channel::bounded(1);
+    /// let supervisor = Supervisor::builder()
+    ///     .child(ChildSpec::new("orders", |ctx| ctx.wait_until_stopped()))
+    ///     .pulse(Duration::from_millis(10), move |handle| {
+    ///         let is_stuck = handle.snapshot().children.iter().any(|child| child.is_overdue);
+    ///         if !is_stuck {
+    ///             let _ = beats.try_send(()); // feed the watchdog
+    ///         }
+    ///     })
+    ///     .start()?;
+    /// for _ in 0..3 {
+    ///     beaten.recv()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "watchdog")]
+    pub fn pulse(mut self, interval: Duration, f: impl FnMut(&Handle) + Send + 'static) -> Self {
+        self.pulse = Some((interval, Box::new(f)));
         self
     }
 
@@ -409,6 +458,9 @@ impl SupervisorBuilder {
         if self.poll_interval.is_zero() {
             return Err(ConfigError::ZeroPollInterval);
         }
+        if self.pulse.as_ref().is_some_and(|(interval, _)| interval.is_zero()) {
+            return Err(ConfigError::ZeroPulse);
+        }
         if self.start_rate == Some(0) {
             return Err(ConfigError::ZeroStartRate);
         }
@@ -447,6 +499,7 @@ impl SupervisorBuilder {
             backoff,
             start_rate,
             flag,
+            pulse,
             mut sinks,
             children,
         } = self;
@@ -464,6 +517,7 @@ impl SupervisorBuilder {
             flag,
             backoff,
             fallback,
+            pulse,
             sinks,
             children,
         }
@@ -517,6 +571,7 @@ impl fmt::Debug for SupervisorBuilder {
             backoff,
             start_rate,
             flag,
+            pulse,
             sinks,
             children,
         } = self;
@@ -528,6 +583,7 @@ impl fmt::Debug for SupervisorBuilder {
             .field("backoff", backoff)
             .field("max_starts_per_second", start_rate)
             .field("enabled", &flag.is_some())
+            .field("pulse", &pulse.as_ref().map(|(interval, _)| interval))
             .field("sinks", &sinks.len())
             .field("children", children)
             .finish()

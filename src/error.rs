@@ -167,6 +167,8 @@ pub enum ConfigError {
     /// Children come [after](crate::ChildSpec::after) one another in a circle: each after the next
     /// one. The last is the first.
     Circle(Vec<ChildId>),
+    /// The interval of the pulse is zero.
+    ZeroPulse,
     /// The watchdog of this child is zero.
     ZeroWatchdog(ChildId),
     /// The failure threshold of this child is zero.
@@ -202,6 +204,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "the `failure_threshold` of the child {id:?} is zero")
             }
             Self::ZeroPollInterval => f.write_str("`poll_interval` is zero"),
+            Self::ZeroPulse => f.write_str("the interval of the `pulse` is zero"),
             Self::ZeroStartRate => f.write_str("`max_starts_per_second` is zero"),
         }
     }

@@ -408,6 +408,9 @@ pub enum Callback {
     Drop,
     /// A telemetry sink. Its panics are logged and not reported, since reports go to the sinks.
     Sink,
+    /// The supervisor's own [pulse](crate::SupervisorBuilder::pulse). Its panics are logged and not
+    /// reported, since it is no child's.
+    Pulse,
 }
 
 impl Callback {
@@ -420,6 +423,7 @@ impl Callback {
             Self::Display => "display",
             Self::Drop => "drop",
             Self::Sink => "sink",
+            Self::Pulse => "pulse",
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
         environment::{ChildEntry, EngineEnvironment, FlagFn},
         inbox::{Message, RunEnd},
         lifecycle::Noticed,
+        pulse::{Pulse, PulseFn},
         row::Row,
         shared::Shared,
         sinks::Sinks,
@@ -46,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) backoff: Backoff,
     /// Takes the place of a backoff closure that panics.
     pub(crate) fallback: Backoff,
+    pub(crate) pulse: Option<(Duration, PulseFn)>,
     pub(crate) sinks: Vec<Arc<dyn TelemetrySink>>,
     pub(crate) children: Vec<(Arc<Row>, ChildSpec)>,
 }
@@ -62,6 +64,7 @@ pub(crate) struct Engine<W: Workers> {
     inbox: Receiver<Message>,
     roster: Roster<ChildEntry<W::Worker>>,
     environment: EngineEnvironment<W>,
+    pulse: Option<Pulse>,
     closing: Option<Noticed>,
 }
 
@@ -76,9 +79,11 @@ impl<W: Workers> Engine<W> {
             flag,
             backoff,
             fallback,
+            pulse,
             sinks,
             children,
         } = parts;
+        let now = shared.now();
         let mut engine = Self {
             inbox,
             roster: Roster::new(start_rate),
@@ -92,9 +97,9 @@ impl<W: Workers> Engine<W> {
                 events: 0,
                 has_started_run: false,
             },
+            pulse: pulse.map(|(interval, f)| Pulse::new(interval, f, now)),
             closing: None,
         };
-        let now = engine.now();
         for (row, spec) in children {
             engine.list(row, spec, now);
         }
@@ -136,6 +141,18 @@ impl<W: Workers> Engine<W> {
     /// The next instant at which there is something to do. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.roster.next_deadline()
+    }
+
+    /// Calls the pulse if that is due.
+    pub(crate) fn beat(&mut self) {
+        if let Some(pulse) = self.pulse.as_mut().filter(|_| self.roster.has_had_round()) {
+            pulse.beat(&self.environment.shared);
+        }
+    }
+
+    /// When the next pulse is due.
+    pub(crate) fn next_pulse(&self) -> Option<Instant> {
+        self.pulse.as_ref()?.due()
     }
 
     /// Whether a start signal was sent, or refused, since the last call.
@@ -342,7 +359,7 @@ impl<W: Workers> Engine<W> {
                 break unstopped;
             }
         };
-        let Self { roster, mut environment, inbox, closing: _ } = self;
+        let Self { roster, mut environment, pulse, inbox, closing: _ } = self;
         let mut entries: Vec<_> = roster.into_entries().collect();
         entries.iter_mut().for_each(|entry| environment.entrust_backoff(entry));
         let EngineEnvironment { shared, mut workers, flag, backoff, sinks, .. } = environment;
@@ -354,6 +371,7 @@ impl<W: Workers> Engine<W> {
             let _ = unwind::discard(workers);
             let _ = unwind::discard(inbox);
             let _ = unwind::discard(flag);
+            let _ = unwind::discard(pulse);
             let _ = unwind::discard(backoff);
             sinks.discard();
         });

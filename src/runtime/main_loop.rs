@@ -116,6 +116,7 @@ impl MainLoop {
             self.engine.proceed();
             self.engine.workers().retry_spawns();
             self.tell_host();
+            self.engine.beat();
             if let Some(closing) = self.engine.closing() {
                 if self.is_over(closing) {
                     return self.engine.finish();
@@ -164,7 +165,8 @@ impl MainLoop {
         if self.engine.is_in_round() {
             return Wake::Proceed;
         }
-        let deadlines = [self.engine.next_deadline(), self.engine.workers().retry_at(), self.until];
+        let (engine, retry_at) = (self.engine.next_deadline(), self.engine.workers().retry_at());
+        let deadlines = [engine, retry_at, self.engine.next_pulse(), self.until];
         let deadline = deadlines.into_iter().fold(None, deadline::sooner);
         if self.engine.take_has_started_run() {
             if let Some(message) = self.poll_before_parking(deadline) {

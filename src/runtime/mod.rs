@@ -34,6 +34,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod lineage;
 pub(crate) mod live_threads;
 pub(crate) mod main_loop;
+pub(crate) mod pulse;
 pub(crate) mod row;
 pub(crate) mod script;
 pub(crate) mod shared;

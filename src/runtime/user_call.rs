@@ -21,13 +21,14 @@ impl UserCall {
     /// The key of a call for no child; no supervisor lists so many children.
     const NOBODY: u64 = u64::MAX;
     /// The callbacks by their codes, from 1.
-    const CALLBACKS: [Callback; 6] = [
+    const CALLBACKS: [Callback; 7] = [
         Callback::Enabled,
         Callback::Backoff,
         Callback::OnStop,
         Callback::Display,
         Callback::Drop,
         Callback::Sink,
+        Callback::Pulse,
     ];
 
     /// Makes a call of user code on the supervisor thread.
@@ -48,6 +49,7 @@ impl UserCall {
             Callback::Display => 4,
             Callback::Drop => 5,
             Callback::Sink => 6,
+            Callback::Pulse => 7,
         };
         self.key.store(key.into().map_or(Self::NOBODY, |key| key.0), Ordering::Relaxed);
         // No other thread writes to it.

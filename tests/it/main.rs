@@ -38,6 +38,7 @@ mod order_table;
 mod ownership;
 mod postponed;
 mod process;
+mod pulse;
 mod queries;
 mod races;
 mod reentrancy;
