@@ -34,7 +34,7 @@ use crate::{
         thread_registry::ThreadRegistry,
         tree::ShownBranch,
     },
-    supervisor::{Supervisor, stop_children},
+    supervisor::{LOOK, NestedShutdown, Supervisor},
     sync::{
         clock::{Clock, VirtualTime, system_now},
         deadline, unwind,
@@ -232,14 +232,14 @@ impl SupervisorBuilder {
     }
 
     /// Has a closure called every `interval` on the supervisor thread: a sign of life of the
-    /// supervisor itself, for those who watch the watchman, such as the watchdog of systemd, that of
-    /// the machine, or a file.
+    /// supervisor itself, for those who watch the watchman, such as the watchdog of systemd, that
+    /// of the machine, or a file.
     ///
-    /// It is called for the first time when every enabled child has had its first start, and for the
-    /// last time right before the supervisor ends: during a shutdown, too. While the supervisor
-    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point. After
-    /// a stall it is called once. It is a callback as any other: it should be quick, its panics are
-    /// caught and logged, and a shutdown is not held up by one that hangs. A
+    /// It is called for the first time when every enabled child has had its first start, and for
+    /// the last time right before the supervisor ends: during a shutdown, too. While the supervisor
+    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point.
+    /// After a stall it is called once. It is a callback as any other: it should be quick, its
+    /// panics are caught and logged, and a shutdown is not held up by one that hangs. A
     /// [`Simulation`](crate::Simulation) does not call it.
     ///
     /// The supervisor is well by then, but perhaps not its children: the closure may ask the
@@ -295,7 +295,7 @@ impl SupervisorBuilder {
     }
 
     /// Adds a child. Children are started in the order in which they were added, and asked to stop
-    /// in the reverse order.
+    /// in the reverse order, unless they come [`after`](ChildSpec::after) others.
     pub fn child(mut self, child: ChildSpec) -> Self {
         self.children.push(child);
         self
@@ -308,8 +308,9 @@ impl SupervisorBuilder {
     }
 
     /// Starts the supervisor thread, which starts the children, and returns once every enabled
-    /// child has had its first start, or waits for its turn by the
-    /// [start rate](SupervisorBuilder::max_starts_per_second).
+    /// child has had its first start, or waits: for its turn by the
+    /// [start rate](SupervisorBuilder::max_starts_per_second), or for another one that it comes
+    /// [`after`](ChildSpec::after).
     ///
     /// # Errors
     ///
@@ -353,7 +354,7 @@ impl SupervisorBuilder {
     ///
     /// The ids of the children become paths: a child `orders` of a supervisor that is run by the
     /// child `ingest` is `ingest/orders`, in events, flags, reports and thread names. A
-    /// [`Handle`](crate::Handle) of the outer supervisor takes these paths. That of the nested one,
+    /// [`Handle`] of the outer supervisor takes these paths. That of the nested one,
     /// which bodies get from [`ctx.supervisor()`](ChildContext::supervisor), also accepts the
     /// child's own id. The outer child is marked as healthy as soon as all below it is well at
     /// work. Unless the builder has sinks of its own, events go to those of the outer supervisor;
@@ -407,20 +408,23 @@ impl SupervisorBuilder {
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
         let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
         let threads = ThreadRegistry::new(&shared);
-        let its = (shared.clone(), threads.clone(), ctx.supervisor().clone());
-        let (here, stop_timeout) = (thread::current().id(), ctx.stop_timeout());
-        let _stop = ctx.on_stop(move || {
-            let (shared, threads, outer) = its;
+        let (outer, stop_timeout, here) =
+            (ctx.supervisor().clone(), ctx.stop_timeout(), thread::current().id());
+        let mut shutdown = NestedShutdown::new(shared.clone(), threads.clone());
+        let its = shared.clone();
+        let mut is_noted = false;
+        let _stop = ctx.on_stop_every(LOOK, move || {
+            if !std::mem::replace(&mut is_noted, true) {
+                // The time of the outer child is that of all below it.
+                let (own, outer) = (deadline::after(system_now(), stop_timeout), outer.clone());
+                its.set_host_limit(move || deadline::sooner(own, outer.shared().closing_cap()));
+            }
             if thread::current().id() == here {
                 // The run was asked to stop before this callback was set: this thread is about to
                 // notice by itself.
-                shared.request_shutdown(Duration::MAX);
+                its.request_shutdown(Duration::MAX);
             } else {
-                // The time of the outer child is that of all below it.
-                let own = deadline::after(system_now(), stop_timeout);
-                stop_children(&shared, &threads, || {
-                    deadline::sooner(own, outer.shared().closing_cap())
-                });
+                shutdown.look();
             }
         });
         let messages = inbox.clone();
@@ -480,13 +484,13 @@ impl SupervisorBuilder {
     fn check_dependencies(&self) -> Result<(), ConfigError> {
         let specs: HashMap<_, _> = self.children.iter().map(|child| (&child.id, child)).collect();
         for child in &self.children {
-            for after in &child.after {
+            for after in child.after.iter().filter(|after| **after != child.id) {
                 let listed = specs.get(after).map(|listed| listed.policy);
                 check_dependency(&child.id, after, listed)?;
             }
         }
         let after_of = |id: &ChildId| specs.get(id).map_or(&[][..], |child| &child.after);
-        find_circle(specs.keys().copied(), after_of)
+        find_circle(self.children.iter().map(|child| &child.id), after_of)
             .map_or(Ok(()), |circle| Err(ConfigError::Circle(circle)))
     }
 

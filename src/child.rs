@@ -306,9 +306,10 @@ impl ChildSpec {
     /// Sets how long the child may take to stop. After that it is reported as overdue, and a
     /// shutdown no longer waits for it.
     ///
-    /// A shutdown gives every child this time anew, counted from the start of the shutdown. With
-    /// zero the child is reported as soon as it is asked to stop, and no shutdown waits for it;
-    /// with [`Duration::MAX`] a shutdown waits without end.
+    /// A shutdown gives every child this time anew, counted from when it asks the child to stop: at
+    /// its start, or when those that come [`after`](ChildSpec::after) it have ended or had their
+    /// time. With zero the child is reported as soon as it is asked to stop, and no shutdown waits
+    /// for it; with [`Duration::MAX`] a shutdown waits without end.
     #[doc(alias = "TimeoutStopSec")]
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = Some(limit);
@@ -495,10 +496,12 @@ impl ChildSpec {
     ///   added.
     ///
     /// A permanent child that never calls [`mark_healthy`](ChildContext::mark_healthy) is ready
-    /// after its [`healthy_after`](ChildSpec::healthy_after), one minute by default.
+    /// after its [`healthy_after`](ChildSpec::healthy_after), one minute by default: so even one
+    /// that hangs as it connects. With [`Duration::MAX`] only its own word counts. A child that
+    /// runs a nested supervisor is ready when all below it is well.
     ///
-    /// An id that is not listed, the id of a [`once`](ChildSpec::once) child, and a circle are
-    /// errors at the start, or as a child is added.
+    /// An id that its own supervisor does not list, the id of a [`once`](ChildSpec::once) child,
+    /// and a circle are errors at the start, or as a child is added.
     ///
     /// # Examples
     ///

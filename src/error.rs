@@ -149,7 +149,8 @@ pub enum ConfigError {
     ZeroPollInterval,
     /// The supervisor may start no run in a second.
     ZeroStartRate,
-    /// A child comes [after](crate::ChildSpec::after) one that is not listed.
+    /// A child comes [after](crate::ChildSpec::after) one that its own supervisor does not list.
+    #[non_exhaustive]
     UnknownAfter {
         /// The child.
         child: ChildId,
@@ -158,6 +159,7 @@ pub enum ConfigError {
     },
     /// A child comes [after](crate::ChildSpec::after) one that runs only
     /// [once](crate::ChildSpec::once), and so is never ready.
+    #[non_exhaustive]
     AfterOnce {
         /// The child.
         child: ChildId,
@@ -187,7 +189,10 @@ impl fmt::Display for ConfigError {
             }
             Self::NulInName => f.write_str("the supervisor's name holds a NUL"),
             Self::UnknownAfter { child, after } => {
-                write!(f, "the child {child:?} comes after {after:?}, which is not listed")
+                write!(
+                    f,
+                    "the child {child:?} comes after {after:?}, which its supervisor does not list"
+                )
             }
             Self::AfterOnce { child, after } => {
                 write!(f, "the child {child:?} comes after {after:?}, which runs only once")
@@ -213,13 +218,21 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {}
 
 /// Error of a command that was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Its `Debug` is its `Display`, since `main` prints the `Debug` of an error that it returns.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CommandError {
     /// There is no child of this id.
     UnknownId(ChildId),
     /// The supervisor has ended.
     Ended,
+}
+
+impl fmt::Debug for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for CommandError {
@@ -239,7 +252,7 @@ impl Error for CommandError {}
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// There is no child of this id.
+    /// There is no child of this id: the first of a path.
     UnknownId(ChildId),
     /// The time is over; holds the child's last state, or that of the child below which it is to
     /// run. `None` where there is no child to show: the wait was for the whole supervisor, or for a

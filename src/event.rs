@@ -159,7 +159,7 @@ pub enum EventKind {
     #[non_exhaustive]
     Waiting {
         /// For whom it waits, and why.
-        on: WaitingFor,
+        waiting_for: WaitingFor,
     },
     /// The child has not stopped within its `stop_timeout`. Reported once per run.
     #[non_exhaustive]
@@ -490,11 +490,7 @@ impl fmt::Display for Event {
                 )
             }
             EventKind::GaveUp => {
-                write!(
-                    f,
-                    "child `{id}` is given up after {}, and stays down unless it is reset",
-                    Failures(*failures)
-                )
+                write!(f, "child `{id}` is given up after {}", Failures(*failures))
             }
             EventKind::Healthy { forgiven: 0, .. } => write!(f, "child `{id}` is healthy"),
             EventKind::Healthy { forgiven, failing_for, .. } => {
@@ -508,7 +504,9 @@ impl fmt::Display for Event {
                 let switched = if *enabled { "on" } else { "off" };
                 write!(f, "child `{id}` is switched {switched} by its flag")
             }
-            EventKind::Waiting { on } => write!(f, "child `{id}` waits for {on}"),
+            EventKind::Waiting { waiting_for } => {
+                write!(f, "child `{id}` waits for {waiting_for}")
+            }
             EventKind::Ordered { order } => {
                 let what = match order {
                     Order::Add => "was added",

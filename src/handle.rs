@@ -14,17 +14,17 @@ use crate::{
     event::Order,
     report::ShutdownReport,
     runtime::{
-        lineage,
         row::Row,
         shared::Shared,
-        tree::{self, Place},
+        tree::{self, Listed, Place},
     },
     snapshot::{ChildInfo, Snapshot},
     status::ChildStatus,
     sync::{clock::system_now, deadline},
 };
 
-/// How often [`Handle::wait_until_healthy`] looks at a child for which all others wait.
+/// How often [`Handle::wait_until_healthy`] looks again at a child that waits for another one, or
+/// that is below another supervisor.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Handle by which any thread queries and commands a supervisor, for as long as it likes: a cheap
@@ -211,13 +211,15 @@ impl Handle {
     }
 
     /// Adds a child to the end of the supervisor's own list. `Ok` means accepted: the child is
-    /// started at once, if its flag is on. Only a shutdown that is requested meanwhile prevents the
-    /// start: then the child is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
+    /// started at once, if its flag is on, what it comes [`after`](ChildSpec::after) is ready, and
+    /// the start rate allows it. Only a shutdown that is requested meanwhile prevents the start:
+    /// then the child is listed as [`Off`](crate::ChildStatus::Off) by the shutdown.
     ///
     /// # Errors
     ///
     /// [`AddError`] gives the spec back: if the id is empty, holds a NUL or a `/`, or is taken, if
-    /// a setting is invalid, as at the start, or if the supervisor shuts down.
+    /// a setting is invalid, as at the start, if it comes after a child that is not listed or runs
+    /// only once, if that makes a circle, or if the supervisor shuts down.
     ///
     /// # Examples
     ///
@@ -254,7 +256,9 @@ impl Handle {
     }
 
     /// Stops a running child and starts it again; a child that is stopping is started after its
-    /// end. Its failures are forgiven, and a backoff ends. A child that is off or held stays so.
+    /// end. Its failures are forgiven, and a backoff ends. A child that is off or held stays so,
+    /// and one that comes [`after`](ChildSpec::after) a child that is not ready waits for that,
+    /// even if it was running.
     ///
     /// # Errors
     ///
@@ -354,7 +358,8 @@ impl Handle {
         self.order(path, Order::Hold)
     }
 
-    /// Ends a [hold](Handle::hold). The flag decides again; a backoff that is not over goes on.
+    /// Ends a [hold](Handle::hold). The flag decides again; a backoff that is not over goes on, and
+    /// so does a wait for another child.
     ///
     /// # Errors
     ///
@@ -410,25 +415,25 @@ impl Handle {
         mut predicate: impl FnMut(&ChildInfo) -> bool,
     ) -> Result<ChildInfo, WaitError> {
         let deadline = self.shared.wait_deadline(timeout);
-        let mut is_over = false;
         loop {
-            self.check_thread()?;
-            let (shared, row) = match tree::locate(&self.shared, path) {
+            // Nested supervisors may come and go faster than they are waited for.
+            let is_over = deadline::is_reached(deadline, system_now());
+            let (shared, row) = match tree::locate_to_wait(&self.shared, path)? {
                 Place::Child(shared, row) => (shared, row),
-                _ if is_over => return Err(WaitError::TimedOut(None)),
+                Place::Down(shared, row) if is_over => {
+                    return Err(WaitError::TimedOut(Some(Box::new(shared.info(&row)))));
+                }
                 Place::Down(shared, row) => {
                     self.wait_for_branch(&shared, &row, deadline)?;
                     continue;
                 }
+                Place::NotListed(_) if is_over => return Err(WaitError::TimedOut(None)),
                 Place::NotListed(branch) => {
                     self.wait_for_listing(&branch, path, deadline)?;
                     continue;
                 }
                 Place::Nowhere => return Err(WaitError::UnknownId(path.into())),
             };
-            // Nested supervisors may come and go faster than they are waited for.
-            is_over = deadline::is_reached(deadline, system_now());
-            check_thread(&shared)?;
             let is_own = Arc::ptr_eq(&shared, &self.shared);
             let waited = row.wait_for(deadline, || {
                 // Checked before the child is: what ended afterwards is seen in the next round.
@@ -463,7 +468,6 @@ impl Handle {
         row: &Row,
         deadline: Option<Instant>,
     ) -> Result<(), WaitError> {
-        check_thread(shared)?;
         let is_own = Arc::ptr_eq(shared, &self.shared);
         let waited = row.wait_for(deadline, || {
             let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
@@ -486,7 +490,6 @@ impl Handle {
         path: &str,
         deadline: Option<Instant>,
     ) -> Result<(), WaitError> {
-        check_thread(branch)?;
         let is_there = || match tree::locate(&self.shared, path) {
             Place::NotListed(present) => !Arc::ptr_eq(&present, branch) || branch.has_ended(),
             Place::Child(..) | Place::Down(..) | Place::Nowhere => true,
@@ -496,8 +499,8 @@ impl Handle {
     }
 
     /// Waits until all children are well at work, and all below them: each is
-    /// [`Healthy`](crate::ChildStatus::Healthy) or [`Finished`](crate::ChildStatus::Finished), or
-    /// is off by its flag or by an operator.
+    /// [`Healthy`](crate::ChildStatus::Healthy) or [`Finished`](crate::ChildStatus::Finished), is
+    /// off by its flag or by an operator, or waits for one that is off.
     ///
     /// It is for the end of a program's start, and for tests. A child is healthy once it has called
     /// [`mark_healthy`](crate::ChildContext::mark_healthy), or has run for `healthy_after`, a
@@ -536,31 +539,32 @@ impl Handle {
     pub fn wait_until_healthy(&self, timeout: Duration) -> Result<(), WaitError> {
         let deadline = self.shared.wait_deadline(timeout);
         loop {
-            self.check_thread()?;
-            let ill = tree::ill(&self.shared);
+            let ill = tree::ill(&self.shared)?;
             if !self.shared.is_running() {
                 return Err(WaitError::ShuttingDown);
             }
             // Those that wait for others become well after these.
-            let is_root = |(_, row): &&(_, Arc<Row>)| row.status() != ChildStatus::Waiting;
+            let is_root = |(_, row): &&Listed| row.status() != ChildStatus::Waiting;
             let Some((shared, row)) = ill.iter().find(is_root).or(ill.first()) else {
                 return Ok(());
             };
-            check_thread(shared)?;
-            let before = row.status();
+            let is_waiting = || row.status() == ChildStatus::Waiting;
             let has_given_up = || row.status() == ChildStatus::GaveUp;
-            // Nobody notifies those that wait of what happens to the one they wait for. If no other
-            // child is ill, that one is looked at now and then.
-            let look =
-                deadline::after(system_now(), LOOK).filter(|_| before == ChildStatus::Waiting);
+            let (waits, had_branch) = (is_waiting(), row.branch().is_some());
+            // Nobody notifies those that wait of what happens to the one they wait for, and nobody
+            // below of what happens above: so these are looked at now and then.
+            let is_own = Arc::ptr_eq(shared, &self.shared);
+            let look = deadline::after(system_now(), LOOK).filter(|_| waits || !is_own);
             let waited = row.wait_for(deadline::sooner(deadline, look), || {
-                let is_over = row.is_gone() || has_given_up() || row.status() != before;
-                (is_over || shared.has_ended() || !self.shared.is_running()).then_some(())
+                let is_well = row.is_gone() || shared.info(row).is_at_work();
+                let has_changed = waits != is_waiting() || had_branch != row.branch().is_some();
+                let is_over = shared.has_ended() || !self.shared.is_running();
+                (is_well || has_changed || has_given_up() || is_over).then_some(())
             });
             // States may change faster than they are looked at.
             let is_over = deadline::is_reached(deadline, system_now());
             if waited.is_none() && look.is_none() || has_given_up() || is_over {
-                let ill = tree::ill(&self.shared);
+                let ill = tree::ill(&self.shared)?;
                 let ill: Vec<_> = ill.iter().map(|(shared, row)| shared.info(row)).collect();
                 return if ill.is_empty() {
                     Ok(())
@@ -608,9 +612,8 @@ impl Handle {
         path: &str,
         timeout: Duration,
     ) -> Result<Option<ChildInfo>, WaitError> {
-        self.check_thread()?;
-        let Place::Child(shared, row) = tree::locate(&self.shared, path) else { return Ok(None) };
-        check_thread(&shared)?;
+        let place = tree::locate_to_wait(&self.shared, path)?;
+        let Place::Child(shared, row) = place else { return Ok(None) };
         let is_own = Arc::ptr_eq(&shared, &self.shared);
         let waited = row.wait_for(self.shared.wait_deadline(timeout), || {
             let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
@@ -652,14 +655,10 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_until_stopped(&self, timeout: Duration) -> Result<ShutdownReport, WaitError> {
-        self.check_thread()?;
+        tree::check_thread(&self.shared)?;
         self.shared
             .wait_for(self.shared.wait_deadline(timeout), || self.shared.end())
             .ok_or(WaitError::TimedOut(None))
-    }
-
-    fn check_thread(&self) -> Result<(), WaitError> {
-        check_thread(&self.shared)
     }
 
     fn order(&self, path: &str, order: Order) -> Result<(), CommandError> {
@@ -679,16 +678,19 @@ impl Handle {
     }
 }
 
-/// Checks that this is not the thread of that supervisor, which cannot wait for itself.
-fn check_thread(shared: &Shared) -> Result<(), WaitError> {
-    if lineage::is_supervisor(shared.number) { Err(WaitError::OnSupervisorThread) } else { Ok(()) }
-}
-
-/// Leaves out the children that wait for another one of them.
+/// Leaves out the children that wait for another one of them, or for one that runs another one.
 fn roots(children: Vec<ChildInfo>) -> Vec<ChildInfo> {
-    let ids: HashSet<_> = children.iter().map(|child| child.id.clone()).collect();
-    let waits =
-        |child: &ChildInfo| child.waiting_for.as_ref().is_some_and(|on| ids.contains(&on.root));
+    // With each path, those above it.
+    let ids: HashSet<String> = children
+        .iter()
+        .flat_map(|child| {
+            let above = child.id.match_indices('/').map(|(place, _)| child.id[..place].to_owned());
+            above.chain([child.id.to_string()]).collect::<Vec<_>>()
+        })
+        .collect();
+    let waits = |child: &ChildInfo| {
+        child.waiting_for.as_ref().is_some_and(|on| ids.contains(on.root.as_str()))
+    };
     children.into_iter().filter(|child| !waits(child)).collect()
 }
 

@@ -137,44 +137,40 @@ impl ChildInfo {
         self.waiting_for.as_ref().map_or(Wellness::Ill, |waiting| waiting.wellness)
     }
 
-    /// Describes the child to those that come after it, as the part of a sentence that begins with
-    /// "which", and says how it is.
-    pub(crate) fn as_dependency(&self, policy: Policy) -> (String, Wellness) {
+    /// Describes the child to those that come after it. `runs_branch` says whether its body runs a
+    /// nested supervisor.
+    pub(crate) fn as_dependency(&self, policy: Policy, runs_branch: bool) -> Description {
         let wellness = match self.status {
             ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => Wellness::Off,
             _ if self.is_well() => Wellness::Well,
             _ => Wellness::Ill,
         };
-        let is_ready = match policy {
-            Policy::Permanent => self.status == ChildStatus::Healthy,
-            Policy::Transient => self.status == ChildStatus::Finished,
-            Policy::Temporary => false,
-        };
-        let explanation = self.explanation();
-        let why = if explanation.is_empty() { String::new() } else { format!(": {explanation}") };
-        let up = Span(self.uptime.unwrap_or_default());
-        let reason = match self.status {
-            _ if is_ready => String::from("is ready by now"),
-            ChildStatus::OnTrial | ChildStatus::Healthy if policy == Policy::Transient => {
-                format!("has been running for {up}, and is ready when it has finished{why}")
+        let mut explanation = self.explanation();
+        let (state, separator) = match self.status {
+            status if policy.is_ready_in(status) => {
+                explanation.clear();
+                (String::from("has just become ready"), "")
             }
-            ChildStatus::OnTrial => match self.healthy_in.unwrap_or(Duration::MAX) {
-                Duration::MAX => {
-                    format!(
-                        "is on trial: ready when it calls `mark_healthy`{}",
-                        after(&explanation)
-                    )
-                }
-                left => format!(
-                    "is on trial: ready {}, or when it calls `mark_healthy`{}",
-                    In(left),
-                    after(&explanation)
-                ),
-            },
-            ChildStatus::GaveUp => format!("gave up{why}"),
-            status => format!("is {status}{why}"),
+            ChildStatus::OnTrial | ChildStatus::Healthy if policy == Policy::Transient => {
+                (String::from("runs, and is ready when it has finished"), "; ")
+            }
+            ChildStatus::OnTrial => {
+                let when = if runs_branch {
+                    "when all below it is well"
+                } else {
+                    "when it calls `mark_healthy`"
+                };
+                let ready = match self.healthy_in.unwrap_or(Duration::MAX) {
+                    Duration::MAX => when.to_owned(),
+                    left => format!("{}, or {when}", In(left)),
+                };
+                (format!("is on trial: ready {ready}"), "; ")
+            }
+            ChildStatus::GaveUp => (String::from("gave up"), ": "),
+            status => (format!("is {status}"), ": "),
         };
-        (reason, wellness)
+        let separator = if explanation.is_empty() { "" } else { separator };
+        Description { reason: format!("{state}{separator}{explanation}"), state, wellness }
     }
 
     /// What the last run said is to follow, if it ended by itself.
@@ -218,7 +214,7 @@ impl ChildInfo {
             ChildStatus::Healthy => String::new(),
             ChildStatus::OnTrial if self.failures == 0 => String::new(),
             ChildStatus::OnTrial => {
-                format!("{}; before that, {last}", Failures(self.failures))
+                format!("{}; last time, {last}", Failures(self.failures))
             }
             ChildStatus::Stopping => {
                 let Some((cause, stopping_for)) = self.stopping else { return last };
@@ -248,7 +244,8 @@ impl ChildInfo {
                 if self.run == 0 { why.to_owned() } else { format!("{why}; {last}") }
             }
             ChildStatus::Waiting => {
-                let waiting = self.waiting_for.as_ref().map(|waiting| format!("for {waiting}"));
+                // Why the root is down stands in its own row.
+                let waiting = self.waiting_for.as_ref().map(|on| format!("for {}", on.in_short()));
                 waiting.unwrap_or_default()
             }
             ChildStatus::Due if self.run == 0 => String::from("to be started in its turn"),
@@ -265,9 +262,13 @@ impl ChildInfo {
     }
 }
 
-/// A further explanation, if there is one.
-fn after(explanation: &str) -> String {
-    if explanation.is_empty() { String::new() } else { format!("; {explanation}") }
+/// What those that come after a child are told about it.
+pub(crate) struct Description {
+    /// What it is doing, and when it will be ready: the part of a sentence after "which".
+    pub(crate) state: String,
+    /// The same with why.
+    pub(crate) reason: String,
+    pub(crate) wellness: Wellness,
 }
 
 impl fmt::Display for ChildInfo {

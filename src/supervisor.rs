@@ -11,6 +11,7 @@ use crate::{
     handle::Handle,
     report::ShutdownReport,
     runtime::{
+        inbox::Message,
         lineage,
         shared::Shared,
         thread_registry::{ThreadRegistry, within_limit},
@@ -24,7 +25,7 @@ use crate::{
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a shutdown checks what the supervisor thread does.
-const LOOK: Duration = Duration::from_millis(25);
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
 
 /// How long before the end of its time a nested supervisor asks those to stop that wait for others.
 const HEAD_START: Duration = Duration::from_millis(100);
@@ -68,12 +69,13 @@ impl Supervisor {
 
     /// Asks all children to stop, waits for them together, and reports those that did not stop.
     ///
-    /// They are asked in reverse list order, all at once. Each has its own stop timeout, 5 s by
-    /// default: this waits for every thread that is alive until then, and not for the timeouts of
-    /// children that are down. Afterwards no thread of a child is alive except those that the
-    /// report names, and nothing restarts. A thread cannot be killed: a child that never stops
-    /// stays, and ends with the process. A report that is not [clean](ShutdownReport::is_clean) is
-    /// logged as well.
+    /// They are asked in reverse list order, all at once; those that others come
+    /// [`after`](crate::ChildSpec::after), when these have ended or had their time. Each has its
+    /// own stop timeout, 5 s by default: this waits for every thread that is alive until then, and
+    /// not for the timeouts of children that are down. Afterwards no thread of a child is alive
+    /// except those that the report names, and nothing restarts. A thread cannot be killed: a child
+    /// that never stops stays, and ends with the process. A report that is not
+    /// [clean](ShutdownReport::is_clean) is logged as well.
     ///
     /// When all children have stopped or their stop timeouts are over, the supervisor thread may
     /// still have events to record, and is waited for as long as it is at work, up to 5 s. It is
@@ -185,7 +187,7 @@ impl Supervisor {
     /// that is stuck is noticed earlier, and the children are stopped without it.
     fn await_end(&self, asked_at: Instant, limit: Duration) -> Option<ShutdownReport> {
         let limit_at = deadline::after(asked_at, limit);
-        let mut watch = StuckWatch::new(&self.shared, asked_at);
+        let mut watch = StuckWatch::new(asked_at);
         let (mut taken_over_at, mut late_since) = (None, None);
         loop {
             if let Some(report) =
@@ -194,7 +196,7 @@ impl Supervisor {
                 return Some(report);
             }
             let now = system_now();
-            let is_stuck = watch.is_stuck(now);
+            let is_stuck = watch.is_stuck(&self.shared, now);
             let noticed_at = self.shared.noticed_at();
             // A supervisor thread that has not asked all children a little after the limit is
             // bypassed.
@@ -234,51 +236,67 @@ impl Supervisor {
 
 /// Repeated check whether a supervisor thread is stuck: in one call of user code, or without having
 /// noticed a shutdown.
-struct StuckWatch<'a> {
-    shared: &'a Shared,
+struct StuckWatch {
     asked_at: Instant,
     /// The call that was in progress at the last check, and the time of the check that first saw
     /// it.
     call: Option<(u64, Instant)>,
 }
 
-impl<'a> StuckWatch<'a> {
-    fn new(shared: &'a Shared, asked_at: Instant) -> Self {
-        Self { shared, asked_at, call: None }
+impl StuckWatch {
+    fn new(asked_at: Instant) -> Self {
+        Self { asked_at, call: None }
     }
 
-    fn is_stuck(&mut self, now: Instant) -> bool {
+    fn is_stuck(&mut self, shared: &Shared, now: Instant) -> bool {
         let before = self.call;
-        self.call = self.shared.user_call.number().map(|call| match before {
+        self.call = shared.user_call.number().map(|call| match before {
             Some((same, since)) if same == call => (call, since),
             _ => (call, now),
         });
         let is_held = self.call.is_some_and(|(_, since)| now - since >= STUCK_AFTER);
-        is_held || self.shared.noticed_at().is_none() && now - self.asked_at >= STUCK_AFTER
+        is_held || shared.noticed_at().is_none() && now - self.asked_at >= STUCK_AFTER
     }
 }
 
-/// Shuts a nested supervisor down, and returns when all children were asked to stop, by the
-/// supervisor thread or without it. Those that wait for others are asked a little before `until`:
-/// by then, whoever waits for the outer child may end the process.
-pub(crate) fn stop_children(
-    shared: &Shared,
-    threads: &Arc<ThreadRegistry>,
-    until: impl Fn() -> Option<Instant>,
-) {
-    let asked_at = system_now();
-    shared.request_shutdown(Duration::MAX);
-    let mut watch = StuckWatch::new(shared, asked_at);
-    while !threads.has_asked_all() {
-        let now = system_now();
-        if watch.is_stuck(now) {
-            return take_over(shared, threads);
-        }
-        if until().is_some_and(|until| until.saturating_duration_since(now) <= HEAD_START) {
-            shared.request_shutdown(Duration::ZERO);
-        }
-        if shared.wait_for(deadline::after(now, LOOK), || shared.end()).is_some() {
+/// Shutdown of a nested supervisor, which is looked at again and again until that has ended.
+pub(crate) struct NestedShutdown {
+    shared: Arc<Shared>,
+    threads: Arc<ThreadRegistry>,
+    /// When it was requested, with the watch over the supervisor thread.
+    begun: Option<StuckWatch>,
+    /// Those that wait for others are about to be asked.
+    is_hurried: bool,
+    /// The children are stopped without the supervisor thread.
+    is_taken_over: bool,
+}
+
+impl NestedShutdown {
+    pub(crate) fn new(shared: Arc<Shared>, threads: Arc<ThreadRegistry>) -> Self {
+        Self { shared, threads, begun: None, is_hurried: false, is_taken_over: false }
+    }
+
+    /// Requests it, the first time, and makes sure that the children are asked to stop, by the
+    /// supervisor thread or without it. Those that wait for others are asked a little before the
+    /// time of the outer child is over: by then, whoever waits for that child may end the process.
+    pub(crate) fn look(&mut self) {
+        let (shared, now) = (&self.shared, system_now());
+        let watch = self.begun.get_or_insert_with(|| {
+            shared.request_shutdown(Duration::MAX);
+            StuckWatch::new(now)
+        });
+        if self.is_taken_over || self.threads.has_asked_all() || shared.has_ended() {
             return;
+        }
+        if watch.is_stuck(shared, now) {
+            self.is_taken_over = true;
+            return take_over(shared, &self.threads);
+        }
+        let is_near = |until: Instant| until.saturating_duration_since(now) <= HEAD_START;
+        if shared.closing_cap().is_some_and(is_near)
+            && !std::mem::replace(&mut self.is_hurried, true)
+        {
+            let _ = shared.tell(Message::StopPostponed);
         }
     }
 }

@@ -204,10 +204,7 @@ impl Dependencies {
     pub(super) fn note_end_of(&mut self, key: Key) -> Vec<Key> {
         let mut released = Vec::new();
         for id in self.dependents.get(&key).iter().flat_map(|dependent| &dependent.after) {
-            let Some(awaited) = self.awaited.get_mut(id).filter(|awaited| awaited.running > 0)
-            else {
-                continue;
-            };
+            let Some(awaited) = self.awaited.get_mut(id) else { continue };
             awaited.running -= 1;
             if awaited.running == 0 {
                 released.extend(awaited.key);
@@ -257,6 +254,17 @@ pub(crate) fn find_circle<'a>(
 
 #[cfg(test)]
 impl Dependencies {
+    /// Checks that it knows who comes after whom, and which of them run.
+    pub(super) fn check(&self, runs: impl Fn(Key) -> bool) {
+        for (id, awaited) in &self.awaited {
+            let after = self.dependents.iter().filter(|(_, child)| child.after.contains(id));
+            let keys: BTreeSet<Key> = after.map(|(key, _)| *key).collect();
+            assert_eq!(awaited.dependents, keys.len(), "how many come after {id}");
+            let down: BTreeSet<Key> = keys.into_iter().filter(|key| !runs(*key)).collect();
+            assert_eq!(awaited.down, down, "who comes after {id} and is down");
+        }
+    }
+
     /// All that decides about the future, once nothing has changed.
     pub(super) fn essence(&self, now: Instant) -> impl std::hash::Hash + use<> {
         let Self { dependents, awaited, changed, deferred } = self;
@@ -276,5 +284,34 @@ impl Dependencies {
         dependents.sort_unstable();
         awaited.sort_unstable();
         (dependents, awaited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The circle among children of these names, each with those that it comes after.
+    fn circle(children: &[(&str, &[&str])]) -> Option<String> {
+        let ids = |names: &[&str]| names.iter().map(|name| ChildId::from(*name)).collect();
+        let children: Vec<(ChildId, Vec<ChildId>)> =
+            children.iter().map(|(name, after)| ((*name).into(), ids(after))).collect();
+        let after = |id: &ChildId| {
+            let known = children.iter().find(|(known, _)| known == id);
+            known.map_or(&[][..], |(_, after)| after)
+        };
+        let found = find_circle(children.iter().map(|(id, _)| id), after)?;
+        Some(found.iter().map(ChildId::as_str).collect())
+    }
+
+    #[test]
+    fn circle_is_found_from_wherever_the_search_begins_and_a_diamond_is_none() {
+        assert_eq!(circle(&[("a", &["a"])]).as_deref(), Some("aa"));
+        let three: &[(&str, &[&str])] =
+            &[("x", &["a"]), ("a", &["b"]), ("b", &["y", "c"]), ("c", &["a"])];
+        assert_eq!(circle(three).as_deref(), Some("abca"));
+        let diamond: &[(&str, &[&str])] =
+            &[("a", &["b", "c"]), ("b", &["d"]), ("c", &["d", "gone"]), ("d", &[])];
+        assert_eq!(circle(diamond), None);
     }
 }

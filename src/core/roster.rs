@@ -50,8 +50,9 @@ pub(crate) struct Roster<T> {
     has_had_round: bool,
     dependencies: Dependencies,
     /// How many children are neither at work nor down on purpose, but for those that wait for
-    /// others; and whether that, or who waits, has changed.
+    /// others.
     unwell: usize,
+    /// A status has changed since `take_may_be_well` was called last.
     health_changed: bool,
     closing: Option<Closing>,
     /// The number of runs whose stop has not timed out. A shutdown waits for them.
@@ -267,8 +268,8 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Whether all children may be well at work for the first time since the last call: all but
-    /// those that wait for others are at work, or down on purpose.
+    /// Whether all children but those that wait for others are at work, or down on purpose. Not if
+    /// no status has changed since the last call.
     pub(crate) fn take_may_be_well(&mut self) -> bool {
         std::mem::take(&mut self.health_changed) && self.unwell == 0
     }
@@ -313,7 +314,7 @@ impl<T> Roster<T> {
             Step::SendStart => self.date_start(key, environment.now()),
             Step::Forget => {
                 let child = self.children.remove(&key).expect("a child is forgotten once");
-                self.unwell -= usize::from(is_unwell(child.shown));
+                // It was shown as finished by then.
                 self.health_changed = true;
                 return Progress::Forgotten(key, child.entry);
             }
@@ -529,6 +530,11 @@ impl Roster<Key> {
         self.unwell
     }
 
+    pub(crate) fn check_dependencies(&self) {
+        let runs = |key| self.children.get(&key).is_some_and(|child| child.circuit.is_running());
+        self.dependencies.check(runs);
+    }
+
     pub(crate) fn deadline_count(&self) -> usize {
         self.deadlines.len()
     }
@@ -569,7 +575,7 @@ impl Roster<Key> {
                 (*key, (circuit.essence(now), shown, wake, faults.clone()))
             })
             .collect();
-        let closing = closing.as_ref().map(|Closing { cap, postponed }| {
+        let closing = closing.as_ref().map(|Closing { cap, last_cap: _, postponed }| {
             (cap.map(|at| at.saturating_duration_since(now)), postponed.clone())
         });
         (children, closing, *live_runs, dependencies.essence(now))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::status::ChildStatus;
+
 /// The restart policies of OTP: whether a child that has ended by itself starts again. Users choose
 /// `Temporary` by `ChildSpec::once`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +11,17 @@ pub(crate) enum Policy {
     Permanent,
     Transient,
     Temporary,
+}
+
+impl Policy {
+    /// Whether a child in this status is ready, for those that come after it.
+    pub(crate) fn is_ready_in(self, status: ChildStatus) -> bool {
+        match self {
+            Self::Permanent => status == ChildStatus::Healthy,
+            Self::Transient => status == ChildStatus::Finished,
+            Self::Temporary => false,
+        }
+    }
 }
 
 /// The settings of one child, completed with the defaults of its supervisor.

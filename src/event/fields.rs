@@ -75,7 +75,7 @@ impl Event {
     /// | `location` | stop, callback panicked | where the panic was, if that is [known](crate::Panic::location) |
     /// | `forgiven`, `failing_for_ms`, `marked` | healthy | its fields |
     /// | `enabled` | flag changed | whether it is on |
-    /// | `waits_for`, `root`, `reason` | waiting | its fields |
+    /// | `waiting_for`, `root`, `reason` | waiting | its fields |
     /// | `reported` | tripped | the number of failures that callers reported |
     /// | `doing`, `silent_ms` | hung | its fields |
     /// | `stopping_for_ms` | overdue | its field |
@@ -134,10 +134,10 @@ impl Event {
                 add("marked", FieldValue::Bool(*marked));
             }
             EventKind::FlagChanged { enabled } => add("enabled", FieldValue::Bool(*enabled)),
-            EventKind::Waiting { on } => {
-                add("waits_for", text(on.id.as_str()));
-                add("root", text(on.root.as_str()));
-                add("reason", text(&on.reason));
+            EventKind::Waiting { waiting_for } => {
+                add("waiting_for", text(waiting_for.id.as_str()));
+                add("root", text(waiting_for.root.as_str()));
+                add("reason", text(&waiting_for.reason));
             }
             EventKind::Overdue { stopping_for } => {
                 add("stopping_for_ms", milliseconds(*stopping_for));

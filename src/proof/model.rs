@@ -21,6 +21,7 @@ use crate::{
     },
     event::Order,
     id::ChildId,
+    proof::world::MS,
     status::{ChildStatus, OffBy},
     sync::deadline,
 };
@@ -38,6 +39,8 @@ pub(crate) struct Model {
     is_waiting_told: bool,
     /// The end of the wait that its last failure demands, whatever recovers; `None` is never.
     earliest: Option<Instant>,
+    /// The shutdown has had it wait for others.
+    pub(crate) was_postponed: bool,
     /// The end of a shutdown, with a limit.
     cap: Option<Instant>,
     /// What the flag answers; `None` if it has no answer.
@@ -138,6 +141,7 @@ impl Model {
             was_blocked: false,
             is_waiting_told: false,
             earliest: None,
+            was_postponed: false,
             cap: None,
             is_finished: false,
             flag: Some(flag),
@@ -210,7 +214,7 @@ impl Model {
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
         {
             let earliest = left(self.earliest).filter(|_| !self.after.is_empty());
-            let waiting = (self.was_blocked, self.is_waiting_told, earliest);
+            let waiting = (self.was_postponed, self.was_blocked, self.is_waiting_told, earliest);
             let counts = (
                 self.is_finished,
                 waiting,
@@ -241,7 +245,7 @@ impl Model {
     /// Notes a shutdown, which limits the time to stop.
     pub(crate) fn closed(&mut self, limit: Duration, again: bool, now: Instant) {
         self.cap = deadline::sooner(self.cap, deadline::after(now, limit));
-        let until = self.time_to_stop(now);
+        let until = deadline::sooner(deadline::after(now, self.rules.stop_timeout), self.cap);
         if let Some(asked) = &mut self.stop_asked {
             asked.1 = if again { deadline::sooner(asked.1, until) } else { until };
         }
@@ -249,7 +253,9 @@ impl Model {
 
     /// Until when it has time to stop, if it is asked now.
     fn time_to_stop(&self, now: Instant) -> Option<Instant> {
-        deadline::sooner(deadline::after(now, self.rules.stop_timeout), self.cap)
+        let least = if self.was_postponed { Some(now + 250 * MS) } else { None };
+        let cap = self.cap.map(|cap| least.map_or(cap, |least| least.max(cap)));
+        deadline::sooner(deadline::after(now, self.rules.stop_timeout), cap)
     }
 
     // ── What it comes after ──

@@ -488,6 +488,22 @@ fn shutdown_asks_each_when_those_after_it_have_ended_or_had_their_time() {
 }
 
 #[test]
+fn all_may_be_well_once_all_but_the_waiting_are_at_work() {
+    let mut scene = Scene::with(None, &[rules(), rules()], &[("b", "a")]);
+    assert!(!scene.roster.take_may_be_well(), "a is on trial");
+    scene.at(1000);
+    assert!(!scene.roster.take_may_be_well(), "b is on trial");
+    scene.at(2000);
+    assert!(scene.roster.take_may_be_well());
+    assert!(!scene.roster.take_may_be_well(), "nothing has changed");
+    scene.order(A, Order::Hold).exits(A, 1, Exit::Completed);
+    scene.order(B, Order::Restart).exits(B, 1, Exit::Completed);
+    assert!(scene.roster.take_may_be_well(), "a is held, and b waits for it");
+    scene.order(B, Order::Remove);
+    assert!(scene.roster.take_may_be_well());
+}
+
+#[test]
 fn start_waits_for_the_first_round_unless_it_shuts_down() {
     let scene = Scene::new(&[rules()]);
     assert!(scene.roster.has_had_round() && !scene.roster.is_in_round());

@@ -208,6 +208,9 @@ impl Trial {
                     let awaits = |other: &Model| other.body.is_some() && other.after.contains(&id);
                     let is_postponed = self.world.models.values().any(awaits);
                     assert!(is_postponed, "promise 11: {key:?} waits for nobody");
+                    let model = self.world.model(key);
+                    assert!(model.stop_asked.is_none(), "promise 11: {key:?} was asked before");
+                    model.was_postponed = true;
                 }
             }
             Message::Order { key } => {
@@ -360,6 +363,7 @@ impl Trial {
         let is_unwell = |model: &&Model| model.listed && model.is_inserted && model.is_unwell();
         let unwell = self.world.models.values().filter(is_unwell).count();
         assert_eq!(self.roster.unwell(), unwell, "how many are not at work");
+        self.roster.check_dependencies();
         let deadlines = self.roster.deadline_count();
         let listed = self.world.models.values().filter(|model| model.listed).count();
         assert!(deadlines <= listed, "one timer at most for each child");

@@ -190,7 +190,8 @@ impl Environment for World {
     fn waiting_for(&mut self, key: &Key) -> WaitingFor {
         let id = self.model(*key).after.first().expect("it comes after others").clone();
         let (root, reason) = (id.clone(), "is not ready".into());
-        WaitingFor { id, root, reason, wellness: Wellness::Well }
+        let state = "is not ready".into();
+        WaitingFor { id, root, reason, state, wellness: Wellness::Well }
     }
 
     fn provide_thread(&mut self, key: &mut Key) -> Result<(), NotProvided> {

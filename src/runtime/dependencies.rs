@@ -1,5 +1,4 @@
-//! What children come after, by what is published: checks of new children, and whom others wait
-//! for.
+//! Dependencies by what is published: checks of new children, and descriptions of those that wait.
 
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use crate::{
     event::{WaitingFor, Wellness},
     id::ChildId,
     runtime::{directory::Directory, row::Row, shared::Shared},
+    snapshot::Description,
     status::ChildStatus,
 };
 
@@ -31,6 +31,9 @@ impl Shared {
         }
         if let Some(dependent) = directory.dependent_of(&id) {
             check_dependency(dependent.id(), &id, Some(spec.policy))?;
+        }
+        if directory.dependent_of(&id).is_none() && !after.contains(&id) {
+            return Ok(());
         }
         let after_of = |other: &ChildId| {
             if *other == id {
@@ -58,10 +61,13 @@ impl Shared {
             let Some(next) = next.and_then(|row| first_unready(&row)) else { break };
             root = next;
         }
-        let (reason, wellness) = match self.listed(&root) {
-            Some(row) => row.info(now).as_dependency(row.policy()),
-            None => (String::from("is not listed"), Wellness::Ill),
+        let Description { state, reason, wellness } = match self.listed(&root) {
+            Some(row) => row.info(now).as_dependency(row.policy(), row.branch().is_some()),
+            None => {
+                let state = String::from("is not listed");
+                Description { reason: state.clone(), state, wellness: Wellness::Ill }
+            }
         };
-        WaitingFor { id, root, reason: reason.into(), wellness }
+        WaitingFor { id, root, reason: reason.into(), state: state.into(), wellness }
     }
 }

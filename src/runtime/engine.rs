@@ -165,11 +165,16 @@ impl<W: Workers> Engine<W> {
         self.closing
     }
 
-    /// Whether all children are well at work, and were not at the last call.
+    /// Whether all children are well at work. It is not looked at again before a status changes.
     pub(crate) fn take_is_well(&mut self) -> bool {
         let shared = &self.environment.shared;
         let are_at_work = || shared.rows().iter().all(|row| shared.info(row).is_at_work());
         self.roster.has_had_round() && self.roster.take_may_be_well() && are_at_work()
+    }
+
+    /// Until when a shutdown waits for threads at most; `None` is without end.
+    pub(crate) fn closing_cap(&self) -> Option<Instant> {
+        self.roster.closing_cap()
     }
 
     /// Whether a shutdown has no child to wait for: all are down, or timed out.
@@ -179,6 +184,7 @@ impl<W: Workers> Engine<W> {
 
     /// Does all that is due now, but only a part of a round over many children.
     pub(crate) fn proceed(&mut self) {
+        self.accept_take_over();
         self.settle();
         if self.roster.is_in_round() {
             self.roster.continue_round(&mut self.environment);
@@ -202,10 +208,7 @@ impl<W: Workers> Engine<W> {
     /// Passes a message to the core. [`proceed`](Engine::proceed) carries out what follows.
     pub(crate) fn handle_message(&mut self, message: Message) {
         let now = self.now();
-        if self.roster.has_postponed() && self.environment.shared.shows_no_more() {
-            // This thread was stuck, and another one has asked them meanwhile.
-            self.roster.stop_the_postponed(now);
-        }
+        self.accept_take_over();
         match message {
             Message::RunEnded(end) => self.handle_run_end(end),
             Message::MarkedHealthy { key, run } => self.roster.marked_healthy(key, run, now),
@@ -240,6 +243,7 @@ impl<W: Workers> Engine<W> {
                     self.roster.order(key, order, now);
                 }
             }
+            Message::StopPostponed => self.stop_the_postponed(),
             Message::Shutdown => {
                 let Self { roster, environment, .. } = self;
                 let closing = environment.shared.notice_shutdown();
@@ -247,11 +251,25 @@ impl<W: Workers> Engine<W> {
                 for entry in roster.postponed() {
                     environment.workers.postpone(&entry.worker);
                 }
-                // Last: from now on whoever looks sees that all others are asked.
+                // Last: from now on whoever looks sees whether all others are about to be asked.
                 environment.workers.close(closing.since);
                 self.closing = Some(closing);
             }
         }
+    }
+
+    /// Notes that this thread was stuck in a shutdown, if it was: another one has asked all
+    /// children to stop meanwhile.
+    fn accept_take_over(&mut self) {
+        if self.roster.has_postponed() && self.environment.shared.shows_no_more() {
+            self.stop_the_postponed();
+        }
+    }
+
+    /// Asks the children to stop that a shutdown has wait for others.
+    fn stop_the_postponed(&mut self) {
+        let now = self.now();
+        self.roster.stop_the_postponed(now);
     }
 
     /// Reports the panic of a callback on another thread. The sinks get no events of a child that
@@ -338,6 +356,7 @@ impl<W: Workers> Engine<W> {
                 | Message::ThreadGone
                 | Message::PollNow
                 | Message::Order { .. }
+                | Message::StopPostponed
                 | Message::Shutdown => {}
             }
             self.settle();

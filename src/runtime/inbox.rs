@@ -66,6 +66,9 @@ pub(crate) enum Message {
     Order {
         key: Key,
     },
+    /// The time of the outer child is about to be over: those are asked to stop that the shutdown
+    /// has wait for others. Sent once.
+    StopPostponed,
     /// A shutdown was requested, or its limit made shorter. Not sent again before it is received.
     Shutdown,
 }

@@ -21,7 +21,8 @@ impl LiveThreads {
         Arc::new(Self { count, stop_timeout, asked_after })
     }
 
-    /// How long after the begin of a shutdown the child was asked to stop; `None` if it was not yet.
+    /// How long after the begin of a shutdown the child was asked to stop; `None` if it was not
+    /// yet.
     pub(crate) fn asked_after(&self) -> Option<Duration> {
         let nanos = self.asked_after.load(Ordering::Relaxed);
         (nanos != POSTPONED).then(|| Duration::from_nanos(nanos))

@@ -220,7 +220,8 @@ impl MainLoop {
         }
         let Some(timeout) = self.threads.longest_patience() else { return true };
         if let Host::Own { .. } = self.host {
-            self.until = deadline::sooner(deadline::after(closing.since, timeout), closing.cap);
+            let cap = self.engine.closing_cap();
+            self.until = deadline::sooner(deadline::after(closing.since, timeout), cap);
         }
         deadline::is_reached(self.until, self.engine.now())
     }

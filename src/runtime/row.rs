@@ -147,12 +147,7 @@ impl Row {
 
     /// Whether those that come after it may start, by what is published.
     pub(super) fn is_ready(&self) -> bool {
-        let status = self.status();
-        match self.policy {
-            Policy::Permanent => status == ChildStatus::Healthy,
-            Policy::Transient => status == ChildStatus::Finished,
-            Policy::Temporary => false,
-        }
+        self.policy.is_ready_in(self.status())
     }
 
     pub(crate) fn activity(&self) -> Option<&Arc<Activity>> {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,7 @@ use crate::{
     status::{ChildStatus, CircuitState, OffBy},
     sync::{
         clock::Clock,
+        deadline,
         primitives::{
             Mutex, RwLock,
             atomic::{AtomicBool, Ordering},
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     /// The child of an outer supervisor whose body runs this one. Its id is the first part of the
     /// ids of all children here.
     prefix: Option<ChildId>,
+    /// Until when that child has time to stop, once it is asked to.
+    host_limit: OnceLock<Box<dyn Fn() -> Option<Instant> + Send + Sync>>,
     pub(crate) defaults: Defaults,
     clock: Clock,
     inbox: Sender<Message>,
@@ -88,6 +91,7 @@ impl Shared {
             name,
             number,
             prefix,
+            host_limit: OnceLock::new(),
             defaults,
             clock,
             inbox,
@@ -156,11 +160,11 @@ impl Shared {
     ) -> Result<Arc<Row>, ConfigError> {
         let now = self.now();
         let mut circuit = Circuit::new(spec.rules(self.defaults), now);
-        if !spec.after.is_empty() {
+        let after: Box<[ChildId]> = spec.after.iter().map(|id| self.path(id)).collect();
+        if !after.iter().all(|id| directory.find(id).is_some_and(|row| row.is_ready())) {
             circuit.dependency_failed();
         }
         let view = circuit.view(now);
-        let after = spec.after.iter().map(|id| self.path(id)).collect();
         let row = directory
             .list(self.path(&spec.id), |key, id| Row::new(key, id, spec, after, view))
             .map_err(ConfigError::DuplicateId)?;
@@ -206,7 +210,7 @@ impl Shared {
         let mut lifecycle = self.lifecycle.lock();
         self.announce(lifecycle.request_shutdown(limit));
         drop(lifecycle);
-        self.watch.notify();
+        self.notify_all();
     }
 
     /// Has the supervisor shut down because it gave up a child, unless it shuts down already.
@@ -215,7 +219,15 @@ impl Shared {
         let unused = lifecycle.give_up(cause).map(|is_new| self.announce(is_new));
         drop(lifecycle);
         let _ = unwind::discard(unused);
+        self.notify_all();
+    }
+
+    /// Wakes all who wait for something here: no child has to change at once in a shutdown.
+    fn notify_all(&self) {
         self.watch.notify();
+        for row in self.rows() {
+            row.breaker.news.notify();
+        }
     }
 
     /// Sends `Shutdown`, if need be: under the lock of the life cycle, so that it comes before what
@@ -238,9 +250,18 @@ impl Shared {
         self.lifecycle.lock().noticed_at()
     }
 
-    /// When the time of a shutdown with a limit is over.
+    /// Notes until when the outer child has time to stop.
+    pub(crate) fn set_host_limit(
+        &self,
+        limit: impl Fn() -> Option<Instant> + Send + Sync + 'static,
+    ) {
+        let _ = self.host_limit.set(Box::new(limit));
+    }
+
+    /// When the time of a shutdown is over, by its own limit or by that of the outer child.
     pub(crate) fn closing_cap(&self) -> Option<Instant> {
-        self.lifecycle.lock().cap()
+        let own = self.lifecycle.lock().cap();
+        deadline::sooner(own, self.host_limit.get().and_then(|limit| limit()))
     }
 
     /// Whether no shutdown was requested.

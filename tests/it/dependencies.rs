@@ -17,7 +17,7 @@ use circuit_breaker_supervisor::{
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
-use crate::support::*;
+use crate::{subprocess::*, support::*};
 
 fn migration() -> ChildSpec {
     unused("migration").restart(RestartPolicy::Transient)
@@ -80,8 +80,7 @@ fn child_starts_when_the_transient_one_before_it_has_finished() {
     simulation.advance(HOUR);
     assert_eq!(
         sentence(&simulation, "db"),
-        "`db` waits for `migration`, which has been running for 1 h 0 min, and is ready when it \
-         has finished"
+        "`db` waits for `migration`, which runs, and is ready when it has finished"
     );
     simulation.exit("migration", Exit::Completed).unwrap();
     simulation.advance(Duration::ZERO);
@@ -264,7 +263,7 @@ fn sentence_says_for_whom_and_why_and_when_that_one_will_be_ready() {
     assert_eq!(
         sentence(&simulation, "orders"),
         "`orders` waits for `db`, which is on trial: ready in 1 min 0 s, or when it calls \
-         `mark_healthy`; 1 failure; before that, it failed after 2.0 s: connection refused"
+         `mark_healthy`; 1 failure; last time, it failed after 2.0 s: connection refused"
     );
     simulation.handle().hold("db").unwrap();
     simulation.advance(Duration::ZERO);
@@ -347,7 +346,7 @@ fn event_has_fields_for_whom_and_why() {
         event.fields().skip(6).map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(
         fields.join(" "),
-        "waits_for=db root=db reason=is on trial: ready in 1 min 0 s, or when it calls \
+        "waiting_for=db root=db reason=is on trial: ready in 1 min 0 s, or when it calls \
          `mark_healthy`"
     );
 }
@@ -388,7 +387,7 @@ fn unknown_ids_and_one_shot_children_are_errors_and_the_spec_comes_back() {
     let unknown = Supervisor::builder().child(idler("orders").after("db"));
     assert_eq!(
         config_error(unknown).to_string(),
-        r#"the child "orders" comes after "db", which is not listed"#
+        r#"the child "orders" comes after "db", which its supervisor does not list"#
     );
     let once = Supervisor::builder()
         .child(ChildSpec::once("job", |_| Ok(())))
@@ -493,13 +492,14 @@ fn in_a_nested_supervisor_ids_are_those_of_siblings() {
         }))
         .start()
         .unwrap();
+    wait_status(supervisor.handle(), "ingest/orders", ChildStatus::Healthy);
     assert!(supervisor.shutdown().is_clean());
 }
 
 // ── Many ──
 
 #[test]
-fn ten_thousand_that_wait_for_one_cost_nothing_until_it_recovers() {
+fn ten_thousand_that_wait_for_one_are_reported_once_and_start_in_list_order() {
     let children = (0..10_000).map(|number| unused(&number.to_string()).after("db"));
     let builder = Supervisor::builder()
         .max_starts_per_second(1000)
@@ -691,17 +691,15 @@ fn limit_is_for_the_whole_and_asks_the_rest_when_it_is_over() {
 
 #[test]
 fn threads_are_waited_for_along_a_chain() {
-    // `orders` uses up nearly its time, and then `db` takes a while as well.
+    // `orders` takes longer than `db` has time for, counted from the start of the shutdown.
     let ends = Ends::default();
     let supervisor = Supervisor::builder()
-        .stop_timeout(DEADLINE)
-        .child(ends.child("db", || thread::sleep(300 * MS)).stop_timeout(10 * SECOND))
-        .child(ends.child("orders", || thread::sleep(300 * MS)).after("db"))
+        .child(ends.child("db", || {}).stop_timeout(200 * MS))
+        .child(ends.child("orders", || thread::sleep(600 * MS)).stop_timeout(DEADLINE).after("db"))
         .start()
         .unwrap();
     all_healthy(&supervisor);
-    let report = shut_down(supervisor, Duration::MAX);
-    assert!(report.is_clean(), "{report}");
+    shut_down(supervisor, Duration::MAX);
     assert_eq!(ends.list(), ["orders", "db"]);
 }
 
@@ -835,8 +833,9 @@ fn nothing_starts_before_what_it_comes_after_whatever_happens() {
         });
         handle.release(id).unwrap();
         handle.restart(id).unwrap();
+        let started = recorder.count(id, "start");
+        recorder.wait_for(id, "start", started + 1);
     }
-    recorder.wait_until(|events| events.len() > 50);
     let report = shut_down(supervisor, Duration::MAX);
     assert!(report.is_clean(), "{report}");
     let events = recorder.events();
@@ -956,6 +955,7 @@ fn unused_at_all(number: u64) -> ChildSpec {
 
 // ── Waiting for health ──
 
+/// Waits on a thread of its own for so long that only an answer ends it.
 fn waiter(handle: &Handle) -> Receiver<String> {
     let (sender, answer) = bounded(1);
     let handle = handle.clone();
@@ -963,7 +963,6 @@ fn waiter(handle: &Handle) -> Receiver<String> {
         let answer = handle.wait_until_healthy(HOUR);
         sender.send(answer.map_or_else(|error| error.to_string(), |()| String::from("ok")))
     });
-    thread::sleep(300 * MS); // so that it waits; where it does not yet, the test passes
     answer
 }
 
@@ -1064,6 +1063,11 @@ fn waiting_is_told_at_most_once_between_two_runs_whatever_becomes_of_a_start() {
 #[test]
 fn memory_is_bounded_while_readiness_flips() {
     const FLIPS: u32 = 2000;
+    if !is_inside() {
+        // In a process of its own, in which nobody else takes memory.
+        let name = "dependencies::memory_is_bounded_while_readiness_flips";
+        return drop(run_to_the_end(again(name)));
+    }
     let slot: Arc<OnceLock<Handle>> = Arc::default();
     let its = slot.clone();
     let (flips, memory) = (AtomicU32::new(0), Arc::new(AtomicU64::new(0)));
@@ -1084,8 +1088,9 @@ fn memory_is_bounded_while_readiness_flips() {
     slot.set(simulation.handle().clone()).unwrap();
     let before = resident();
     simulation.advance(Duration::ZERO);
-    let grown = memory.load(Ordering::Relaxed) - before;
+    let grown = memory.load(Ordering::Relaxed).saturating_sub(before);
     assert!(grown < 30_000, "{grown} KiB more after {FLIPS} flips");
+    println!("{DONE}");
 }
 
 #[test]

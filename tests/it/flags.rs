@@ -285,8 +285,10 @@ fn child_that_is_switched_off_as_it_starts_tells_both_in_order() {
         .on_event(move |event| {
             if event.id == "switched" {
                 let word = word(event);
-                its.set(!word.starts_with("start"));
-                if word.starts_with("stop") {
+                if word.starts_with("start") {
+                    its.set(false);
+                } else if word.starts_with("stop") {
+                    its.set(true);
                     let _ = sender.send(());
                 }
             }

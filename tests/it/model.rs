@@ -10,12 +10,12 @@ use std::{
 
 use circuit_breaker_supervisor::{
     Backoff, ChildSpec, Event, EventKind, Exit, RestartPolicy, ShutdownCause, Simulation,
-    StopCause, Supervisor, WaitError,
+    StopCause, Supervisor, Verdict, WaitError, WaitingFor,
 };
 use parking_lot::Mutex;
 use proptest::{
     prelude::*,
-    sample::select,
+    sample::{select, subsequence},
     test_runner::{Config, RngSeed},
 };
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -28,7 +28,9 @@ fn config() -> Config {
     let mut config = Config { failure_persistence: None, ..Config::default() };
     // The normal run tries the same cases each time, so that it fails only for what has changed.
     if env::var_os("PROPTEST_CASES").is_none() && config.rng_seed == RngSeed::Random {
-        config.rng_seed = RngSeed::Fixed(1);
+        // These find all the deliberate faults with which the test was tried; 256 cases do not.
+        config.rng_seed = RngSeed::Fixed(4);
+        config.cases = 4096;
     }
     config
 }
@@ -41,6 +43,32 @@ prop_state_machine! {
 }
 
 // ── What is tried ──
+
+/// Of whom a child comes after, in any order.
+fn befores() -> impl Strategy<Value = Vec<Id>> {
+    prop_oneof![
+        1 => Just(Vec::new()),
+        1 => subsequence(IDS.to_vec(), 1..=3).prop_shuffle(),
+    ]
+}
+
+/// The children that there are at first: none comes after one that is not among them, or runs only
+/// once, and the order of the ranks allows no circle.
+fn first_specs() -> impl Strategy<Value = Vec<Spec>> {
+    let specs = (1..=IDS.len())
+        .prop_flat_map(|count| IDS[..count].iter().map(|id| spec(Just(*id))).collect::<Vec<_>>());
+    let ranks = Just(IDS.to_vec()).prop_shuffle();
+    (specs, prop::bool::weighted(0.7), ranks).prop_map(|(mut specs, has_after, ranks)| {
+        let rank = |id: Id| ranks.iter().position(|other| *other == id);
+        let can_be_before: Vec<Id> =
+            specs.iter().filter(|spec| spec.policy != Policy::Once).map(|spec| spec.id).collect();
+        for spec in &mut specs {
+            let its = rank(spec.id);
+            spec.after.retain(|id| has_after && can_be_before.contains(id) && rank(id) < its);
+        }
+        specs
+    })
+}
 
 /// A child of any kind; the first of each choice is the plain one, to which a failing case shrinks.
 fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
@@ -59,7 +87,11 @@ fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
             prop::bool::weighted(0.2),
             any::<bool>(),
         ),
-        (select(vec![None, Some(Duration::from_nanos(4_000_000_011))]), select(vec![3u32, 2, 1])),
+        (
+            select(vec![None, Some(Duration::from_nanos(4_000_000_011))]),
+            select(vec![3u32, 2, 1]),
+            befores(),
+        ),
     )
         .prop_map(
             |(
@@ -80,6 +112,7 @@ fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
                     fresh_thread,
                     watchdog: rest.0,
                     failure_threshold: rest.1,
+                    after: rest.2,
                 }
             },
         )
@@ -97,17 +130,33 @@ fn durations(reference: &Reference) -> impl Strategy<Value = Duration> + use<> {
     prop_oneof![3 => select(durations), 1 => anywhere]
 }
 
+/// How long a child may be deaf to stops.
+fn deafness(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Transition> {
+    let millis = select(vec![Some(0), None, Some(50), Some(1500), Some(6000)]);
+    (id, millis).prop_map(|(id, millis)| {
+        let odd = (70_007..).zip(IDS).find(|(_, other)| *other == id).map_or(0, |(odd, _)| odd);
+        let duration = match millis {
+            Some(0) => Duration::ZERO,
+            Some(millis) => Duration::from_millis(millis) + Duration::from_nanos(odd),
+            None => MAX,
+        };
+        Transition::IgnoreStopFor(id, duration)
+    })
+}
+
 /// What a case begins with, and how far it has come.
 #[derive(Clone)]
 struct State {
     specs: Vec<Spec>,
+    /// How many runs may start in one second.
+    rate: Option<u32>,
     reference: Reference,
 }
 
 /// Shows how to begin; the transitions are shown beside it.
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.specs.fmt(f)
+        (&self.specs, self.rate).fmt(f)
     }
 }
 
@@ -118,13 +167,31 @@ impl ReferenceStateMachine for Documented {
     type Transition = Transition;
 
     fn init_state() -> BoxedStrategy<Self::State> {
-        let specs = (1..4usize).prop_flat_map(|count| {
-            IDS[..count].iter().map(|id| spec(Just(*id))).collect::<Vec<_>>()
-        });
-        specs.prop_map(|specs| State { reference: Reference::new(&specs), specs }).boxed()
+        let rate = prop_oneof![3 => Just(None), 1 => (1..3u32).prop_map(Some)];
+        (first_specs(), rate)
+            .prop_map(|(mut specs, rate)| {
+                // The documentation does not say in which order the first turns of a start rate
+                // and the first looks at those that wait come; those that are added may wait.
+                if rate.is_some() {
+                    specs.iter_mut().for_each(|spec| spec.after.clear());
+                }
+                State { reference: Reference::new(&specs, rate), specs, rate }
+            })
+            .boxed()
     }
 
     fn transitions(State { reference, .. }: &State) -> BoxedStrategy<Transition> {
+        let change = (select(IDS.to_vec()), select(vec![Some(true), Some(false), None]))
+            .prop_map(|(id, answer)| Transition::Flag(id, answer));
+        if reference.has_to_settle() {
+            return prop_oneof![
+                6 => durations(reference).prop_map(Transition::Advance),
+                2 => change,
+                1 => select(IDS.to_vec()).prop_map(Transition::FailNextSpawn),
+                1 => deafness(select(IDS.to_vec())),
+            ]
+            .boxed();
+        }
         let listed: Vec<Id> = reference.children.iter().map(|child| child.spec.id).collect();
         // Now and then one that is not listed.
         let id = move || {
@@ -143,13 +210,12 @@ impl ReferenceStateMachine for Documented {
             Order::Release,
             Order::Remove,
         ];
-        let deafness = [50, 1500, 6000]
-            .map(|millis| Duration::from_millis(millis) + Duration::from_nanos(70_007));
-        let deafness = [Duration::ZERO, MAX].into_iter().chain(deafness).collect::<Vec<_>>();
         prop_oneof![
             12 => durations(reference).prop_map(Transition::Advance),
             8 => (id(), select(endings)).prop_map(|(id, ending)| Transition::Exit(id, ending)),
-            2 => id().prop_map(Transition::MarkHealthy),
+            1 => (id(), (1..9u64).prop_map(Duration::from_secs))
+                .prop_map(|(id, wait)| Transition::Demand(id, wait)),
+            4 => id().prop_map(Transition::MarkHealthy),
             4 => (id(), select(vec!["reading", "writing"]))
                 .prop_map(|(id, doing)| Transition::Heartbeat(id, doing)),
             3 => (id(), select(vec![Some(true), Some(false), None]))
@@ -162,10 +228,24 @@ impl ReferenceStateMachine for Documented {
             6 => id().prop_map(Transition::ReportFailure),
             1 => id().prop_map(Transition::ReportSuccess),
             2 => id().prop_map(Transition::FailNextSpawn),
-            3 => (id(), select(deafness))
-                .prop_map(|(id, time)| Transition::IgnoreStopFor(id, time)),
+            3 => deafness(id()),
         ]
         .boxed()
+    }
+
+    fn preconditions(State { reference, .. }: &State, transition: &Transition) -> bool {
+        let comes_after = matches!(transition, Transition::Add(spec) if !spec.after.is_empty());
+        if reference.is_starting_in_turns() && matches!(transition, Transition::FailNextSpawn(_)) {
+            return false;
+        }
+        let asks_nothing = matches!(
+            transition,
+            Transition::Advance(_)
+                | Transition::Flag(..)
+                | Transition::FailNextSpawn(_)
+                | Transition::IgnoreStopFor(..)
+        );
+        asks_nothing || !(reference.has_to_settle() || comes_after && reference.is_asked())
     }
 
     fn apply(mut state: State, transition: &Transition) -> State {
@@ -191,7 +271,7 @@ impl StateMachineTest for Documented {
     type SystemUnderTest = Pair;
     type Reference = Self;
 
-    fn init_test(State { specs, .. }: &State) -> Pair {
+    fn init_test(State { specs, rate, .. }: &State) -> Pair {
         let flags = Arc::new(Mutex::new(BTreeMap::new()));
         let its = flags.clone();
         let builder = Supervisor::builder()
@@ -199,9 +279,13 @@ impl StateMachineTest for Documented {
             .telemetry(())
             .enabled(move |id| its.lock().get(id).copied().unwrap_or(Some(true)))
             .children(specs.iter().map(describe));
+        let builder = match rate {
+            Some(most) => builder.max_starts_per_second(*most),
+            None => builder,
+        };
         Pair {
             simulation: Simulation::new(builder, 1).unwrap(),
-            reference: Reference::new(specs),
+            reference: Reference::new(specs, *rate),
             flags,
             seen: 0,
             told: BTreeMap::new(),
@@ -243,10 +327,19 @@ fn describe(spec: &Spec) -> ChildSpec {
         .fresh_thread(spec.fresh_thread)
         .failure_threshold(spec.failure_threshold)
         .watchdog(spec.watchdog.unwrap_or(MAX));
+    let described = spec.after.iter().fold(described, |described, id| described.after(*id));
     match spec.max_restarts {
         Some(most) => described.max_restarts(most),
         None => described,
     }
+}
+
+fn known_id(id: &str) -> Id {
+    IDS.into_iter().find(|known| *known == id).unwrap()
+}
+
+fn waits_for(waiting: &WaitingFor) -> WaitsFor {
+    WaitsFor { id: known_id(&waiting.id), root: known_id(&waiting.root) }
 }
 
 fn ending(exit: &Exit) -> Ending {
@@ -272,6 +365,10 @@ impl Pair {
                     Ending::Panicked => Exit::panicked("no"),
                 };
                 return simulation.exit(id, exit).is_ok();
+            }
+            Transition::Demand(id, wait) => {
+                let error = Verdict::retry_after(wait, "no");
+                return simulation.exit(id, Exit::failed(error)).is_ok();
             }
             Transition::MarkHealthy(id) => return simulation.mark_healthy(id).is_ok(),
             Transition::Heartbeat(id, doing) => return simulation.heartbeat(id, doing).is_ok(),
@@ -302,7 +399,7 @@ impl Pair {
         let origin = self.simulation.origin();
         let mut hangs = Vec::new();
         for event in &self.simulation.events()[self.seen..] {
-            let id = *IDS.iter().find(|id| event.id == **id).unwrap();
+            let id = known_id(&event.id);
             let told = told(event, origin);
             let never_ran = matches!(told.what, What::Stopped { cause: StopCause::NotSpawned, .. });
             if told.what == What::Ordered(Order::Add) {
@@ -344,6 +441,7 @@ impl Pair {
                 circuit: info.circuit,
                 failures: info.failures,
                 retry_in: info.retry_in,
+                waits_for: info.waiting_for.as_ref().map(waits_for),
                 uptime: info.uptime,
                 stopping: info.stopping,
                 is_overdue: info.is_overdue,
@@ -390,6 +488,7 @@ fn told(event: &Event, origin: Instant) -> Told {
             What::Healthy { forgiven: *forgiven, failing_for: *failing_for, marked: *marked }
         }
         EventKind::FlagChanged { enabled, .. } => What::FlagChanged(*enabled),
+        EventKind::Waiting { waiting_for, .. } => What::Waiting(waits_for(waiting_for)),
         EventKind::Overdue { stopping_for, .. } => What::Overdue { stopping_for: *stopping_for },
         EventKind::Tripped { failures, .. } => What::Tripped { failures: *failures },
         EventKind::Hung { doing, .. } => What::Hung { doing: doing.clone() },

@@ -122,22 +122,48 @@ fn cause_of_one_that_was_stopped_past_a_stuck_supervisor_is_the_shutdown() {
 
 #[test]
 fn limit_is_for_the_whole_tree() {
-    let (leaf, gate, started) = stubborn("leaf");
-    let (db, contexts) = seen_child("db");
-    let specs = parking_lot::Mutex::new(Some((db, leaf.stop_timeout(HOUR).after("db"))));
-    let supervisor = Supervisor::builder()
-        .child(ChildSpec::new("ingest", move |ctx| {
+    for levels in [1, 2] {
+        let (leaf, gate, started) = stubborn("leaf");
+        let (db, contexts) = seen_child("db");
+        let specs = parking_lot::Mutex::new(Some((db, leaf.stop_timeout(HOUR).after("db"))));
+        let deepest = ChildSpec::new("deepest", move |ctx| {
             let (db, leaf) = specs.lock().take().unwrap();
             Supervisor::builder().child(db).child(leaf).run(ctx)
-        }))
-        .start()
-        .unwrap();
-    let ctx = take(&contexts);
-    take(&started);
-    let report = supervisor.shutdown_within(500 * MS);
-    let was_asked = ctx.is_stopping();
-    drop(gate);
-    assert!(was_asked, "{report}");
+        })
+        .stop_timeout(HOUR);
+        let child = if levels == 1 {
+            deepest
+        } else {
+            let deepest = parking_lot::Mutex::new(Some(deepest));
+            ChildSpec::new("middle", move |ctx| {
+                Supervisor::builder().children(deepest.lock().take()).run(ctx)
+            })
+            .stop_timeout(HOUR)
+        };
+        let supervisor = Supervisor::builder().child(child).start().unwrap();
+        let ctx = take(&contexts);
+        take(&started);
+        let report = supervisor.shutdown_within(500 * MS);
+        let was_asked = ctx.is_stopping();
+        drop(gate);
+        assert!(was_asked, "{levels} levels: {report}");
+    }
+}
+
+#[test]
+fn those_that_are_asked_last_have_a_moment() {
+    for _ in rounds(20) {
+        let (leaf, gate, started) = stubborn("leaf");
+        let supervisor = Supervisor::builder()
+            .child(healthy("db"))
+            .child(leaf.stop_timeout(HOUR).after("db"))
+            .start()
+            .unwrap();
+        take(&started);
+        let report = supervisor.shutdown_within(20 * MS);
+        assert_eq!(unstopped(&report), ["leaf"]);
+        drop(gate);
+    }
 }
 
 #[test]
@@ -167,7 +193,7 @@ fn children_of_a_stuck_nested_supervisor_are_asked() {
         .unwrap();
     let ctx = take(&contexts);
     take(&started);
-    thread::sleep(100 * MS); // until the leaf runs
+    supervisor.handle().wait_for("ingest/leaf", DEADLINE, |leaf| leaf.is_running()).unwrap();
     let report = supervisor.shutdown();
     let was_asked = ctx.is_stopping();
     drop((gate, gate_of_sink));
@@ -240,7 +266,6 @@ fn lingering_threads_along_a_chain_are_waited_for_and_named() {
     let report = supervisor.shutdown();
     let took = since.elapsed();
     drop((lingering, leaf_gate));
-    println!("{took:?}: {report}");
     assert_eq!(unstopped(&report), ["db", "cache", "leaf"]);
-    assert!(took >= 800 * MS && took < 3 * SECOND, "{took:?}");
+    assert!(took >= 800 * MS, "{took:?}");
 }

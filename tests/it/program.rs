@@ -8,9 +8,9 @@ pub(crate) type Id = &'static str;
 
 pub(crate) const MAX: Duration = Duration::MAX;
 
-/// The poll's interval. The odd nanoseconds of this, of the watchdog's limit and of the deafness
-/// keep deadlines of different kinds from falling on one instant, where no documentation says which
-/// comes first.
+/// The poll's interval. The odd nanoseconds of this, of the watchdog's limit and of the deafness,
+/// which are each child's own, keep deadlines of different kinds from falling on one instant, where
+/// no documentation says which comes first.
 pub(crate) const POLL: Duration = Duration::from_nanos(7_000_003_001);
 
 // ── What is described ──
@@ -41,6 +41,7 @@ pub(crate) struct Spec {
     pub(crate) fresh_thread: bool,
     pub(crate) watchdog: Option<Duration>,
     pub(crate) failure_threshold: u32,
+    pub(crate) after: Vec<Id>,
 }
 
 impl Spec {
@@ -74,6 +75,8 @@ pub(crate) enum Order {
 pub(crate) enum Transition {
     Advance(Duration),
     Exit(Id, Ending),
+    /// The run fails, and its error demands so long a wait.
+    Demand(Id, Duration),
     MarkHealthy(Id),
     Heartbeat(Id, &'static str),
     /// The flag says yes, no, or that it cannot tell.
@@ -104,11 +107,19 @@ pub(crate) enum What {
     Stopped { cause: StopCause, ending: Ending, uptime: Duration, retry_in: Option<Duration> },
     Healthy { forgiven: u32, failing_for: Duration, marked: bool },
     FlagChanged(bool),
+    Waiting(WaitsFor),
     Overdue { stopping_for: Duration },
     Tripped { failures: u32 },
     Hung { doing: Cow<'static, str> },
     GaveUp,
     Ordered(Order),
+}
+
+/// For whom a child waits: the first of those before it, and the one at the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitsFor {
+    pub(crate) id: Id,
+    pub(crate) root: Id,
 }
 
 /// What is known of a child by who asks.
@@ -118,6 +129,7 @@ pub(crate) struct Shown {
     pub(crate) circuit: CircuitState,
     pub(crate) failures: u32,
     pub(crate) retry_in: Option<Duration>,
+    pub(crate) waits_for: Option<WaitsFor>,
     pub(crate) uptime: Option<Duration>,
     pub(crate) stopping: Option<(StopCause, Duration)>,
     pub(crate) is_overdue: bool,

@@ -28,8 +28,21 @@ pub(crate) struct Reference {
     failing_spawns: BTreeMap<Id, u32>,
     deafness: BTreeMap<Id, Duration>,
     runs: u64,
+    /// The children that are to be looked at: all that they come after became ready, or ceased to
+    /// be.
+    unseen: VecDeque<Id>,
+    /// How many runs may start in one second.
+    rate: Option<usize>,
+    /// When runs started, or could not for want of a thread.
+    starts: Vec<Duration>,
+    /// Those that are due and have no turn yet.
+    queue: Vec<Id>,
     /// While all flags are being asked.
     round: Option<Round>,
+    /// The first round is over.
+    has_had_round: bool,
+    /// Who was found waiting before that: it is told after it.
+    deferred: Vec<Id>,
     added: u64,
     /// Asked to shut down: from then on nothing starts.
     pub(crate) is_closing: bool,
@@ -55,13 +68,17 @@ enum Message {
     Add(Id),
     PollNow,
     Shutdown,
-    End(Id, u64, Ending),
+    /// An end, and how long a wait its error demands.
+    End(Id, u64, Ending, Duration),
     Healthy(Id, u64),
     Tripped(Id, u64, u32),
+    /// The first heartbeat of a run: nothing is to be done, but it has its place among the others.
+    /// The documentation leaves that open; this is how it is.
+    Watch,
 }
 
 impl Reference {
-    pub(crate) fn new(specs: &[Spec]) -> Self {
+    pub(crate) fn new(specs: &[Spec], rate: Option<u32>) -> Self {
         Self {
             now: Duration::ZERO,
             children: (1..)
@@ -78,7 +95,13 @@ impl Reference {
             failing_spawns: BTreeMap::new(),
             deafness: BTreeMap::new(),
             runs: 0,
+            unseen: VecDeque::new(),
+            rate: rate.map(|rate| rate as usize),
+            starts: Vec::new(),
+            queue: Vec::new(),
             round: Some(Round { after: 0, again: false }),
+            has_had_round: false,
+            deferred: Vec::new(),
             added: specs.len() as u64,
             is_closing: false,
             closes: None,
@@ -88,7 +111,8 @@ impl Reference {
     }
 
     pub(crate) fn shown(&self, id: Id) -> Option<Shown> {
-        Some(self.child(id)?.shown(self.now, self.closes))
+        let child = self.child(id)?;
+        Some(child.shown(self.now, self.closes, self.waits_for(child)))
     }
 
     /// What callers see of a child's circuit.
@@ -97,7 +121,11 @@ impl Reference {
     }
 
     pub(crate) fn is_well(&self) -> bool {
-        let is_well = |child: &Child| match child.status(self.now, self.closes) {
+        let is_well = |child: &Child| match self.status(child) {
+            // It is as well as the one at the root; if that is listed, it is asked here itself.
+            ChildStatus::Waiting => {
+                self.waits_for(child).is_some_and(|its| self.child(its.root).is_some())
+            }
             ChildStatus::Finished | ChildStatus::Off { by: OffBy::Flag | OffBy::Operator } => true,
             ChildStatus::GaveUp => false,
             _ => {
@@ -115,8 +143,11 @@ impl Reference {
         let silence = |child: &Child| child.silent_since().map(|(limit, at, _)| at + limit);
         let of_children =
             self.children.iter().flat_map(|child| child.deadlines().chain(silence(child)));
-        let mut deadlines: Vec<_> =
-            of_children.chain([self.next_poll]).filter(|at| *at < MAX).collect();
+        let mut deadlines: Vec<_> = of_children
+            .chain([self.next_poll])
+            .chain(self.next_turn())
+            .filter(|at| *at < MAX)
+            .collect();
         deadlines.sort();
         deadlines
     }
@@ -127,6 +158,71 @@ impl Reference {
 
     fn child_mut(&mut self, id: Id) -> Option<&mut Child> {
         self.children.iter_mut().find(|child| child.spec.id == id)
+    }
+
+    /// Whether something was asked of it that it is yet to do.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.inbox.is_empty() || self.round.is_some()
+    }
+
+    /// Whether nothing more is to be asked of it before it has done that. Of two things that are
+    /// asked at the same time, one may make a child ready or unready, and the other concern those
+    /// that come after it: which of the two they see first, the documentation does not say.
+    pub(crate) fn has_to_settle(&self) -> bool {
+        let comes_after = |child: &Child| !child.spec.after.is_empty();
+        self.is_asked() && (self.rate.is_some() || self.children.iter().any(comes_after))
+    }
+
+    /// Whether its children have their first start, in their turns. If the first spawn of one that
+    /// is significant fails then, the documentation does not say who is started still.
+    pub(crate) fn is_starting_in_turns(&self) -> bool {
+        self.rate.is_some() && self.round.is_some()
+    }
+
+    fn status(&self, child: &Child) -> ChildStatus {
+        child.status(self.now, self.closes)
+    }
+
+    fn is_due(&self, child: &Child) -> bool {
+        self.status(child) == ChildStatus::Due
+    }
+
+    /// For whom it waits: the first of those that it comes after which is not ready. If all are,
+    /// and it is yet to be looked at, that is the last of them; the documentation leaves that open.
+    fn waits_for(&self, child: &Child) -> Option<WaitsFor> {
+        let after = child.spec.after.iter().copied();
+        let is_ready = |id: &Id| self.child(id).is_some_and(Child::is_ready);
+        let id = after.clone().find(|id| !is_ready(id)).or(after.last())?;
+        let next = self.child(id).filter(|next| self.status(next) == ChildStatus::Waiting);
+        let root = next.and_then(|next| self.waits_for(next)).map_or(id, |its| its.root);
+        Some(WaitsFor { id, root })
+    }
+
+    /// Whether the child may be added, by what it comes after and who comes after it. One that is
+    /// being removed counts until it is gone; the documentation leaves that open.
+    fn fits(&self, spec: &Spec) -> bool {
+        let is_listed =
+            |id: &Id| self.child(id).is_some_and(|other| other.spec.policy != Policy::Once);
+        let is_awaited = self.children.iter().any(|child| child.spec.after.contains(&spec.id));
+        // All that it comes after, directly or not.
+        let mut before = spec.after.clone();
+        let mut seen = 0;
+        while let Some(id) = before.get(seen).copied() {
+            let of_that = self.child(id).into_iter().flat_map(|child| child.spec.after.clone());
+            let new: Vec<_> = of_that.filter(|id| !before.contains(id)).collect();
+            before.extend(new);
+            seen += 1;
+        }
+        spec.after.iter().all(is_listed)
+            && !before.contains(&spec.id)
+            && !(is_awaited && spec.policy == Policy::Once)
+    }
+
+    /// When the next run may start, if one is due and there were as many as may start.
+    fn next_turn(&self) -> Option<Duration> {
+        let first = self.starts.len().checked_sub(self.rate?)?;
+        self.queue.first()?;
+        Some(self.starts[first] + Duration::from_secs(1))
     }
 
     /// The child's present run, if that is the one.
@@ -169,15 +265,8 @@ impl Reference {
         }
         match transition {
             Transition::Advance(duration) => self.advance(*duration, hangs),
-            Transition::Exit(id, ending) => {
-                let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
-                    return false;
-                };
-                (run.is_over, run.returns_at) = (true, None);
-                let number = run.number;
-                self.inbox.push_back(Message::End(id, number, *ending));
-                self.catch_up();
-            }
+            Transition::Exit(id, ending) => return self.exit(id, *ending, Duration::ZERO),
+            Transition::Demand(id, wait) => return self.exit(id, Ending::Failed, *wait),
             Transition::MarkHealthy(id) => {
                 let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
                     return false;
@@ -193,7 +282,9 @@ impl Reference {
                 let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
                     return false;
                 };
-                run.heartbeat = Some((now, doing));
+                if run.heartbeat.replace((now, doing)).is_none() {
+                    self.inbox.push_back(Message::Watch);
+                }
                 self.catch_up();
             }
             Transition::Flag(id, answer) => drop(self.flags.insert(id, *answer)),
@@ -216,12 +307,14 @@ impl Reference {
                 }
             }
             Transition::Add(spec) => {
-                if self.is_closing || self.child(spec.id).is_some() {
+                if self.is_closing || self.child(spec.id).is_some() || !self.fits(spec) {
                     return false;
                 }
                 self.added += 1;
-                self.children
-                    .push(Child { is_known: false, ..Child::new(self.added, spec.clone()) });
+                let is_ready = |id: &Id| self.child(id).is_some_and(Child::is_ready);
+                let is_free = spec.after.iter().all(is_ready);
+                let child = Child::new(self.added, spec.clone());
+                self.children.push(Child { is_known: false, is_free, is_kept: !is_free, ..child });
                 self.inbox.push_back(Message::Add(spec.id));
             }
             // Asked again before that is taken up, it is one wish.
@@ -239,6 +332,17 @@ impl Reference {
             Transition::FailNextSpawn(id) => *self.failing_spawns.entry(id).or_default() += 1,
             Transition::IgnoreStopFor(id, duration) => drop(self.deafness.insert(id, *duration)),
         }
+        true
+    }
+
+    fn exit(&mut self, id: Id, ending: Ending, demanded: Duration) -> bool {
+        let Some(run) = self.child_mut(id).and_then(|child| child.run.as_mut()) else {
+            return false;
+        };
+        (run.is_over, run.returns_at) = (true, None);
+        let number = run.number;
+        self.inbox.push_back(Message::End(id, number, ending, demanded));
+        self.catch_up();
         true
     }
 
@@ -272,14 +376,12 @@ impl Reference {
                 };
                 hangs = self.children.iter().filter_map(silent).min().into_iter().collect();
             }
-            let last = |child: &Child| {
-                self.closes.map(|since| since.saturating_add(child.spec.stop_timeout))
-            };
             let own = self
                 .children
                 .iter()
-                .flat_map(|child| child.deadlines().chain(last(child)))
-                .chain([self.next_poll]);
+                .flat_map(|child| child.deadlines().chain(child.last_wait()))
+                .chain([self.next_poll])
+                .chain(self.next_turn());
             let hang = hangs.front().map(|(at, _)| *at);
             let next = own.chain(hang).filter(|at| *at > self.now || Some(*at) == hang).min();
             let Some(next) = next.filter(|next| *next <= until && !self.has_ended) else { break };
@@ -292,11 +394,9 @@ impl Reference {
             for child in &mut self.children {
                 if let Some(run) = child.run.as_mut().filter(|run| run.returns_at == Some(next)) {
                     (run.is_over, run.returns_at) = (true, None);
-                    self.inbox.push_back(Message::End(
-                        child.spec.id,
-                        run.number,
-                        Ending::Completed,
-                    ));
+                    let (id, number) = (child.spec.id, run.number);
+                    let end = Message::End(id, number, Ending::Completed, Duration::ZERO);
+                    self.inbox.push_back(end);
                 }
             }
             while let Some((_, id)) = hangs.front().copied().filter(|(at, _)| *at == next) {
@@ -331,6 +431,8 @@ impl Reference {
         let (limit, since, doing) =
             watched.unwrap_or_else(|| panic!("{id} hangs, which nobody watches"));
         assert!(self.now - since >= limit, "{id} hangs, and is not silent for long enough");
+        // Up for long enough until it is asked to stop, it is healthy before.
+        self.see_to(id);
         self.tell(id, What::Hung { doing: doing.into() });
         self.request_stop(id, StopCause::Hung);
     }

@@ -70,8 +70,7 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` failed after 1 min 30 s: the broker\\nhung up; tried again in 1.0 s",
             "child `orders` started again (run 5, after 1 failure)",
             "child `orders` returned after 0 µs",
-            "child `orders` is given up after 2 failures in a row, \
-             and stays down unless it is reset",
+            "child `orders` is given up after 2 failures in a row",
         ]
     );
 }
@@ -222,7 +221,7 @@ fn child_that_did_what_it_was_for_has_finished_and_one_that_returned_too_soon_ha
             "child `transient` finished after 0 µs",
             "child `once` finished after 0 µs",
             "child `permanent` returned after 0 µs",
-            "child `permanent` is given up after 1 failure, and stays down unless it is reset",
+            "child `permanent` is given up after 1 failure",
         ]
     );
     assert_eq!(

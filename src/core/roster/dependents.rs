@@ -95,7 +95,7 @@ impl<T> Roster<T> {
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
         child.circuit.note_waiting_told();
-        let on = environment.waiting_for(&child.entry);
-        self.queue_report(key, EventKind::Waiting { on }, now);
+        let waiting_for = environment.waiting_for(&child.entry);
+        self.queue_report(key, EventKind::Waiting { waiting_for }, now);
     }
 }

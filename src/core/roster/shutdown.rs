@@ -11,12 +11,18 @@ use crate::{
     sync::deadline,
 };
 
+/// The least time to stop of a child that waited for others, at the end of a shutdown's limit: it
+/// could not begin sooner.
+const LEAST_TIME: Duration = Duration::from_millis(250);
+
 /// A shutdown.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Closing {
     /// When the time of all is over; `None` is never.
     pub(super) cap: Option<Instant>,
+    /// Until when those have time that were asked last, after they had waited for others.
+    pub(super) last_cap: Option<Instant>,
     /// The running children that were not asked to stop yet, since others that come after them run.
     pub(super) postponed: BTreeSet<Key>,
 }
@@ -63,8 +69,16 @@ impl<T> Roster<T> {
     /// Requests a run to stop, in a shutdown until the end of that at the latest. Returns whether
     /// it is the first request.
     pub(super) fn request_stop(&mut self, key: Key, cause: StopCause, now: Instant) -> bool {
-        let cap = self.closing.as_ref().and_then(|closing| closing.cap);
         let Some(child) = self.children.get_mut(&key) else { return false };
+        let mut cap = None;
+        if let Some(closing) = &mut self.closing {
+            cap = closing.cap;
+            if closing.postponed.remove(&key) {
+                let least = deadline::after(now, LEAST_TIME);
+                cap = cap.map(|cap| least.map_or(cap, |least| least.max(cap)));
+                closing.last_cap = cap;
+            }
+        }
         child.circuit.request_stop(cause, cap, now)
     }
 
@@ -77,11 +91,8 @@ impl<T> Roster<T> {
         let Some(closing) = &mut self.closing else { return };
         if awaits_ends && !deadline::is_reached(closing.cap, now) {
             closing.postponed.insert(key);
-        } else {
-            closing.postponed.remove(&key);
-            if self.request_stop(key, StopCause::Shutdown, now) {
-                self.queue(key, Action::Stop);
-            }
+        } else if self.request_stop(key, StopCause::Shutdown, now) {
+            self.queue(key, Action::Stop);
         }
     }
 
@@ -97,10 +108,10 @@ impl<T> Roster<T> {
         }
     }
 
-    /// In a shutdown: asks all the others to stop, without their turn.
+    /// In a shutdown: asks all to stop that wait for others, without their turn.
     pub(crate) fn stop_the_postponed(&mut self, now: Instant) {
         let Some(closing) = &mut self.closing else { return };
-        for key in std::mem::take(&mut closing.postponed).into_iter().rev() {
+        for key in closing.postponed.clone().into_iter().rev() {
             if self.request_stop(key, StopCause::Shutdown, now) {
                 self.queue(key, Action::Stop);
             }
@@ -119,7 +130,14 @@ impl<T> Roster<T> {
         self.closing.as_ref().is_some_and(|closing| !closing.postponed.is_empty())
     }
 
-    /// When that is; `None` if nobody is left to be asked, or there is no limit.
+    /// Until when a shutdown waits at most; `None` is without end.
+    pub(crate) fn closing_cap(&self) -> Option<Instant> {
+        let closing = self.closing.as_ref()?;
+        closing.last_cap.or(closing.cap)
+    }
+
+    /// When the limit of the shutdown is over, for those that wait by then. `None` if nobody does,
+    /// or there is no limit.
     pub(super) fn postponed_until(&self) -> Option<Instant> {
         let closing = self.closing.as_ref()?;
         closing.cap.filter(|_| !closing.postponed.is_empty())

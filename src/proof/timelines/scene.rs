@@ -70,7 +70,8 @@ impl Environment for Script {
 
     fn waiting_for(&mut self, _entry: &()) -> WaitingFor {
         let (id, root, reason) = ("a".into(), "a".into(), "is not ready".into());
-        WaitingFor { id, root, reason, wellness: Wellness::Well }
+        let state = "is not ready".into();
+        WaitingFor { id, root, reason, state, wellness: Wellness::Well }
     }
 
     fn publish_begin(&mut self, _entry: &(), _view: View) -> Result<(), StartDenied> {

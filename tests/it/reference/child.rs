@@ -18,6 +18,16 @@ pub(crate) struct Child {
     /// The delay after its last failure.
     pub(super) last_delay: Option<Duration>,
     pub(super) retry_at: Option<Duration>,
+    /// Before this, no recovery ends its backoff.
+    pub(super) not_before: Duration,
+    /// All that it comes after are ready.
+    pub(super) is_free: bool,
+    /// Not all were, since it was last looked at.
+    pub(super) is_kept: bool,
+    /// It is yet to be looked at since all became ready, or ceased to be.
+    pub(super) is_unseen: bool,
+    /// That it waits was told since its last run.
+    pub(super) has_told_wait: bool,
     pub(super) is_flag_on: bool,
     pub(super) is_held: bool,
     /// Whether the last order to it, which the supervisor may be yet to carry out, was to hold or
@@ -27,6 +37,8 @@ pub(crate) struct Child {
     pub(super) is_removed: bool,
     /// Restarted by hand while it stops: no failure of that run counts.
     pub(super) is_restarted: bool,
+    /// Restarted by hand, it is started before others.
+    pub(super) is_by_hand: bool,
     pub(super) is_finished: bool,
     pub(super) has_given_up: bool,
     pub(super) has_thread: bool,
@@ -52,7 +64,7 @@ pub(super) struct Run {
     /// Why and when it was asked to stop.
     pub(super) stop_request: Option<(StopCause, Duration)>,
     /// Since when its stop timeout runs: since that request, and anew from the beginning of a
-    /// shutdown.
+    /// shutdown, also if others that come after it still run.
     pub(super) time_from: Duration,
     pub(super) is_overdue: bool,
     /// When it returns, since it was asked to stop.
@@ -68,18 +80,24 @@ impl Child {
     pub(super) fn new(number: u64, spec: Spec) -> Self {
         Self {
             number,
+            is_free: spec.after.is_empty(),
+            is_kept: !spec.after.is_empty(),
             spec,
             run: None,
             failures: 0,
             failing_since: None,
             last_delay: None,
             retry_at: None,
+            not_before: Duration::ZERO,
+            has_told_wait: false,
+            is_unseen: false,
             is_flag_on: true,
             is_held: false,
             is_to_stay_down: false,
             is_to_go: false,
             is_removed: false,
             is_restarted: false,
+            is_by_hand: false,
             is_finished: false,
             has_given_up: false,
             has_thread: false,
@@ -101,13 +119,35 @@ impl Child {
             None if self.has_given_up => ChildStatus::GaveUp,
             None if self.is_held => ChildStatus::Off { by: OffBy::Operator },
             None if !self.is_flag_on => ChildStatus::Off { by: OffBy::Flag },
+            None if self.is_kept => ChildStatus::Waiting,
             None if self.retry_at.is_some_and(|at| at > now) => ChildStatus::BackingOff,
             None => ChildStatus::Due,
         }
     }
 
-    pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.run.is_none() && self.status(now, None) == ChildStatus::Due
+    /// Whether those that come after it may start.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.run {
+            Some(run) => {
+                self.spec.policy == Policy::Permanent
+                    && run.is_healthy
+                    && run.stop_request.is_none()
+            }
+            None => self.spec.policy == Policy::Transient && self.is_finished && !self.is_removed,
+        }
+    }
+
+    /// When the last of those before a child has become ready, its backoff ends, but for one
+    /// without end. Where the documentation leaves it open: also that of a child that is off
+    /// meanwhile, and also if nobody has seen it wait, since the one before it failed and was well
+    /// again at once.
+    pub(super) fn look(&mut self) {
+        self.is_unseen = false;
+        if self.is_kept && self.is_free {
+            self.is_kept = false;
+            let least = self.not_before;
+            self.retry_at = self.retry_at.map(|at| if at == MAX { at } else { at.min(least) });
+        }
     }
 
     /// What the supervisor knows; callers see at once what they have tripped.
@@ -128,7 +168,12 @@ impl Child {
         }
     }
 
-    pub(super) fn shown(&self, now: Duration, closes: Option<Duration>) -> Shown {
+    pub(super) fn shown(
+        &self,
+        now: Duration,
+        closes: Option<Duration>,
+        waits_for: Option<WaitsFor>,
+    ) -> Shown {
         let status = self.status(now, closes);
         let stop_request = self.run.as_ref().and_then(|run| run.stop_request);
         let left = |at: Duration| if at == MAX { MAX } else { at - now };
@@ -137,6 +182,7 @@ impl Child {
             circuit: self.circuit(),
             failures: self.failures,
             retry_in: self.retry_at.filter(|_| status == ChildStatus::BackingOff).map(left),
+            waits_for: waits_for.filter(|_| status == ChildStatus::Waiting),
             uptime: self.run.as_ref().map(|run| now - run.since),
             stopping: stop_request.map(|(cause, at)| (cause, now - at)),
             is_overdue: self.run.as_ref().is_some_and(|run| run.is_overdue),
@@ -164,10 +210,15 @@ impl Child {
         self.run.as_ref().is_some_and(|run| run.is_overdue)
     }
 
-    /// Whether a shutdown waits for it: from its own beginning on for as long as the child may take
-    /// to stop.
-    pub(super) fn is_waited_for(&self, since: Duration, now: Duration) -> bool {
-        self.run.is_some() && now < since.saturating_add(self.spec.stop_timeout)
+    /// Until when a shutdown waits for it, if it has been asked to stop.
+    pub(super) fn last_wait(&self) -> Option<Duration> {
+        let run = self.run.as_ref().filter(|run| run.stop_request.is_some())?;
+        Some(run.time_from.saturating_add(self.spec.stop_timeout))
+    }
+
+    /// Whether a shutdown waits for it: for as long as it may take to stop, and until it is asked.
+    pub(super) fn is_waited_for(&self, now: Duration) -> bool {
+        self.run.is_some() && self.last_wait().is_none_or(|last| now < last)
     }
 
     /// Since when it has been silent, if that is watched.

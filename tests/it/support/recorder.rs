@@ -92,7 +92,7 @@ pub(crate) fn word(event: &Event) -> String {
         EventKind::Healthy { .. } => String::from("healthy"),
         EventKind::FlagChanged { enabled: true, .. } => String::from("flag on"),
         EventKind::FlagChanged { enabled: false, .. } => String::from("flag off"),
-        EventKind::Waiting { on, .. } => format!("waits for {}", on.id),
+        EventKind::Waiting { waiting_for, .. } => format!("waits for {}", waiting_for.id),
         EventKind::Overdue { .. } => String::from("overdue"),
         EventKind::Tripped { .. } => String::from("tripped"),
         EventKind::Hung { doing, .. } => format!("hung {doing}"),
