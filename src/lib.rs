@@ -99,6 +99,7 @@
 //! | callers that are rejected while a child is down | [`Breaker`] | [calling] |
 //! | logs, metrics, an audit trail | [`TelemetrySink`], [`LogSink`] | [operating](crate::operating#telemetry) |
 //! | a table of what runs and why not, a health endpoint | [`Handle::snapshot`] | [operating] |
+//! | the supervisor itself to be watched | [`SupervisorBuilder::pulse`] | [operating](crate::operating#who-watches-the-supervisor) |
 //! | children that depend on one another, a migration first | [`ChildSpec::after`] | [dependencies] |
 //! | a group of children with a life of its own | [`SupervisorBuilder::run`] | [nesting] |
 //! | tests without threads and without waiting | [`Simulation`] | [testing] |
