@@ -102,7 +102,10 @@ fn run_that_begins_after_an_order_knows_of_it() {
                 let (shared, returned) = (shared.clone(), returned.clone());
                 move || {
                     match order {
-                        Some(order) => shared.order("child", order).unwrap(),
+                        Some(order) => {
+                            let row = shared.row("child").expect("it is listed");
+                            shared.order(&row, order).unwrap();
+                        }
                         None => shared.request_shutdown(Duration::MAX),
                     }
                     returned.store(true, Ordering::Release);
