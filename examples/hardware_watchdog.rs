@@ -1,6 +1,6 @@
-//! A machine's watchdog, which resets the machine unless it is fed: the pulse of the supervisor feeds
-//! it, as long as no child is stuck. So it bites when a thread does not stop, when the supervisor
-//! itself is stuck, or when the process is gone.
+//! A machine's watchdog, which resets the machine unless it is fed: the pulse of the supervisor
+//! feeds it, as long as no child is stuck. So it bites when a thread does not stop, when the
+//! supervisor itself is stuck, or when the process is gone.
 //!
 //! ```sh
 //! cargo run --example hardware_watchdog                  # a file in place of the device

@@ -434,16 +434,16 @@ impl Handle {
                 }
                 Place::Nowhere => return Err(WaitError::UnknownId(path.into())),
             };
-            let is_own = Arc::ptr_eq(&shared, &self.shared);
             let waited = row.wait_for(deadline, || {
                 // Checked before the child is: what ended afterwards is seen in the next round.
                 let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
+                let is_over = self.shared.has_ended();
                 let info = shared.info(&row);
                 if predicate(&info) {
                     Some(Ok(Some(info)))
                 } else if is_gone {
                     Some(Err(WaitError::Gone(Box::new(info))))
-                } else if has_ended && is_own {
+                } else if is_over {
                     Some(Err(WaitError::Ended(Box::new(info))))
                 } else {
                     // A nested supervisor may run again.
@@ -468,17 +468,15 @@ impl Handle {
         row: &Row,
         deadline: Option<Instant>,
     ) -> Result<(), WaitError> {
-        let is_own = Arc::ptr_eq(shared, &self.shared);
         let waited = row.wait_for(deadline, || {
             let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
             if row.branch().is_some() {
                 return Some(Ok(()));
             }
-            match (has_ended, is_own) {
-                (true, true) => Some(Err(WaitError::Ended(Box::new(shared.info(row))))),
-                (true, false) => Some(Ok(())),
-                (false, _) => is_gone.then_some(Ok(())),
+            if self.shared.has_ended() {
+                return Some(Err(WaitError::Ended(Box::new(shared.info(row)))));
             }
+            (has_ended || is_gone).then_some(Ok(()))
         });
         waited.unwrap_or_else(|| Err(WaitError::TimedOut(Some(Box::new(shared.info(row))))))
     }
@@ -494,8 +492,13 @@ impl Handle {
             Place::NotListed(present) => !Arc::ptr_eq(&present, branch) || branch.has_ended(),
             Place::Child(..) | Place::Down(..) | Place::Nowhere => true,
         };
-        let waited = branch.wait_for(deadline, || is_there().then_some(()));
-        waited.ok_or(WaitError::TimedOut(None))
+        let waited = branch.wait_for(deadline, || {
+            if self.shared.has_ended() {
+                return Some(Err(WaitError::ShuttingDown));
+            }
+            is_there().then_some(Ok(()))
+        });
+        waited.unwrap_or(Err(WaitError::TimedOut(None)))
     }
 
     /// Waits until all children are well at work, and all below them: each is
@@ -549,12 +552,15 @@ impl Handle {
                 return Ok(());
             };
             let is_waiting = || row.status() == ChildStatus::Waiting;
-            let has_given_up = || row.status() == ChildStatus::GaveUp;
-            let (waits, had_branch) = (is_waiting(), row.branch().is_some());
-            // Nobody notifies those that wait of what happens to the one they wait for, and nobody
-            // below of what happens above: so these are looked at now and then.
+            // A significant child that is given up takes its branch with it, which may run again.
             let is_own = Arc::ptr_eq(shared, &self.shared);
-            let look = deadline::after(system_now(), LOOK).filter(|_| waits || !is_own);
+            let is_final = is_own || !row.is_significant();
+            let has_given_up = || row.status() == ChildStatus::GaveUp && is_final;
+            let (waits, had_branch) = (is_waiting(), row.branch().is_some());
+            // Nobody notifies those that wait of what happens to the one they wait for, nor of what
+            // happens above or below: so these are looked at now and then.
+            let is_remote = waits || had_branch || !is_own;
+            let look = deadline::after(system_now(), LOOK).filter(|_| is_remote);
             let waited = row.wait_for(deadline::sooner(deadline, look), || {
                 let is_well = row.is_gone() || shared.info(row).is_at_work();
                 let has_changed = waits != is_waiting() || had_branch != row.branch().is_some();
@@ -618,8 +624,9 @@ impl Handle {
         let waited = row.wait_for(self.shared.wait_deadline(timeout), || {
             let (is_gone, has_ended) = (row.is_gone(), shared.has_ended());
             // With its nested supervisor, a child is gone.
-            let is_over = is_gone || has_ended;
-            is_over.then(|| (is_gone || !is_own, Box::new(shared.info(&row))))
+            let is_gone = is_gone || has_ended && !is_own;
+            let is_over = is_gone || self.shared.has_ended();
+            is_over.then(|| (is_gone, Box::new(shared.info(&row))))
         });
         match waited {
             Some((true, info)) => Ok(Some(*info)),

@@ -292,8 +292,12 @@ impl NestedShutdown {
             self.is_taken_over = true;
             return take_over(shared, &self.threads);
         }
-        let is_near = |until: Instant| until.saturating_duration_since(now) <= HEAD_START;
-        if shared.closing_cap().is_some_and(is_near)
+        let left = shared.closing_cap().map(|until| until.saturating_duration_since(now));
+        if left.is_some_and(|left| left <= HEAD_START / 2) {
+            // The supervisor thread is held up by something.
+            self.is_taken_over = true;
+            take_over(shared, &self.threads);
+        } else if left.is_some_and(|left| left <= HEAD_START)
             && !std::mem::replace(&mut self.is_hurried, true)
         {
             let _ = shared.tell(Message::StopPostponed);

@@ -26,6 +26,8 @@ pub(crate) struct Shutdown {
     cause: ShutdownCause,
     /// The shortest of the requested limits for the children to stop.
     limit: Duration,
+    /// When the first of these limits is over, counted from its request.
+    cap: Option<Instant>,
     /// `Shutdown` was sent, and the supervisor thread has not received it yet.
     is_sent: bool,
     /// Set when the supervisor thread notices it.
@@ -49,14 +51,16 @@ pub(crate) struct Noticed {
 impl Lifecycle {
     /// Requests a shutdown; a further request counts only if its limit is shorter. Returns whether
     /// `Shutdown` has to be sent to the supervisor thread.
-    pub(crate) fn request_shutdown(&mut self, limit: Duration) -> bool {
+    pub(crate) fn request_shutdown(&mut self, limit: Duration, now: Instant) -> bool {
+        let cap = deadline::after(now, limit);
         match self {
             Self::Running => {
-                *self = Self::Closing(Shutdown::new(ShutdownCause::Requested, limit));
+                *self = Self::Closing(Shutdown::new(ShutdownCause::Requested, limit, cap));
                 true
             }
             Self::Closing(shutdown) if limit < shutdown.limit => {
                 shutdown.limit = limit;
+                shutdown.cap = deadline::sooner(shutdown.cap, cap);
                 !std::mem::replace(&mut shutdown.is_sent, true)
             }
             Self::Closing(_) | Self::Ended { .. } => false,
@@ -69,7 +73,8 @@ impl Lifecycle {
     pub(crate) fn give_up(&mut self, cause: ChildGaveUp) -> Result<bool, ChildGaveUp> {
         match self {
             Self::Running => {
-                *self = Self::Closing(Shutdown::new(ShutdownCause::GaveUp(cause), Duration::MAX));
+                *self =
+                    Self::Closing(Shutdown::new(ShutdownCause::GaveUp(cause), Duration::MAX, None));
                 Ok(true)
             }
             Self::Closing(shutdown)
@@ -132,7 +137,7 @@ impl Lifecycle {
     /// Until when the children have time to stop, in a shutdown with a limit.
     pub(crate) fn cap(&self) -> Option<Instant> {
         match self {
-            Self::Closing(shutdown) => shutdown.noticed?.cap,
+            Self::Closing(shutdown) => shutdown.cap,
             Self::Running | Self::Ended { .. } => None,
         }
     }
@@ -165,7 +170,7 @@ impl Lifecycle {
 }
 
 impl Shutdown {
-    fn new(cause: ShutdownCause, limit: Duration) -> Self {
-        Self { cause, limit, is_sent: true, noticed: None, is_taken_over: false }
+    fn new(cause: ShutdownCause, limit: Duration, cap: Option<Instant>) -> Self {
+        Self { cause, limit, cap, is_sent: true, noticed: None, is_taken_over: false }
     }
 }

@@ -42,7 +42,12 @@ impl Pulse {
     pub(crate) fn beat(&mut self, shared: &Arc<Shared>) {
         let now = shared.now();
         let Some(due) = self.due.filter(|due| *due <= now) else { return };
-        self.due = deadline::after(due, self.interval).map(|next| next.max(now));
+        let next = deadline::after(due, self.interval);
+        self.due = if deadline::is_reached(next, now) {
+            deadline::after(now, self.interval)
+        } else {
+            next
+        };
         let handle = Handle::new(shared.clone());
         let call = || unwind::catch(|| (self.f)(&handle));
         match shared.user_call.make(Callback::Pulse, None, call) {

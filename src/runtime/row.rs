@@ -29,6 +29,7 @@ pub(crate) struct Row {
     /// The ids of those that it comes after.
     after: Box<[ChildId]>,
     policy: Policy,
+    is_significant: bool,
     pub(super) state: Mutex<RowState>,
 }
 
@@ -99,6 +100,7 @@ impl Row {
             activity: spec.watchdog.map(|_| Arc::default()),
             after,
             policy: spec.policy,
+            is_significant: spec.significant,
             state: Mutex::new(state),
         })
     }
@@ -113,6 +115,11 @@ impl Row {
 
     pub(crate) fn after(&self) -> &[ChildId] {
         &self.after
+    }
+
+    /// Whether the supervisor ends if the child is given up.
+    pub(crate) fn is_significant(&self) -> bool {
+        self.is_significant
     }
 
     pub(crate) fn policy(&self) -> Policy {

@@ -207,8 +207,9 @@ impl Shared {
     /// Requests a shutdown. Once this has returned, no run starts. A further request counts only if
     /// its limit is shorter.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
+        let now = self.now();
         let mut lifecycle = self.lifecycle.lock();
-        self.announce(lifecycle.request_shutdown(limit));
+        self.announce(lifecycle.request_shutdown(limit, now));
         drop(lifecycle);
         self.notify_all();
     }
@@ -392,7 +393,8 @@ impl Shared {
 
     /// Takes no more children and begins no more runs, as the supervisor thread ends.
     pub(crate) fn refuse_starts(&self) {
-        self.lifecycle.lock().request_shutdown(Duration::ZERO);
+        let now = self.now();
+        self.lifecycle.lock().request_shutdown(Duration::ZERO, now);
     }
 
     /// Publishes that the supervisor has ended. The first report stays.
@@ -414,8 +416,18 @@ impl Shared {
         // The watch in a child's breaker wakes the threads that wait for that child.
         for row in &rows {
             row.breaker.news.notify();
+            // A branch may outlive this supervisor, and somebody wait for it by a path from here.
+            row.branch().iter().for_each(|branch| branch.wake_tree());
         }
         self.watch.notify();
+    }
+
+    /// Wakes all who wait for something here or below.
+    fn wake_tree(&self) {
+        self.notify_all();
+        for row in self.rows() {
+            row.branch().iter().for_each(|branch| branch.wake_tree());
+        }
     }
 
     /// Publishes that the children are stopped without the supervisor thread. If that returns from

@@ -111,8 +111,9 @@ pub(crate) fn ill(shared: &Arc<Shared>) -> Result<Vec<Listed>, WaitError> {
             continue;
         }
         let runs = matches!(row.status(), ChildStatus::OnTrial | ChildStatus::Healthy);
-        let below = match row.branch().filter(|_| runs) {
-            Some(branch) => ill(&branch)?,
+        let below = match row.branch() {
+            Some(branch) if runs => ill(&branch)?,
+            Some(branch) => check_thread(&branch).map(|()| Vec::new())?,
             None => Vec::new(),
         };
         if below.is_empty() && !shared.info(&row).is_at_work() {

@@ -7,6 +7,7 @@ use std::{
 
 use circuit_breaker_supervisor::{ChildContext, ChildSpec, ChildStatus, EventKind, Supervisor};
 use crossbeam_channel::{Receiver, bounded, unbounded};
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -125,7 +126,7 @@ fn limit_is_for_the_whole_tree() {
     for levels in [1, 2] {
         let (leaf, gate, started) = stubborn("leaf");
         let (db, contexts) = seen_child("db");
-        let specs = parking_lot::Mutex::new(Some((db, leaf.stop_timeout(HOUR).after("db"))));
+        let specs = Mutex::new(Some((db, leaf.stop_timeout(HOUR).after("db"))));
         let deepest = ChildSpec::new("deepest", move |ctx| {
             let (db, leaf) = specs.lock().take().unwrap();
             Supervisor::builder().child(db).child(leaf).run(ctx)
@@ -134,7 +135,7 @@ fn limit_is_for_the_whole_tree() {
         let child = if levels == 1 {
             deepest
         } else {
-            let deepest = parking_lot::Mutex::new(Some(deepest));
+            let deepest = Mutex::new(Some(deepest));
             ChildSpec::new("middle", move |ctx| {
                 Supervisor::builder().children(deepest.lock().take()).run(ctx)
             })
@@ -171,7 +172,7 @@ fn children_of_a_stuck_nested_supervisor_are_asked() {
     let (gate_of_sink, bar) = gate();
     let (stuck, gate, started) = stubborn("stuck");
     let (db, contexts) = seen_child("db");
-    let specs = parking_lot::Mutex::new(Some((db, stuck.stop_timeout(300 * MS).after("db"))));
+    let specs = Mutex::new(Some((db, stuck.stop_timeout(300 * MS).after("db"))));
     let supervisor = Supervisor::builder()
         .stop_timeout(2 * SECOND)
         .child(ChildSpec::new("ingest", move |ctx| {
@@ -268,4 +269,131 @@ fn lingering_threads_along_a_chain_are_waited_for_and_named() {
     drop((lingering, leaf_gate));
     assert_eq!(unstopped(&report), ["db", "cache", "leaf"]);
     assert!(took >= 800 * MS, "{took:?}");
+}
+
+// ── Limits in trees ──
+
+fn once_branch(id: &str, children: Vec<ChildSpec>) -> ChildSpec {
+    let slot = Mutex::new(Some(children));
+    ChildSpec::new(id, move |ctx| {
+        Supervisor::builder()
+            .backoff(constant(MS))
+            .children(slot.lock().take().into_iter().flatten())
+            .run(ctx)
+    })
+}
+
+fn nested_sink_is_held(limit: Option<Duration>, stop_timeout: Duration) -> (bool, String) {
+    let (gate_of_sink, bar) = gate();
+    let (sender, held) = unbounded();
+    let (db, contexts) = seen_child("db");
+    let specs = Mutex::new(Some((db, healthy("leaf").after("db"))));
+    let supervisor = Supervisor::builder()
+        .child(
+            ChildSpec::new("ingest", move |ctx| {
+                let (db, leaf) = specs.lock().take().unwrap();
+                let (bar, sender) = (bar.clone(), sender.clone());
+                Supervisor::builder()
+                    .on_event(move |event| {
+                        if event.id == "ingest/leaf"
+                            && matches!(event.kind, EventKind::Ordered { .. })
+                        {
+                            let _ = sender.send(());
+                            bar.wait();
+                        }
+                    })
+                    .child(db)
+                    .child(leaf)
+                    .run(ctx)
+            })
+            .stop_timeout(stop_timeout),
+        )
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    let ctx = take(&contexts);
+    wait_status(&handle, "ingest/leaf", ChildStatus::Healthy);
+    handle.reset("ingest/leaf").unwrap();
+    take(&held);
+    let report = match limit {
+        Some(limit) => supervisor.shutdown_within(limit),
+        None => supervisor.shutdown(),
+    };
+    let was_asked = ctx.is_stopping();
+    drop(gate_of_sink);
+    (was_asked, report.to_string())
+}
+
+/// The outer supervisor thread is held in a sink; the chain is in a branch.
+fn chain_below_a_stuck_outer(limit: Duration, a_timeout: Duration) -> (bool, String) {
+    let (hold, sink_gate, held) = hold_at_plug();
+    let (leaf, gate, started) = stubborn("leaf");
+    let (db, contexts) = seen_child("db");
+    let a = once_branch("a", vec![db, leaf.stop_timeout(HOUR).after("db")]).stop_timeout(a_timeout);
+    let supervisor = Supervisor::builder().on_event(hold).child(a).start().unwrap();
+    let ctx = take(&contexts);
+    take(&started);
+    supervisor.handle().add(idler("plug")).unwrap();
+    take(&held);
+    let report = supervisor.shutdown_within(limit);
+    let was_asked = ctx.is_stopping();
+    drop((gate, sink_gate));
+    (was_asked, report.to_string())
+}
+
+#[test]
+fn second_limit_hurries_a_shutdown_in_which_one_was_asked_in_its_turn() {
+    let (db, gate, started) = stubborn("db");
+    let supervisor = Supervisor::builder()
+        .healthy_after(Duration::ZERO)
+        .child(db.stop_timeout(HOUR))
+        .child(healthy("leaf").after("db"))
+        .start()
+        .unwrap();
+    take(&started);
+    let handle = supervisor.handle().clone();
+    wait_status(&handle, "leaf", ChildStatus::Healthy);
+    handle.request_shutdown_within(HOUR);
+    handle.wait_for("db", DEADLINE, |db| db.stopping.is_some()).unwrap();
+    handle.request_shutdown_within(20 * MS);
+    let ended = handle.wait_until_stopped(DEADLINE);
+    drop(gate);
+    assert!(ended.is_ok(), "{ended:?}");
+}
+
+#[test]
+fn children_of_a_branch_whose_thread_is_held_are_asked_by_the_end_of_a_limit() {
+    let (was_asked, report) = nested_sink_is_held(Some(400 * MS), HOUR);
+    assert!(was_asked, "{report}");
+}
+
+#[test]
+fn children_of_a_branch_whose_thread_is_held_are_asked_by_the_end_of_its_timeout() {
+    let (was_asked, report) = nested_sink_is_held(None, 400 * MS);
+    assert!(was_asked, "{report}");
+}
+
+#[test]
+fn limit_is_for_the_whole_tree_also_if_the_outer_thread_is_stuck() {
+    let (was_asked, report) = chain_below_a_stuck_outer(300 * MS, HOUR);
+    assert!(was_asked, "{report}");
+}
+
+#[test]
+fn second_limit_hurries_a_stuck_outer_thread_and_the_tree_below() {
+    let (hold, sink_gate, held) = hold_at_plug();
+    let (leaf, gate, started) = stubborn("leaf");
+    let (db, contexts) = seen_child("db");
+    let a = once_branch("a", vec![db, leaf.stop_timeout(HOUR).after("db")]).stop_timeout(HOUR);
+    let supervisor = Supervisor::builder().on_event(hold).child(a).start().unwrap();
+    let ctx = take(&contexts);
+    take(&started);
+    let handle = supervisor.handle().clone();
+    handle.add(idler("plug")).unwrap();
+    take(&held);
+    handle.request_shutdown_within(20 * SECOND);
+    let report = supervisor.shutdown_within(1500 * MS);
+    let was_asked = ctx.is_stopping();
+    drop((gate, sink_gate));
+    assert!(was_asked, "{report}");
 }

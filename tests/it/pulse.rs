@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use circuit_breaker_supervisor::{
@@ -158,4 +158,25 @@ fn simulation_calls_no_pulse() {
     simulation.advance(HOUR);
     assert!(!was_called.load(Ordering::SeqCst));
     assert!(simulation.events().iter().any(|event| matches!(event.kind, EventKind::Started)));
+}
+
+#[test]
+fn pulse_is_called_once_after_a_stall() {
+    let interval = 100 * MS;
+    let (sender, beats) = unbounded();
+    let (hold, gate, held) = hold_at_plug();
+    let supervisor = Supervisor::builder()
+        .pulse(interval, move |_| {
+            let _ = sender.send(Instant::now());
+        })
+        .on_event(hold)
+        .start()
+        .unwrap();
+    take(&beats);
+    supervisor.handle().add(idler("plug")).unwrap();
+    take(&held);
+    assert!(beats.recv_timeout(3 * interval).is_err(), "it is held");
+    drop(gate);
+    let (first, second) = (take(&beats), take(&beats));
+    assert!(second - first >= interval, "{:?}", second - first);
 }

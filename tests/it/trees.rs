@@ -3,15 +3,15 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use circuit_breaker_supervisor::{
-    ChildContext, ChildResult, ChildSpec, ChildStatus, CommandError, ConfigError, Event, Handle,
-    OffBy, StartErrorReason, Supervisor, SupervisorBuilder, WaitError,
+    ChildContext, ChildResult, ChildSpec, ChildStatus, CommandError, ConfigError, Event, EventKind,
+    Handle, OffBy, StartErrorReason, Supervisor, SupervisorBuilder, WaitError,
 };
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -418,6 +418,150 @@ fn wait_until_healthy_keeps_its_limit_beside_a_branch_that_crashes_all_the_time(
     assert!(error.is_err());
     let error = supervisor.handle().wait_for("ingest/parser", 100 * MS, |_| false).unwrap_err();
     assert!(matches!(error, WaitError::TimedOut(_)), "{error}");
+}
+
+/// What a wait by a path says when the own supervisor has ended, and the branch has not.
+fn ended_beside_a_stuck_branch(wait: impl FnOnce(&Handle) -> String + Send + 'static) -> String {
+    let (leaf, gate, started) = stubborn("leaf");
+    let leaf = std::sync::Mutex::new(Some(leaf.stop_timeout(HOUR)));
+    let supervisor = start(branch("a", move || leaf.lock().unwrap().take()));
+    take(&started);
+    let handle = supervisor.handle().clone();
+    let (sender, result) = unbounded();
+    thread::spawn(move || sender.send(wait(&handle)));
+    let _ = shut_down(supervisor, 50 * MS);
+    let result = take(&result);
+    drop(gate);
+    result
+}
+
+/// Calls the outer handle on the thread of the branch `a`, while `a` is stopping.
+fn on_the_thread_of_a_stopping_branch(
+    call: impl Fn(&Handle) -> String + Send + Sync + 'static,
+) -> String {
+    let slot: Arc<OnceLock<Handle>> = Arc::default();
+    let (sender, said) = unbounded();
+    let its = slot.clone();
+    let call = Arc::new(call);
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::new("a", move |ctx| {
+            let (slot, sender, call) = (its.clone(), sender.clone(), call.clone());
+            Supervisor::builder()
+                .on_event(move |event: &Event| {
+                    if matches!(event.kind, EventKind::Stopped { .. }) {
+                        if let Some(handle) = slot.get() {
+                            let _ = sender.send(call(handle));
+                        }
+                    }
+                })
+                .child(healthy("x"))
+                .run(ctx)
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle();
+    wait_status(handle, "a", ChildStatus::Healthy);
+    slot.set(handle.clone()).unwrap();
+    handle.hold("a").unwrap();
+    take(&said)
+}
+
+#[test]
+fn wait_for_a_path_ends_with_its_supervisor() {
+    let said = ended_beside_a_stuck_branch(|handle| {
+        format!("{:?}", handle.wait_for("a/leaf", HOUR, |_| false).is_err())
+    });
+    assert_eq!(said, "true");
+}
+
+#[test]
+fn wait_until_gone_of_a_path_ends_with_its_supervisor() {
+    let said = ended_beside_a_stuck_branch(|handle| {
+        format!("{:?}", handle.wait_until_gone("a/leaf", HOUR).is_err())
+    });
+    assert_eq!(said, "true");
+}
+
+#[test]
+fn wait_for_a_listing_ends_with_its_supervisor() {
+    let said = ended_beside_a_stuck_branch(|handle| {
+        format!("{:?}", handle.wait_for("a/none", HOUR, |_| true).is_err())
+    });
+    assert_eq!(said, "true");
+}
+
+#[test]
+fn wait_until_healthy_goes_through_the_restart_of_a_branch() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let its = runs.clone();
+    let (go, gone) = unbounded::<()>();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(50 * MS))
+        .child(ChildSpec::new("ingest", move |ctx| {
+            let (runs, gone) = (its.clone(), gone.clone());
+            let child = ChildSpec::new("parser", move |ctx| {
+                if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                    ctx.recv(&gone)?;
+                    return Err("not yet".into());
+                }
+                ctx.mark_healthy();
+                idle(ctx)
+            });
+            Supervisor::builder().child(child.max_restarts(0).significant(true)).run(ctx)
+        }))
+        .start()
+        .unwrap();
+    let handle = supervisor.handle().clone();
+    handle.wait_for("ingest/parser", DEADLINE, |parser| parser.is_running()).unwrap();
+    let its = handle.clone();
+    let waiter = thread::spawn(move || its.wait_until_healthy(DEADLINE));
+    go.send(()).unwrap();
+    let result = waiter.join().unwrap();
+    assert!(result.is_ok(), "{result:?}");
+}
+
+#[test]
+fn wait_until_healthy_notices_what_is_given_up_in_a_branch_on_trial() {
+    let (gate_of_sink, bar) = gate();
+    let (sender, held) = unbounded();
+    let (tell, handles) = unbounded::<Handle>();
+    let supervisor = Supervisor::builder()
+        .child(ChildSpec::new("a", move |ctx| {
+            let (bar, sender, tell) = (bar.clone(), sender.clone(), tell.clone());
+            Supervisor::builder()
+                .on_event(move |event| {
+                    if matches!(event.kind, EventKind::Healthy { .. }) {
+                        let _ = sender.send(());
+                        bar.wait();
+                    }
+                })
+                .child(ChildSpec::new("x", move |ctx| {
+                    let _ = tell.send(ctx.supervisor().clone());
+                    ctx.mark_healthy();
+                    idle(ctx)
+                }))
+                .run(ctx)
+        }))
+        .start()
+        .unwrap();
+    let inner = take(&handles);
+    take(&held);
+    let handle = supervisor.handle().clone();
+    let (answer, answers) = unbounded();
+    thread::spawn(move || answer.send(handle.wait_until_healthy(HOUR)));
+    inner.add(ChildSpec::new("broken", |_| Err("no".into())).max_restarts(0)).unwrap();
+    drop(gate_of_sink);
+    wait_status(&inner, "broken", ChildStatus::GaveUp);
+    assert!(take(&answers).is_err());
+}
+
+#[test]
+fn wait_until_healthy_on_the_thread_of_a_stopping_branch_is_an_error() {
+    let said = on_the_thread_of_a_stopping_branch(|handle| match handle.wait_until_healthy(MS) {
+        Err(WaitError::OnSupervisorThread) => String::from("on supervisor thread"),
+        other => format!("{other:?}"),
+    });
+    assert_eq!(said, "on supervisor thread");
 }
 
 // ── A storm ──

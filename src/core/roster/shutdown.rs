@@ -21,7 +21,8 @@ const LEAST_TIME: Duration = Duration::from_millis(250);
 pub(super) struct Closing {
     /// When the time of all is over; `None` is never.
     pub(super) cap: Option<Instant>,
-    /// Until when those have time that were asked last, after they had waited for others.
+    /// Until when those have time that were asked at the end of that, after they had waited for
+    /// others.
     pub(super) last_cap: Option<Instant>,
     /// The running children that were not asked to stop yet, since others that come after them run.
     pub(super) postponed: BTreeSet<Key>,
@@ -34,6 +35,7 @@ impl<T> Roster<T> {
         let is_first = self.closing.is_none();
         let closing = self.closing.get_or_insert_default();
         closing.cap = deadline::sooner(closing.cap, deadline::after(now, limit));
+        closing.last_cap = None;
         let cap = closing.cap;
         self.round = None;
         let mut keys: Vec<_> = self.children.keys().copied().collect();
@@ -75,8 +77,9 @@ impl<T> Roster<T> {
             cap = closing.cap;
             if closing.postponed.remove(&key) {
                 let least = deadline::after(now, LEAST_TIME);
-                cap = cap.map(|cap| least.map_or(cap, |least| least.max(cap)));
-                closing.last_cap = cap;
+                if cap.is_some() && cap < least {
+                    (cap, closing.last_cap) = (least, least);
+                }
             }
         }
         child.circuit.request_stop(cause, cap, now)
@@ -110,7 +113,7 @@ impl<T> Roster<T> {
 
     /// In a shutdown: asks all to stop that wait for others, without their turn.
     pub(crate) fn stop_the_postponed(&mut self, now: Instant) {
-        let Some(closing) = &mut self.closing else { return };
+        let Some(closing) = &self.closing else { return };
         for key in closing.postponed.clone().into_iter().rev() {
             if self.request_stop(key, StopCause::Shutdown, now) {
                 self.queue(key, Action::Stop);
