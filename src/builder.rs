@@ -237,10 +237,11 @@ impl SupervisorBuilder {
     ///
     /// It is called for the first time when every enabled child has had its first start, and for
     /// the last time right before the supervisor ends: during a shutdown, too. While the supervisor
-    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point.
-    /// After a stall it is called once. It is a callback as any other: it should be quick, its
-    /// panics are caught and logged, and a shutdown is not held up by one that hangs. A
-    /// [`Simulation`](crate::Simulation) does not call it.
+    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point;
+    /// while that does much at once, such as starting a thousand children whose backoffs end
+    /// together, it comes late by that. After a stall it is called once. It is a callback as any
+    /// other: it should be quick, its panics are caught and logged, and a shutdown is not held up
+    /// by one that hangs. A [`Simulation`](crate::Simulation) does not call it.
     ///
     /// The supervisor is well by then, but perhaps not its children: the closure may ask the
     /// [`Handle`] for a [snapshot](Handle::snapshot), and give no sign if one of them is stuck.

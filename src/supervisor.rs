@@ -204,7 +204,8 @@ impl Supervisor {
                 deadline::is_reached(limit_at.and_then(|at| deadline::after(at, SLACK)), now);
             let is_unasked = noticed_at.is_none() || !self.threads.has_asked_all();
             if taken_over_at.is_none() && (is_stuck || is_limit_over && is_unasked) {
-                taken_over_at = Some(now);
+                // Those that are asked only now have a moment.
+                (taken_over_at, late_since) = (Some(now), None);
                 take_over(&self.shared, &self.threads);
             }
             // When the children were asked: as the supervisor thread noticed the shutdown, or as
