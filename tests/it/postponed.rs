@@ -153,7 +153,7 @@ fn limit_is_for_the_whole_tree() {
 
 #[test]
 fn those_that_are_asked_last_have_a_moment() {
-    for _ in rounds(20) {
+    for _ in rounds(6) {
         let (leaf, gate, started) = stubborn("leaf");
         let supervisor = Supervisor::builder()
             .child(healthy("db"))
