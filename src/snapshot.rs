@@ -398,6 +398,7 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { children, running, .. } = self.counts();
         let state = match (self.is_running, self.is_healthy()) {
+            (false, _) if running > 0 => "shutting down",
             (false, _) => "shut down",
             (true, true) => "healthy",
             (true, false) => "not healthy",

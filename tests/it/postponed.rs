@@ -397,3 +397,17 @@ fn second_limit_hurries_a_stuck_outer_thread_and_the_tree_below() {
     drop((gate, sink_gate));
     assert!(was_asked, "{report}");
 }
+
+#[test]
+fn table_says_that_the_shutdown_goes_on() {
+    let builder = Supervisor::builder().name("shop").child(unused("deaf"));
+    let mut simulation = simulate(builder);
+    simulation.ignore_stop_for("deaf", SECOND);
+    let handle = simulation.handle().clone();
+    handle.request_shutdown();
+    simulation.advance(Duration::ZERO);
+    let begins = |text: &str| handle.snapshot().to_string().starts_with(text);
+    assert!(begins("shop: shutting down, 1 of 1 children running"));
+    simulation.advance(SECOND);
+    assert!(begins("shop: shut down, 0 of 1 children running"));
+}
