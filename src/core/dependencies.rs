@@ -254,13 +254,18 @@ pub(crate) fn find_circle<'a>(
 
 #[cfg(test)]
 impl Dependencies {
-    /// Checks that it knows who comes after whom, and which of them run.
-    pub(super) fn check(&self, runs: impl Fn(Key) -> bool) {
+    /// Checks that it knows who comes after whom, and which of them run; `runs` is `None` for a
+    /// child that is gone.
+    pub(super) fn check(&self, runs: impl Fn(Key) -> Option<bool>) {
+        let known = self.dependents.keys().copied();
+        let known = known.chain(self.awaited.values().filter_map(|awaited| awaited.key));
+        known.for_each(|key| assert!(runs(key).is_some(), "{key:?} is gone"));
         for (id, awaited) in &self.awaited {
             let after = self.dependents.iter().filter(|(_, child)| child.after.contains(id));
             let keys: BTreeSet<Key> = after.map(|(key, _)| *key).collect();
             assert_eq!(awaited.dependents, keys.len(), "how many come after {id}");
-            let down: BTreeSet<Key> = keys.into_iter().filter(|key| !runs(*key)).collect();
+            let down: BTreeSet<Key> =
+                keys.into_iter().filter(|key| runs(*key) == Some(false)).collect();
             assert_eq!(awaited.down, down, "who comes after {id} and is down");
         }
     }

@@ -531,7 +531,7 @@ impl Roster<Key> {
     }
 
     pub(crate) fn check_dependencies(&self) {
-        let runs = |key| self.children.get(&key).is_some_and(|child| child.circuit.is_running());
+        let runs = |key| Some(self.children.get(&key)?.circuit.is_running());
         self.dependencies.check(runs);
     }
 
