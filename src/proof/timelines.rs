@@ -457,13 +457,13 @@ fn recovery_starts_what_comes_after_and_ends_its_backoff() {
     ]);
 }
 
-//   1000     1100     1300     1310  1320
+//   1000     1100     1300     1310    1700
 //   c asked  c ends
 //            b asked  overdue  b ends
-//                     a asked        a ends
+//                     a asked          a ends
 #[test]
 fn shutdown_asks_each_when_those_after_it_have_ended_or_had_their_time() {
-    let all = [rules(), rules(), rules()];
+    let all = [Rules { stop_timeout: 500 * MS, ..rules() }, rules(), rules()];
     let mut scene = Scene::with(None, &all, &[("b", "a"), ("c", "b")]);
     for key in [A, B] {
         scene.roster.marked_healthy(key, 1, scene.script.now);
@@ -474,7 +474,8 @@ fn shutdown_asks_each_when_those_after_it_have_ended_or_had_their_time() {
     scene.settle();
     scene.at(1100).exits(C, 1, Exit::Completed);
     scene.at(1310).exits(B, 1, Exit::Completed);
-    scene.at(1320).exits(A, 1, Exit::Completed);
+    // Without a limit, it has its own time.
+    scene.at(1700).exits(A, 1, Exit::Completed);
     scene.reports(&[
         "1000 Key(2) asked to stop",
         "1100 Key(1) asked to stop",
@@ -482,7 +483,7 @@ fn shutdown_asks_each_when_those_after_it_have_ended_or_had_their_time() {
         "1300 Key(0) asked to stop",
         "1300 b overdue 0",
         "1310 b stopped 0",
-        "1320 a stopped 0",
+        "1700 a stopped 0",
     ]);
     assert!(scene.roster.is_over());
 }
