@@ -595,7 +595,7 @@ impl Handle {
     /// # Errors
     ///
     /// [`WaitError`] if the time is over, the supervisor has ended with the child still listed, or
-    /// this is the supervisor's own thread.
+    /// this is the thread of a supervisor along the path.
     ///
     /// # Examples
     ///

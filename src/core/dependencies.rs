@@ -31,7 +31,7 @@ pub(super) struct Dependencies {
     changed: VecDeque<(Instant, Key)>,
     /// Those that were found waiting before the first round was complete. What they wait for may
     /// not have been looked at by then.
-    deferred: Vec<Key>,
+    deferred: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Dependencies {
 
     /// Has the core decide about a child when the first round is complete.
     pub(super) fn defer(&mut self, key: Key) {
-        self.deferred.push(key);
+        self.deferred.insert(key);
     }
 
     /// Has the core decide about those in their turns.

@@ -362,6 +362,7 @@ impl<T> Roster<T> {
                     self.note_flag(key, answer, now);
                 }
                 Decision::ReportWaiting if !self.has_had_round => {
+                    // What it waits for may not have been looked at yet.
                     self.dependencies.defer(key);
                     return self.leave_alone(key, None, now);
                 }

@@ -29,11 +29,11 @@ impl Shared {
             let listed = directory.find(dependency).map(|row| row.policy());
             check_dependency(&id, dependency, listed)?;
         }
-        if let Some(dependent) = directory.dependent_of(&id) {
-            check_dependency(dependent.id(), &id, Some(spec.policy))?;
-        }
-        if directory.dependent_of(&id).is_none() && !after.contains(&id) {
-            return Ok(());
+        match directory.dependent_of(&id) {
+            Some(dependent) => check_dependency(dependent.id(), &id, Some(spec.policy))?,
+            // Nobody comes after it, so that it closes no circle.
+            None if !after.contains(&id) => return Ok(()),
+            None => {}
         }
         let after_of = |other: &ChildId| {
             if *other == id {

@@ -62,6 +62,8 @@ pub(crate) struct ThreadRegistry {
 /// | call | sets | a run in progress | a thread that waits for a command | `spawn` |
 /// | --- | --- | --- | --- | --- |
 /// | `close` | `closing_since` | goes on | stays | works |
+/// | `postpone` | `postponed` | goes on | stays | works |
+/// | `end_postponement` | takes that back | goes on | stays | works |
 /// | `force_stop_all` | `sealed` of each worker | is requested to stop | leaves | works |
 /// | `dismiss` | `sealed`, here and of each worker | goes on | leaves | only to drop values |
 ///

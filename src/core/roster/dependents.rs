@@ -71,7 +71,7 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Notes that a run of a child begins. It is of no interest to it any more who is ready.
+    /// Notes that a run of a child begins. While it lasts, it does not matter who is ready.
     pub(super) fn note_run_began(&mut self, key: Key) {
         self.dependencies.set_running(key, true);
     }
@@ -85,8 +85,7 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Reports that a child waits for another one. Before the first round is complete, what it
-    /// waits for may not have been looked at: so it is reported after that.
+    /// Reports that a child waits for another one.
     pub(super) fn report_waiting(
         &mut self,
         key: Key,
