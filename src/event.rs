@@ -1,6 +1,7 @@
 //! Events: what happens to children, as telemetry sees it, with its causes and orders.
 
 mod fields;
+mod thread_info;
 mod waiting_for;
 
 use std::{
@@ -11,7 +12,11 @@ use std::{
 };
 
 pub(crate) use self::waiting_for::Wellness;
-pub use self::{fields::FieldValue, waiting_for::WaitingFor};
+pub use self::{
+    fields::FieldValue,
+    thread_info::{ThreadInfo, ThreadState},
+    waiting_for::WaitingFor,
+};
 use crate::{
     exit::Exit,
     id::ChildId,
@@ -166,6 +171,8 @@ pub enum EventKind {
     Overdue {
         /// How long ago it was asked to stop.
         stopping_for: Duration,
+        /// What its thread is doing, as far as that is known.
+        thread: Option<ThreadInfo>,
     },
     /// Callers have [reported](crate::Breaker) so many failures that the child's breaker has
     /// tripped: the child is asked to stop.
@@ -185,6 +192,8 @@ pub enum EventKind {
         /// For how long the supervisor has seen it silent, without the time by which the supervisor
         /// was late.
         silent_for: Duration,
+        /// What its thread is doing, as far as that is known.
+        thread: Option<ThreadInfo>,
     },
     /// The child has used up its [`max_restarts`](crate::ChildSpec::max_restarts), or has
     /// [said](crate::Verdict::give_up) that trying again is useless. It stays down until it is
@@ -481,13 +490,15 @@ impl fmt::Display for Event {
                     OneLine(last)
                 )
             }
-            EventKind::Hung { doing, silent_for } => {
+            EventKind::Hung { doing, silent_for, thread } => {
                 write!(
                     f,
-                    "child `{id}` hangs: silent for {} while {}; it is asked to stop",
+                    "child `{id}` hangs: silent for {} while {}",
                     Span(*silent_for),
                     OneLine(doing)
-                )
+                )?;
+                thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))?;
+                f.write_str("; it is asked to stop")
             }
             EventKind::GaveUp => {
                 write!(f, "child `{id}` is given up after {}", Failures(*failures))
@@ -518,12 +529,13 @@ impl fmt::Display for Event {
                 };
                 write!(f, "child `{id}` {what}")
             }
-            EventKind::Overdue { stopping_for } => {
+            EventKind::Overdue { stopping_for, thread } => {
                 write!(
                     f,
-                    "child `{id}` was asked to stop {} ago and still runs",
+                    "child `{id}` was asked to stop {} ago and has not stopped",
                     Span(*stopping_for)
-                )
+                )?;
+                thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))
             }
             EventKind::CallbackPanicked { callback, panic } => {
                 write!(f, "the `{callback}` callback for child `{id}` panicked: {panic}")

@@ -144,7 +144,10 @@ pub use crate::{
     error::{
         CommandError, ConfigError, RecvError, RecvTimeoutError, SendError, Stopped, WaitError,
     },
-    event::{Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause, WaitingFor},
+    event::{
+        Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause, ThreadInfo,
+        ThreadState, WaitingFor,
+    },
     exit::{ChildResult, Exit, Failure},
     handle::Handle,
     id::ChildId,

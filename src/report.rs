@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    event::{Callback, StopCause},
+    event::{Callback, StopCause, ThreadInfo},
     exit::Exit,
     id::ChildId,
     wording::{GotNoThread, Span},
@@ -99,6 +99,9 @@ pub struct Unstopped {
     pub stopping_for: Duration,
     /// How far its stop has got.
     pub phase: UnstoppedPhase,
+    /// What its thread is doing, as far as that is known; of several threads, the least advanced
+    /// one.
+    pub thread: Option<ThreadInfo>,
 }
 
 /// How far the stop of a child has got that did not stop in time; if the child has several threads,
@@ -168,11 +171,13 @@ impl fmt::Display for Unstopped {
         };
         write!(
             f,
-            "`{}` (run {}, asked {} ago, {phase})",
+            "`{}` (run {}, asked {} ago, {phase}",
             self.id,
             self.run,
             Span(self.stopping_for)
-        )
+        )?;
+        self.thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))?;
+        f.write_str(")")
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     core::{circuit::View, rules::Policy},
-    event::{LastStop, StopCause, StopKind, WaitingFor, Wellness},
+    event::{LastStop, StopCause, StopKind, ThreadInfo, WaitingFor, Wellness},
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
     sync::one_line::OneLine,
@@ -44,6 +44,8 @@ pub struct ChildInfo {
     pub stopping: Option<(StopCause, Duration)>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
+    /// While it hangs or is overdue: what its thread is doing, as far as that is known.
+    pub thread: Option<ThreadInfo>,
     /// What the present or last run was doing, by its last
     /// [`heartbeat`](crate::ChildContext::heartbeat). `None` if it sent none, or if the child has
     /// no [watchdog](crate::ChildSpec::watchdog).
@@ -85,6 +87,7 @@ impl ChildInfo {
             uptime: view.since.map(ago),
             stopping: view.stop.map(|(cause, at)| (cause, ago(at))),
             is_overdue: view.is_overdue,
+            thread: None,
             doing,
             last_stop,
             retry_in: until(ChildStatus::BackingOff),
@@ -220,7 +223,9 @@ impl ChildInfo {
                 let Some((cause, stopping_for)) = self.stopping else { return last };
                 let reason = self.reason_to_stop(cause);
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
-                format!("{reason}, asked {} ago{overdue}", Span(stopping_for))
+                let thread = self.thread.as_ref().map(|thread| format!("; its thread {thread}"));
+                let thread = thread.unwrap_or_default();
+                format!("{reason}, asked {} ago{overdue}{thread}", Span(stopping_for))
             }
             ChildStatus::BackingOff => {
                 let demand = match self.advice() {

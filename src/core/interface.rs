@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     core::{circuit::View, key::Key, run::Heartbeats},
-    event::{EventKind, LastStop, StopCause, WaitingFor},
+    event::{EventKind, LastStop, StopCause, ThreadInfo, WaitingFor},
     exit::{Exit, Failure},
     id::ChildId,
     sync::panic::Panic,
@@ -24,6 +24,8 @@ pub(crate) trait Environment {
     fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;
     /// Reads the number of heartbeats of the present run, and the text of the last.
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
+    /// Looks at what the thread of this run is doing, which hangs or is overdue.
+    fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo>;
     /// Describes for whom a child waits that comes after others, and why.
     fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor;
     /// Makes sure that the child has a thread, unless an order or a shutdown forbids its start.

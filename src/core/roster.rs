@@ -23,7 +23,7 @@ use crate::{
         rules::Rules,
         start_rate::{StartRate, Ticket},
     },
-    event::{Callback, EventKind, Order, StopCause},
+    event::{Callback, EventKind, Order, StopCause, ThreadInfo},
     exit::Exit,
     id::ChildId,
     sync::deadline,
@@ -384,7 +384,8 @@ impl<T> Roster<T> {
                     // The requests that follow come first, since event sinks may take time.
                     self.note_end_in_shutdown(key, now);
                     if let Some(stopping_for) = overdue {
-                        self.queue_report(key, EventKind::Overdue { stopping_for }, now);
+                        let thread = self.look_at_thread(key, environment);
+                        self.queue_report(key, EventKind::Overdue { stopping_for, thread }, now);
                     }
                 }
                 Decision::Trust => {
@@ -396,8 +397,11 @@ impl<T> Roster<T> {
                     let heartbeats = environment.heartbeats(&child.entry);
                     if let Some(silent_for) = child.circuit.look(heartbeats, now) {
                         let doing = heartbeats.doing.into();
+                        // Before it is asked to stop, which may wake it.
+                        let thread = self.look_at_thread(key, environment);
                         self.request_stop(key, StopCause::Hung, now);
-                        self.queue_stop_and_report(key, EventKind::Hung { doing, silent_for }, now);
+                        let hung = EventKind::Hung { doing, silent_for, thread };
+                        self.queue_stop_and_report(key, hung, now);
                     }
                 }
                 Decision::Retire { keep_body } => {
@@ -417,6 +421,16 @@ impl<T> Roster<T> {
                 Decision::Sleep(deadline) => return self.leave_alone(key, deadline, now),
             }
         }
+    }
+
+    /// Looks at what the thread of the child's present run is doing.
+    fn look_at_thread(
+        &self,
+        key: Key,
+        environment: &mut impl Environment<Entry = T>,
+    ) -> Option<ThreadInfo> {
+        let child = self.children.get(&key)?;
+        environment.look_at_thread(&child.entry, child.circuit.last_run())
     }
 
     /// Leaves the child alone until this instant, or until something happens to it.

@@ -7,7 +7,7 @@ use log::{
     kv::{ToValue, Value},
 };
 
-use super::{Event, EventKind, StopKind};
+use super::{Event, EventKind, StopKind, ThreadInfo};
 use crate::{exit::Exit, sync::one_line::OneLine};
 
 impl Event {
@@ -79,6 +79,7 @@ impl Event {
     /// | `reported` | tripped | the number of failures that callers reported |
     /// | `doing`, `silent_ms` | hung | its fields |
     /// | `stopping_for_ms` | overdue | its field |
+    /// | `thread_state`, `wait_channel`, `cpu_used_ms`, `observed_for_ms` | hung, overdue | the fields of [`ThreadInfo`], as far as they are known |
     /// | `order` | ordered | a word for the [`Order`](crate::Order) |
     /// | `callback` | callback panicked | a word for the [`Callback`](crate::Callback) |
     ///
@@ -139,16 +140,18 @@ impl Event {
                 add("root", text(waiting_for.root.as_str()));
                 add("reason", text(&waiting_for.reason));
             }
-            EventKind::Overdue { stopping_for } => {
+            EventKind::Overdue { stopping_for, thread } => {
                 add("stopping_for_ms", milliseconds(*stopping_for));
+                add_thread(&mut fields, thread.as_ref());
             }
             EventKind::Tripped { failures, last } => {
                 add("reported", number(*failures));
                 add("error", text(last));
             }
-            EventKind::Hung { doing, silent_for } => {
+            EventKind::Hung { doing, silent_for, thread } => {
                 add("doing", text(doing));
                 add("silent_ms", milliseconds(*silent_for));
+                add_thread(&mut fields, thread.as_ref());
             }
             EventKind::Ordered { order } => add("order", text(order.name())),
             EventKind::CallbackPanicked { callback, panic } => {
@@ -158,6 +161,19 @@ impl Event {
             }
         }
         fields.into_iter()
+    }
+}
+
+fn add_thread<'a>(
+    fields: &mut Vec<(&'static str, FieldValue<'a>)>,
+    thread: Option<&'a ThreadInfo>,
+) {
+    let Some(ThreadInfo { state, wait_channel, cpu_used, observed_for }) = thread else { return };
+    fields.push(("thread_state", text(state.name())));
+    fields.extend(wait_channel.iter().map(|channel| ("wait_channel", text(channel))));
+    if let Some(used) = cpu_used {
+        fields.push(("cpu_used_ms", milliseconds(*used)));
+        fields.push(("observed_for_ms", milliseconds(*observed_for)));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         key::Key,
         run::Heartbeats,
     },
-    event::{WaitingFor, Wellness},
+    event::{ThreadInfo, WaitingFor, Wellness},
     id::ChildId,
     sync::panic::{Panic, Text},
 };
@@ -185,6 +185,12 @@ impl Environment for World {
     fn heartbeats(&mut self, key: &Key) -> Heartbeats {
         let model = self.model(*key);
         Heartbeats { count: model.heartbeats, doing: "simulating", is_waiting: model.is_waiting }
+    }
+
+    fn look_at_thread(&mut self, key: &Key, run: u64) -> Option<ThreadInfo> {
+        let body = self.model(*key).body.expect("only a run that goes on is looked at");
+        assert_eq!(body.run, run, "promise 12");
+        None
     }
 
     fn waiting_for(&mut self, key: &Key) -> WaitingFor {

@@ -67,7 +67,7 @@ fn run_body(thread: &ThreadRecord, worker: &Arc<WorkerShared>, context: ChildCon
         return false;
     };
     let mut drops = Drops::default();
-    thread.enter(ThreadPhase::Running);
+    thread.begin_run(run);
     context.note_thread();
     let outcome = unwind::catch_both(|| body(&context));
     let at = system_now();

@@ -13,7 +13,7 @@ use crate::{
         key::Key,
         run::Heartbeats,
     },
-    event::{Callback, Event, WaitingFor},
+    event::{Callback, Event, ThreadInfo, WaitingFor},
     id::ChildId,
     report::ChildGaveUp,
     runtime::{
@@ -154,6 +154,13 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
 
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats {
         self.workers.heartbeats(&entry.worker)
+    }
+
+    fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo> {
+        let thread = self.workers.thread(&entry.worker)?;
+        let info = thread.look_in(run);
+        entry.row.accuse(thread);
+        info
     }
 
     fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor {

@@ -30,6 +30,7 @@ mod directory;
 pub(crate) mod engine;
 pub(crate) mod environment;
 pub(crate) mod inbox;
+mod kernel_thread;
 pub(crate) mod lifecycle;
 pub(crate) mod lineage;
 pub(crate) mod live_threads;

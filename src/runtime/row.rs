@@ -12,7 +12,10 @@ use crate::{
     core::{circuit::View, key::Key, rules::Policy},
     event::{LastStop, Order},
     id::ChildId,
-    runtime::{breaker_state::BreakerState, shared::Shared, signs_of_life::Activity},
+    runtime::{
+        breaker_state::BreakerState, shared::Shared, signs_of_life::Activity,
+        thread_record::ThreadRecord,
+    },
     snapshot::ChildInfo,
     status::ChildStatus,
     sync::{primitives::Mutex, unwind},
@@ -44,6 +47,8 @@ pub(super) struct RowState {
     pub(super) pending: Vec<Order>,
     /// The supervisor that its body runs, if there is one.
     branch: Option<Weak<Shared>>,
+    /// The thread of the present run, once that was found to hang or to be overdue.
+    pub(super) accused: Option<Arc<ThreadRecord>>,
     /// The last view of a run that ended after its supervisor, until the message of its end is
     /// found.
     pub(super) outlived: Option<View>,
@@ -91,6 +96,7 @@ impl Row {
             gone: false,
             pending: Vec::new(),
             branch: None,
+            accused: None,
             outlived: None,
         };
         Arc::new(Self {
@@ -137,15 +143,24 @@ impl Row {
         self.breaker.news.notify();
     }
 
+    /// Notes the thread of a run that hangs or is overdue: whoever asks for the child is told what
+    /// that thread is doing.
+    pub(super) fn accuse(&self, thread: Arc<ThreadRecord>) {
+        self.state.lock().accused = Some(thread);
+    }
+
     /// What is known of the child, but for whom it waits: [`Shared::info`] adds that.
     ///
     /// [`Shared::info`]: super::shared::Shared::info
     pub(super) fn info(&self, now: Instant) -> ChildInfo {
         let state = self.state.lock();
         let (view, last_stop) = (state.view, state.last_stop.clone());
+        let accused = state.accused.clone().filter(|_| view.since.is_some());
         drop(state);
         let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
-        ChildInfo::new(self.id.clone(), &view, doing, last_stop, now)
+        let mut info = ChildInfo::new(self.id.clone(), &view, doing, last_stop, now);
+        info.thread = accused.and_then(|thread| thread.look_in(view.run));
+        info
     }
 
     pub(crate) fn status(&self) -> ChildStatus {

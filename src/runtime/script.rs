@@ -19,6 +19,7 @@ use crate::{
         inbox::{Message, RunEnd},
         shared::Shared,
         signs_of_life::Activity,
+        thread_record::ThreadRecord,
         worker::Remain,
         workers::Workers,
     },
@@ -247,6 +248,10 @@ impl Workers for Script {
         run.map(|run| run.heartbeats).unwrap_or_default()
     }
 
+    fn thread(&self, _worker: &Key) -> Option<Arc<ThreadRecord>> {
+        None
+    }
+
     fn close(&mut self, _since: Instant) {}
 
     fn unstopped(&self, now: Instant, since: Instant) -> Vec<Unstopped> {
@@ -257,6 +262,7 @@ impl Workers for Script {
                 run: run.number,
                 stopping_for: now.saturating_duration_since(run.stop_requested_at.unwrap_or(since)),
                 phase: UnstoppedPhase::Running,
+                thread: None,
             })
         };
         self.children.values().filter_map(unstopped).collect()

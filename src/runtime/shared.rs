@@ -338,6 +338,9 @@ impl Shared {
     ) -> Option<LastStop> {
         let mut state = row.state.lock();
         state.view = view;
+        if last_stop.is_some() {
+            state.accused = None;
+        }
         row.breaker.show(&view);
         let before = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));
         drop(state);

@@ -1,14 +1,27 @@
 //! Record of one live thread: whom it serves, and what it is doing.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use crate::{
     core::key::Key,
+    event::ThreadInfo,
     id::ChildId,
     report::UnstoppedPhase,
-    runtime::{live_threads::LiveThreads, worker::WorkerShared},
-    sync::primitives::atomic::{AtomicU8, AtomicU64, Ordering},
+    runtime::{kernel_thread::KernelThread, live_threads::LiveThreads, worker::WorkerShared},
+    sync::{
+        clock::system_now,
+        primitives::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
 };
+
+/// For how long a thread has to be observed before the CPU time that it uses says anything: the
+/// kernel may count that only once in ten milliseconds.
+const LEAST_OBSERVATION: Duration = Duration::from_millis(100);
 
 /// The number of a thread, which its supervisor uses only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +33,20 @@ pub(crate) struct ThreadRecord {
     /// The child that the thread serves; `None` for the supervisor thread.
     pub(crate) child: Option<Served>,
     phase: AtomicU8,
+    /// The run that it is in, or was in last; 0 before the first.
+    run: AtomicU64,
+    /// The kernel's id of it; 0 if that is not known.
+    kernel_id: AtomicU32,
+    /// When it was first looked at. Few threads ever are.
+    first_look: Mutex<Option<Box<FirstLook>>>,
+}
+
+/// The first look at a thread in one run.
+struct FirstLook {
+    run: u64,
+    at: Instant,
+    /// How much CPU time the thread had used by then.
+    cpu: Option<Duration>,
 }
 
 /// The child that a thread serves.
@@ -39,7 +66,8 @@ pub(crate) struct Served {
 /// What a thread is doing.
 ///
 /// Each run takes a child's thread from `Waiting` through `Running` and `Dropping` back to
-/// `Waiting`. In `Ending` only the destructors of thread-local variables are left.
+/// `Waiting`. In `Ending` only the destructors of thread-local variables are left, in `Gone` none
+/// of ours.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum ThreadPhase {
@@ -47,6 +75,7 @@ pub(crate) enum ThreadPhase {
     Running,
     Dropping,
     Ending,
+    Gone,
 }
 
 impl ThreadRecord {
@@ -58,11 +87,77 @@ impl ThreadRecord {
             last_run: AtomicU64::new(worker.last_run()),
             threads: worker.threads.clone(),
         });
-        Self { number, child, phase: AtomicU8::new(ThreadPhase::Waiting as u8) }
+        Self {
+            number,
+            child,
+            phase: AtomicU8::new(ThreadPhase::Waiting as u8),
+            run: AtomicU64::new(0),
+            kernel_id: AtomicU32::new(0),
+            first_look: Mutex::default(),
+        }
     }
 
+    /// Learns the kernel's id of the current thread, whose record this is.
+    pub(crate) fn note_kernel_id(&self) {
+        if let Some(KernelThread(id)) = KernelThread::current() {
+            self.kernel_id.store(id, Ordering::Relaxed);
+        }
+    }
+
+    // Release, as the phases of a run: whoever looks at the thread between two looks at its phase
+    // has to see if it goes on meanwhile.
+
     pub(crate) fn enter(&self, phase: ThreadPhase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(crate) fn begin_run(&self, run: u64) {
+        self.run.store(run, Ordering::Release);
+        self.enter(ThreadPhase::Running);
+    }
+
+    fn is_in(&self, phase: ThreadPhase) -> bool {
+        self.phase.load(Ordering::Acquire) == phase as u8
+    }
+
+    /// Looks at what the thread is doing in this run, from any thread. `None` if that run is over,
+    /// or if nothing can be known.
+    pub(crate) fn look_in(&self, run: u64) -> Option<ThreadInfo> {
+        self.look_while(|| {
+            let is_in_run = self.is_in(ThreadPhase::Running) || self.is_in(ThreadPhase::Dropping);
+            is_in_run && self.run.load(Ordering::Acquire) == run
+        })
+    }
+
+    /// The same, whatever it is doing. `None` if the thread is gone, or if nothing can be known.
+    pub(crate) fn look(&self) -> Option<ThreadInfo> {
+        self.look_while(|| !self.is_in(ThreadPhase::Gone))
+    }
+
+    fn look_while(&self, is_so: impl Fn() -> bool) -> Option<ThreadInfo> {
+        let id = self.kernel_id.load(Ordering::Relaxed);
+        if id == 0 || !is_so() {
+            return None;
+        }
+        let (run, at) = (self.run.load(Ordering::Relaxed), system_now());
+        let sample = KernelThread(id).sample()?;
+        if !is_so() {
+            // What was seen may be of another run, or another thread.
+            return None;
+        }
+        let mut first = self.first_look.lock();
+        let first = match &mut *first {
+            Some(first) if first.run == run => first,
+            first => first.insert(Box::new(FirstLook { run, at, cpu: sample.cpu })),
+        };
+        let observed_for = at.saturating_duration_since(first.at);
+        let cpu_used = sample.cpu.zip(first.cpu).map(|(now, then)| now.saturating_sub(then));
+        Some(ThreadInfo {
+            state: sample.state,
+            wait_channel: sample.wait_channel,
+            cpu_used: cpu_used.filter(|_| observed_for >= LEAST_OBSERVATION),
+            observed_for,
+        })
     }
 
     /// The phase for the report of children that did not stop. A thread that waits for a command

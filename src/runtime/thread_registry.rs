@@ -140,6 +140,7 @@ struct ExitNotifier {
 
 impl Drop for ExitNotifier {
     fn drop(&mut self) {
+        self.thread.enter(ThreadPhase::Gone);
         self.threads.thread_gone(&self.thread);
     }
 }
@@ -180,7 +181,7 @@ impl ThreadRegistry {
         worker: Option<&Arc<WorkerShared>>,
         is_for_drops: bool,
         main: impl FnOnce(&ThreadRecord) + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<Arc<ThreadRecord>> {
         // Held while the thread is spawned: the thread is registered before it can report its
         // exit. No user code runs under the lock.
         let mut registered = self.registered.lock();
@@ -199,12 +200,13 @@ impl ThreadRegistry {
         builder.spawn(move || {
             EXIT_NOTIFIER.set(Some(ExitNotifier { threads: threads.clone(), thread: its.clone() }));
             threads.lineage.adopt();
+            its.note_kernel_id();
             main(&its);
             its.enter(ThreadPhase::Ending);
         })?;
         registered.thread_began(&thread);
-        registered.threads.insert(number, thread);
-        Ok(())
+        registered.threads.insert(number, thread.clone());
+        Ok(thread)
     }
 
     /// Spawns the supervisor thread.
@@ -214,7 +216,7 @@ impl ThreadRegistry {
         main: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let lineage = self.lineage.clone();
-        self.spawn(name, None, None, false, move |_| lineage.supervise(main))
+        self.spawn(name, None, None, false, move |_| lineage.supervise(main)).map(drop)
     }
 
     /// Spawns a thread that waits for the start signal, unless there is one.
@@ -227,15 +229,16 @@ impl ThreadRegistry {
         }
         let (commands, received) = bounded(1);
         let its = worker.clone();
-        self.spawn(
-            worker.link.id.as_str().to_owned(),
-            worker.stack_size,
-            Some(worker),
-            false,
-            move |thread| work(thread, &its, received),
-        )
-        .map_err(|error| Failure::new(error.into()))?;
-        worker.set_commands(commands);
+        let thread = self
+            .spawn(
+                worker.link.id.as_str().to_owned(),
+                worker.stack_size,
+                Some(worker),
+                false,
+                move |thread| work(thread, &its, received),
+            )
+            .map_err(|error| Failure::new(error.into()))?;
+        worker.set_thread(thread, commands);
         Ok(())
     }
 
@@ -298,6 +301,7 @@ impl ThreadRegistry {
                 context.signal().call_all(|panic| context.callback_returned(panic));
             },
         )
+        .map(drop)
     }
 
     /// Asks the thread that waits for commands to leave. It drops the child's entrusted values, and
@@ -325,6 +329,7 @@ impl ThreadRegistry {
                 drop_all(thread, &its, false);
             },
         )
+        .map(drop)
     }
 
     // ── Ending ──
@@ -385,7 +390,7 @@ impl ThreadRegistry {
         // Dropped after the lock is released: one may be the last reference to a user's value.
         let mut kept = Vec::new();
         let registered = self.registered.lock();
-        let mut children: BTreeMap<Key, Unstopped> = BTreeMap::new();
+        let mut children: BTreeMap<Key, (Unstopped, Arc<ThreadRecord>)> = BTreeMap::new();
         for thread in registered.threads.values() {
             let Some(served) = &thread.child else { continue };
             let phase = thread.phase();
@@ -396,7 +401,7 @@ impl ThreadRegistry {
             let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
             let asked_at = served.threads.asked_after().and_then(|after| since.checked_add(after));
             let since = asked_at.unwrap_or(now);
-            let child = children.entry(served.key).or_insert_with(|| Unstopped {
+            let child = || Unstopped {
                 id: served.id.clone(),
                 run: worker.as_ref().map_or_else(
                     || served.last_run.load(Ordering::Relaxed),
@@ -404,12 +409,19 @@ impl ThreadRegistry {
                 ),
                 stopping_for: stopping_for(now, since, stop_requested_at),
                 phase,
-            });
-            child.phase = child.phase.min(phase);
+                thread: None,
+            };
+            let (child, least) =
+                children.entry(served.key).or_insert_with(|| (child(), thread.clone()));
+            if phase < child.phase {
+                (child.phase, *least) = (phase, thread.clone());
+            }
             kept.push((worker, context));
         }
         drop(registered);
-        children.into_values().collect()
+        let look =
+            |(child, thread): (_, Arc<ThreadRecord>)| Unstopped { thread: thread.look(), ..child };
+        children.into_values().map(look).collect()
     }
 
     /// Asks the children's threads to leave, and spawns no more, except to drop values. Live
@@ -496,11 +508,15 @@ mod tests {
         (threads, WorkerShared::new(link, job), inbox)
     }
 
+    fn record() -> Arc<ThreadRecord> {
+        Arc::new(ThreadRecord::new(ThreadNumber(7), None))
+    }
+
     #[test]
     fn body_is_not_taken_from_under_a_start_signal_that_is_on_its_way() {
         let (threads, worker, _inbox) = worker(|_| (), false);
         let (commands, unreceived) = bounded(1);
-        worker.set_commands(commands);
+        worker.set_thread(record(), commands);
         assert!(worker.send_start(1, 0));
         threads.retire(&worker, false).unwrap();
         assert!(
@@ -517,11 +533,11 @@ mod tests {
         // The child is restarted by hand after it had been given up. A new thread is about to
         // receive the start signal when a shutdown begins.
         let (commands, _unreceived) = bounded(1);
-        worker.set_commands(commands);
+        worker.set_thread(record(), commands);
         assert!(worker.send_start(2, 0));
         worker.make_final(true);
         let (_, of_old_thread) = bounded(1);
-        work(&ThreadRecord::new(ThreadNumber(7), None), &worker, of_old_thread);
+        work(&record(), &worker, of_old_thread);
         assert!(worker.holds_body());
     }
 

@@ -13,6 +13,7 @@ use crate::{
     exit::Failure,
     report::Unstopped,
     runtime::{
+        thread_record::ThreadRecord,
         thread_registry::ThreadRegistry,
         worker::{Remain, WorkerShared},
         workers::Workers,
@@ -123,6 +124,10 @@ impl Workers for ThreadWorkers {
 
     fn heartbeats(&self, worker: &Arc<WorkerShared>) -> Heartbeats {
         worker.context().map(|context| context.heartbeats()).unwrap_or_default()
+    }
+
+    fn thread(&self, worker: &Arc<WorkerShared>) -> Option<Arc<ThreadRecord>> {
+        worker.thread()
     }
 
     fn close(&mut self, since: Instant) {

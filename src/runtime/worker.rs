@@ -7,7 +7,7 @@ use crate::{
     child::{Body, Job},
     context::{ChildContext, Link},
     event::LastStop,
-    runtime::{live_threads::LiveThreads, row::Row},
+    runtime::{live_threads::LiveThreads, row::Row, thread_record::ThreadRecord},
     sync::{
         primitives::{
             Mutex,
@@ -76,6 +76,8 @@ pub(crate) struct WorkerShared {
 struct WorkerState {
     /// The channel to the thread that waits for commands. It has room for one.
     commands: Option<Sender<Command>>,
+    /// The last thread that was spawned for runs.
+    thread: Option<Arc<ThreadRecord>>,
     /// The context of the present run.
     context: Option<ChildContext>,
     /// The context of the run before, which the next run reuses: a restart that allocates nothing
@@ -189,9 +191,15 @@ impl WorkerShared {
         self.state.lock().commands.is_some()
     }
 
-    /// Stores the channel to a thread that was just spawned.
-    pub(crate) fn set_commands(&self, commands: Sender<Command>) {
-        self.state.lock().commands = Some(commands);
+    /// Notes a thread that was just spawned for runs, and the channel to it.
+    pub(crate) fn set_thread(&self, thread: Arc<ThreadRecord>, commands: Sender<Command>) {
+        let mut state = self.state.lock();
+        (state.thread, state.commands) = (Some(thread), Some(commands));
+    }
+
+    /// The thread on which the present run is, or the last one was.
+    pub(crate) fn thread(&self) -> Option<Arc<ThreadRecord>> {
+        self.state.lock().thread.clone()
     }
 
     /// Requests the present run to stop. Its callbacks are called by

@@ -1,10 +1,17 @@
 //! Interface of what runs the bodies: threads, or the script of a simulation.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    child::Job, context::Link, core::run::Heartbeats, exit::Failure, report::Unstopped,
-    runtime::worker::Remain,
+    child::Job,
+    context::Link,
+    core::run::Heartbeats,
+    exit::Failure,
+    report::Unstopped,
+    runtime::{thread_record::ThreadRecord, worker::Remain},
 };
 
 /// What runs the bodies: threads, or the script of a simulation.
@@ -34,6 +41,8 @@ pub(crate) trait Workers {
     /// Ends the thread that waits for a next run, and drops the body unless it is kept.
     fn retire(&mut self, worker: &Self::Worker, keep_body: bool);
     fn heartbeats(&self, worker: &Self::Worker) -> Heartbeats;
+    /// The thread of the present run, if it has one.
+    fn thread(&self, worker: &Self::Worker) -> Option<Arc<ThreadRecord>>;
     /// Notes that a shutdown has begun at `since`.
     fn close(&mut self, since: Instant);
     /// The children that have not stopped, in list order. Each was requested to stop at `since` at

@@ -55,6 +55,8 @@ mod stop_timeout;
 mod storm;
 mod stress;
 mod stubborn;
+#[cfg(target_os = "linux")]
+mod stuck;
 mod telemetry;
 mod texts;
 mod threads;

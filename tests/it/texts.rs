@@ -53,13 +53,13 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` started (run 1)",
             "child `orders` is asked to stop: its callers reported 2 failures in a row, \
              the last: no\\nanswer",
-            "child `orders` was asked to stop 1.0 s ago and still runs",
+            "child `orders` was asked to stop 1.0 s ago and has not stopped",
             "child `orders` stopped after 3.5 s: its callers reported failures; \
              tried again in 1.0 s",
             "child `orders` started again (run 2, after 1 failure)",
             "child `orders` is healthy again, 3.0 s after its failure",
             "child `orders` hangs: silent for 1.0 s while reading; it is asked to stop",
-            "child `orders` was asked to stop 1.0 s ago and still runs",
+            "child `orders` was asked to stop 1.0 s ago and has not stopped",
             "child `orders` stopped after 3.0 s: it was silent for too long; tried again in 1.0 s",
             "child `orders` started again (run 3, after 1 failure)",
             "child `orders` is healthy again, 4.0 s after its failure",

@@ -71,9 +71,10 @@ impl Child {
     fn provide(&self, number: u64) -> JoinHandle<()> {
         let (commands, inbox) = bounded(1);
         let worker = self.worker.clone();
-        let thread =
-            spawn(move || work(&ThreadRecord::new(ThreadNumber(number), None), &worker, inbox));
-        self.worker.set_commands(commands);
+        let record = Arc::new(ThreadRecord::new(ThreadNumber(number), None));
+        let its = record.clone();
+        let thread = spawn(move || work(&its, &worker, inbox));
+        self.worker.set_thread(record, commands);
         thread
     }
 

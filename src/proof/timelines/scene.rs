@@ -15,7 +15,7 @@ use crate::{
         rules::{Policy, Rules},
         run::Heartbeats,
     },
-    event::{EventKind, Order, WaitingFor, Wellness},
+    event::{EventKind, Order, ThreadInfo, WaitingFor, Wellness},
     exit::{Exit, Failure},
     id::ChildId,
     proof::{trial::WITHIN, world::MS},
@@ -66,6 +66,10 @@ impl Environment for Script {
 
     fn heartbeats(&mut self, _entry: &()) -> Heartbeats {
         Heartbeats { count: self.heartbeats, doing: "working", is_waiting: self.is_waiting }
+    }
+
+    fn look_at_thread(&mut self, _entry: &(), _run: u64) -> Option<ThreadInfo> {
+        None
     }
 
     fn waiting_for(&mut self, _entry: &()) -> WaitingFor {

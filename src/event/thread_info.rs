@@ -1,0 +1,216 @@
+//! What a thread that does not stop is doing, as far as the kernel tells.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::wording::Span;
+
+/// What the thread of a child is doing that hangs or is overdue, as far as the kernel tells.
+///
+/// It is looked at when the child is found to hang or to be overdue, and anew for each later event,
+/// [`ChildInfo`](crate::ChildInfo) or report about the same run; nothing is looked at before. It is
+/// there on Linux only, and only where the process can read `/proc`.
+///
+/// Its `Display` is the end of a sentence that begins with "its thread": ``sleeps in
+/// `anon_pipe_read` (a pipe), no CPU used for 3.2 s``, or `runs, 99 % of a core for 3.2 s`.
+///
+/// ```
+/// use circuit_breaker_supervisor::{ChildSpec, Supervisor, ThreadState};
+/// use std::time::Duration;
+///
+/// let (gate, closed) = crossbeam_channel::bounded::<()>(0);
+/// let supervisor = Supervisor::builder()
+///     // It looks at nothing but its channel.
+///     .child(ChildSpec::new("deaf", move |_ctx| Ok(closed.recv()?)))
+///     .start()?;
+/// # std::thread::sleep(Duration::from_millis(100));
+/// let report = supervisor.shutdown_within(Duration::from_millis(20));
+/// if let Some(thread) = &report.unstopped[0].thread {
+///     assert_eq!(thread.state, ThreadState::Sleeping);
+///     println!("its thread {thread}"); // sleeps in `futex_do_wait` (a lock, or another thread)
+/// }
+/// # drop(gate);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadInfo {
+    /// Whether it runs or sleeps.
+    pub state: ThreadState,
+    /// The function of the kernel in which it sleeps, by the kernel's own name. `None` while it
+    /// runs, and where the kernel hides this.
+    pub wait_channel: Option<Arc<str>>,
+    /// How much CPU time it has used since it was first looked at in this run. `None` if the kernel
+    /// does not tell, or if that was less than a tenth of a second ago, which is too short a time
+    /// to tell.
+    pub cpu_used: Option<Duration>,
+    /// How long ago it was first looked at; zero at the first look.
+    pub observed_for: Duration,
+}
+
+/// Whether a thread runs or sleeps, as the kernel's scheduler sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ThreadState {
+    /// It runs, or could run and waits for a CPU.
+    Running,
+    /// It sleeps until something happens, or until a signal comes.
+    Sleeping,
+    /// It sleeps in a way that not even a signal ends, as in some calls of a disk, a network file
+    /// system or a driver.
+    Uninterruptible,
+    /// It is stopped, by a signal or a debugger.
+    Stopped,
+    /// In a state that has no name here.
+    Unknown,
+}
+
+impl ThreadState {
+    /// The stable word for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Sleeping => "sleeping",
+            Self::Uninterruptible => "uninterruptible",
+            Self::Stopped => "stopped",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Shows the stable word that the `thread_state` key of a log line carries: `running`, `sleeping`,
+/// and so on.
+impl fmt::Display for ThreadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What those wait for who sleep in a function of the kernel, by what its name contains. The first
+/// that fits counts.
+const MEANINGS: [(&str, &str); 13] = [
+    ("futex", "a lock, or another thread"),
+    ("poll", "a file, a socket or a timer"),
+    ("select", "a file, a socket or a timer"),
+    ("pipe", "a pipe"),
+    ("nanosleep", "a sleep"),
+    ("do_wait", "a process"),
+    ("tty", "a terminal"),
+    ("sk_", "a socket"),
+    ("tcp", "a socket"),
+    ("inet", "a socket"),
+    ("unix_", "a socket"),
+    ("skb", "a socket"),
+    ("flock", "the lock of a file"),
+];
+
+impl fmt::Display for ThreadInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, wait_channel, cpu_used, observed_for } = self;
+        match state {
+            ThreadState::Running => f.write_str("runs")?,
+            ThreadState::Sleeping => f.write_str("sleeps")?,
+            ThreadState::Uninterruptible => f.write_str("sleeps uninterruptibly")?,
+            ThreadState::Stopped => f.write_str("is stopped by a signal or a debugger")?,
+            ThreadState::Unknown => f.write_str("is in an unknown state")?,
+        }
+        if let ThreadState::Sleeping | ThreadState::Uninterruptible = state {
+            match wait_channel {
+                Some(channel) => {
+                    write!(f, " in `{channel}`")?;
+                    let meaning = MEANINGS.iter().find(|(part, _)| channel.contains(part));
+                    if let Some((_, meaning)) = meaning {
+                        write!(f, " ({meaning})")?;
+                    }
+                }
+                None => f.write_str(" in an unknown place")?,
+            }
+        }
+        let Some(used) = cpu_used else { return Ok(()) };
+        let hundredth = (*observed_for / 100).max(Duration::from_nanos(1));
+        let span = Span(*observed_for);
+        if used.is_zero() {
+            write!(f, ", no CPU used for {span}")
+        } else if *used < hundredth {
+            write!(f, ", less than 1 % of a core for {span}")
+        } else {
+            // What the kernel has counted may be late by a tick, but no thread uses two cores.
+            let percent = (used.as_nanos() / hundredth.as_nanos()).min(100);
+            write!(f, ", {percent} % of a core for {span}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn text(state: ThreadState, channel: Option<&str>, cpu: Option<(u32, u32)>) -> String {
+        ThreadInfo {
+            state,
+            wait_channel: channel.map(Arc::from),
+            cpu_used: cpu.map(|(used, _)| used * MS),
+            observed_for: cpu.map_or(Duration::ZERO, |(_, observed)| observed * MS),
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn sentence_says_what_it_waits_for_and_what_it_has_used() {
+        use ThreadState::{Running, Sleeping, Stopped, Uninterruptible, Unknown};
+        let cases = [
+            (text(Running, None, None), "runs"),
+            (text(Running, None, Some((990, 1000))), "runs, 99 % of a core for 1.0 s"),
+            (text(Running, None, Some((1020, 1000))), "runs, 100 % of a core for 1.0 s"),
+            (text(Sleeping, None, None), "sleeps in an unknown place"),
+            (
+                text(Sleeping, Some("anon_pipe_read"), Some((0, 3200))),
+                "sleeps in `anon_pipe_read` (a pipe), no CPU used for 3.2 s",
+            ),
+            (
+                text(Sleeping, Some("futex_do_wait"), Some((9, 1000))),
+                "sleeps in `futex_do_wait` (a lock, or another thread), less than 1 % of a core \
+                 for 1.0 s",
+            ),
+            (
+                text(Uninterruptible, Some("rpc_wait_bit_killable"), None),
+                "sleeps uninterruptibly in `rpc_wait_bit_killable`",
+            ),
+            (text(Stopped, None, None), "is stopped by a signal or a debugger"),
+            (text(Unknown, None, None), "is in an unknown state"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn calls_that_block_have_a_meaning() {
+        // As kernels of several years name them.
+        let cases = [
+            ("futex_wait_queue_me", "a lock, or another thread"),
+            ("ep_poll", "a file, a socket or a timer"),
+            ("poll_schedule_timeout.constprop.0", "a file, a socket or a timer"),
+            ("pipe_wait", "a pipe"),
+            ("hrtimer_nanosleep", "a sleep"),
+            ("do_wait", "a process"),
+            ("n_tty_read", "a terminal"),
+            ("wait_woken", ""),
+            ("sk_wait_data", "a socket"),
+            ("inet_csk_accept", "a socket"),
+            ("unix_stream_read_generic", "a socket"),
+            ("__skb_wait_for_more_packets", "a socket"),
+            ("flock_lock_inode_wait", "the lock of a file"),
+        ];
+        for (channel, meaning) in cases {
+            let text = text(ThreadState::Sleeping, Some(channel), None);
+            let expected = if meaning.is_empty() {
+                format!("sleeps in `{channel}`")
+            } else {
+                format!("sleeps in `{channel}` ({meaning})")
+            };
+            assert_eq!(text, expected);
+        }
+    }
+}

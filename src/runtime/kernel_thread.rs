@@ -1,0 +1,95 @@
+//! Look at a thread from outside, through the kernel.
+//!
+//! On Linux `/proc` tells of every thread of the process; elsewhere nothing does that is safe to
+//! ask. Whatever cannot be read is unknown: `/proc` may be missing or restricted.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use crate::event::ThreadState;
+
+/// The kernel's id of a thread of this process. It may be used again once that thread is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KernelThread(pub(crate) u32);
+
+/// A thread at one moment.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) state: ThreadState,
+    pub(crate) wait_channel: Option<Arc<str>>,
+    /// How much CPU time it has used since it began.
+    pub(crate) cpu: Option<Duration>,
+}
+
+impl KernelThread {
+    /// The current thread, if its id can be learnt.
+    pub(crate) fn current() -> Option<Self> {
+        if !cfg!(any(target_os = "linux", target_os = "android")) {
+            return None;
+        }
+        // It leads to a folder that has the id as its name.
+        let link = fs::read_link("/proc/thread-self").ok()?;
+        link.file_name()?.to_str()?.parse().ok().map(Self)
+    }
+
+    /// Looks at the thread.
+    pub(crate) fn sample(self) -> Option<Sample> {
+        let read = |name| fs::read_to_string(format!("/proc/self/task/{}/{name}", self.0)).ok();
+        let cpu = read("schedstat").as_deref().and_then(cpu_of);
+        let state = state_of(&read("stat")?)?;
+        let wait_channel = read("wchan").as_deref().and_then(wait_channel_of);
+        Some(Sample { state, wait_channel, cpu })
+    }
+}
+
+/// The first number is the time on a CPU, in nanoseconds.
+fn cpu_of(schedstat: &str) -> Option<Duration> {
+    schedstat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+/// The letter behind the thread's name, which stands in brackets and may hold anything.
+fn state_of(stat: &str) -> Option<ThreadState> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    Some(match behind.trim_start().chars().next()? {
+        'R' => ThreadState::Running,
+        'S' => ThreadState::Sleeping,
+        'D' => ThreadState::Uninterruptible,
+        'T' | 't' => ThreadState::Stopped,
+        _ => ThreadState::Unknown,
+    })
+}
+
+/// The name of a function of the kernel. `0` stands for none, and for one that is hidden.
+fn wait_channel_of(wchan: &str) -> Option<Arc<str>> {
+    let is_name = |name: &&str| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+        !name.is_empty() && *name != "0" && name.len() <= 100 && name.chars().all(is_part)
+    };
+    Some(wchan.trim()).filter(is_name).map(Arc::from)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_or_strange_is_unknown() {
+        assert_eq!(state_of("12 (a) S) R (b) S 1 2"), Some(ThreadState::Sleeping));
+        assert_eq!(state_of("12 (reader) t 1 2"), Some(ThreadState::Stopped));
+        assert_eq!(state_of("12 (reader) Q 1 2"), Some(ThreadState::Unknown));
+        assert_eq!((state_of("12 (reader)"), state_of("")), (None, None));
+        assert_eq!(wait_channel_of("0"), None);
+        assert_eq!(wait_channel_of(""), None);
+        assert_eq!(wait_channel_of("two words"), None);
+        assert_eq!(wait_channel_of("pipe_read.part.0\n").as_deref(), Some("pipe_read.part.0"));
+        assert_eq!(cpu_of("1500 20 3\n"), Some(Duration::from_nanos(1500)));
+        assert_eq!((cpu_of(""), cpu_of("x 1")), (None, None));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn current_thread_runs() {
+        let sample = KernelThread::current().unwrap().sample().unwrap();
+        assert_eq!((sample.state, sample.wait_channel), (ThreadState::Running, None));
+        assert!(KernelThread(u32::MAX).sample().is_none(), "there is no such thread");
+    }
+}
