@@ -235,9 +235,10 @@ impl SupervisorBuilder {
     /// supervisor itself, for those who watch the watchman, such as the watchdog of systemd, that
     /// of the machine, or a file.
     ///
-    /// It is called for the first time when every enabled child has had its first start, and for
-    /// the last time right before the supervisor ends: during a shutdown, too. While the supervisor
-    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point;
+    /// It is called for the first time when every enabled child has had its first start, and until
+    /// the supervisor has ended: during a shutdown, too, and at once when one begins, at which the
+    /// [snapshot](Handle::snapshot) says that it does not run any more. While the supervisor thread
+    /// is stuck, in a flag or a sink for example, it is not called, which is the point;
     /// while that does much at once, such as starting a thousand children whose backoffs end
     /// together, it comes late by that. After a stall it is called once. It is a callback as any
     /// other: it should be quick, its panics are caught and logged, and a shutdown is not held up
@@ -246,8 +247,8 @@ impl SupervisorBuilder {
     /// The supervisor is well by then, but perhaps not its children: the closure may ask the
     /// [`Handle`] for a [snapshot](Handle::snapshot), and give no sign if one of them is stuck.
     ///
-    /// Without it, an idle supervisor does not wake up at all. Zero is an error at the start; more
-    /// than a century means once.
+    /// Without it, an idle supervisor does not wake up at all. Zero is an error at the start; with
+    /// more than a century it is called as a supervisor has started and as it shuts down.
     ///
     /// # Examples
     ///

@@ -253,7 +253,9 @@ impl<W: Workers> Engine<W> {
                 }
                 // Last: from now on whoever looks sees whether all others are about to be asked.
                 environment.workers.close(closing.since);
-                self.closing = Some(closing);
+                if self.closing.replace(closing).is_none() {
+                    self.pulse.iter_mut().for_each(|pulse| pulse.make_due(now));
+                }
             }
         }
     }

@@ -37,6 +37,11 @@ impl Pulse {
         self.due
     }
 
+    /// Has the next call come at once.
+    pub(crate) fn make_due(&mut self, now: Instant) {
+        self.due = Some(now);
+    }
+
     /// Calls the closure if that is due. After a stall the calls that were missed are not made up
     /// for.
     pub(crate) fn beat(&mut self, shared: &Arc<Shared>) {

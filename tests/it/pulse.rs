@@ -55,6 +55,24 @@ fn pulse_goes_on_in_a_shutdown() {
 }
 
 #[test]
+fn pulse_sees_that_a_shutdown_begins_however_quick_that_is() {
+    let (sender, beats) = unbounded();
+    let supervisor = Supervisor::builder()
+        .pulse(Duration::MAX, move |handle| {
+            let _ = sender.send(handle.snapshot().is_running);
+        })
+        .child(idler("orders"))
+        .start()
+        .unwrap();
+    assert!(take(&beats));
+    let handle = supervisor.handle().clone();
+    handle.request_shutdown_within(HOUR);
+    handle.request_shutdown();
+    assert!(supervisor.shutdown().is_clean());
+    assert_eq!(beats.iter().collect::<Vec<_>>(), [false], "once");
+}
+
+#[test]
 fn supervisor_thread_that_is_stuck_gives_no_sign_and_makes_up_for_none() {
     let (builder, beats) = beating();
     let (hold, gate, held) = hold_at_plug();
