@@ -30,7 +30,7 @@ use crate::{
         inbox::Message,
         main_loop::{Host, MainLoop, supervise},
         pulse::PulseFn,
-        shared::Shared,
+        shared::{OuterChild, Shared},
         thread_registry::ThreadRegistry,
         tree::ShownBranch,
     },
@@ -408,18 +408,16 @@ impl SupervisorBuilder {
             return Ok(());
         }
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
-        let (shared, inbox) = self.share(&name, Some(ctx.id().clone()), Clock::System);
+        let outer = OuterChild::new(ctx.id().clone(), ctx.supervisor().shared().clone());
+        let (shared, inbox) = self.share(&name, Some(outer), Clock::System);
         let threads = ThreadRegistry::new(&shared);
-        let (outer, stop_timeout, here) =
-            (ctx.supervisor().clone(), ctx.stop_timeout(), thread::current().id());
+        let (stop_timeout, here) = (ctx.stop_timeout(), thread::current().id());
         let mut shutdown = NestedShutdown::new(shared.clone(), threads.clone());
         let its = shared.clone();
         let mut is_noted = false;
         let _stop = ctx.on_stop_every(LOOK, move || {
             if !std::mem::replace(&mut is_noted, true) {
-                // The time of the outer child is that of all below it.
-                let (own, outer) = (deadline::after(system_now(), stop_timeout), outer.clone());
-                its.set_host_limit(move || deadline::sooner(own, outer.shared().closing_cap()));
+                its.note_outer_stop(deadline::after(system_now(), stop_timeout));
             }
             if thread::current().id() == here {
                 // The run was asked to stop before this callback was set: this thread is about to
@@ -442,7 +440,8 @@ impl SupervisorBuilder {
             threads.wait_for_children();
         });
         match shared.cause() {
-            ShutdownCause::Requested => Ok(()),
+            // The outermost supervisor alone ends for a child that is abandoned.
+            ShutdownCause::Requested | ShutdownCause::Abandoned(_) => Ok(()),
             ShutdownCause::GaveUp(child) => Err(child.into()),
             ShutdownCause::Died => Err("the nested supervisor died".into()),
         }
@@ -451,13 +450,13 @@ impl SupervisorBuilder {
     fn share(
         &self,
         name: &str,
-        prefix: Option<ChildId>,
+        outer: Option<OuterChild>,
         clock: Clock,
     ) -> (Arc<Shared>, Receiver<Message>) {
         let (sender, inbox) = unbounded();
         let defaults =
             Defaults { healthy_after: self.healthy_after, stop_timeout: self.stop_timeout };
-        (Shared::new(name.into(), prefix, defaults, clock, sender), inbox)
+        (Shared::new(name.into(), outer, defaults, clock, sender), inbox)
     }
 
     fn check(&self) -> Result<(), ConfigError> {

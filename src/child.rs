@@ -60,6 +60,7 @@ pub enum RestartPolicy {
 /// | [`max_restarts`](ChildSpec::max_restarts) | no limit |
 /// | [`significant`](ChildSpec::significant) | `false` |
 /// | [`watchdog`](ChildSpec::watchdog) | none |
+/// | [`abandon_after`](ChildSpec::abandon_after) | never |
 /// | [`after`](ChildSpec::after) | nobody |
 /// | [`failure_threshold`](ChildSpec::failure_threshold) | 10 |
 ///
@@ -98,6 +99,7 @@ pub struct ChildSpec {
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
     pub(crate) watchdog: Option<Duration>,
+    pub(crate) abandon_after: Option<Duration>,
     pub(crate) after: Vec<ChildId>,
     pub(crate) breaker: Arc<BreakerState>,
 }
@@ -157,6 +159,7 @@ impl ChildSpec {
             max_restarts: None,
             significant: false,
             watchdog: None,
+            abandon_after: None,
             after: Vec::new(),
         }
     }
@@ -166,6 +169,8 @@ impl ChildSpec {
         let id = &self.id;
         if self.watchdog.is_some_and(|limit| limit.is_zero()) {
             Err(ConfigError::ZeroWatchdog(id.clone()))
+        } else if self.abandon_after.is_some_and(|limit| limit.is_zero()) {
+            Err(ConfigError::ZeroAbandonAfter(id.clone()))
         } else if self.breaker.threshold() == 0 {
             Err(ConfigError::ZeroFailureThreshold(id.clone()))
         } else if id.is_empty() {
@@ -188,6 +193,7 @@ impl ChildSpec {
             max_restarts: self.max_restarts,
             significant: self.significant,
             watchdog: self.watchdog,
+            abandon_after: self.abandon_after,
         }
     }
 
@@ -446,6 +452,51 @@ impl ChildSpec {
         self
     }
 
+    /// Has the supervisor shut down if the child, asked to stop for whatever reason, has not
+    /// stopped for so long. By default no child ends its supervisor like that.
+    ///
+    /// A thread cannot be killed: one that never stops keeps its child down for ever, with all that
+    /// it holds. Where the program can do nothing without that child, only a new process helps.
+    /// The child is reported as [`Abandoned`](crate::EventKind::Abandoned), once; the others are
+    /// shut down as ever, each with its stop timeout, the abandoned one, too; and
+    /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) names it. Return that report from
+    /// `main`, so that the process ends with an exit code of 1, and have it started anew by its own
+    /// supervisor, such as systemd.
+    ///
+    /// In a nested supervisor the outermost one is ended, since a body cannot return while threads
+    /// below it live. Nothing happens once that one shuts down. As with the
+    /// [`watchdog`](ChildSpec::watchdog), the time for which the whole process or machine stood
+    /// still does not count.
+    ///
+    /// Zero is an error at the start, or as the child is added; [`Duration::MAX`] is never. For the
+    /// steps before and after this one, see [*Threads that do not stop*](crate::stuck_threads).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use circuit_breaker_supervisor::{ChildSpec, ShutdownCause, Supervisor};
+    /// use std::time::Duration;
+    ///
+    /// let (gate, closed) = crossbeam_channel::bounded::<()>(0);
+    /// let supervisor = Supervisor::builder()
+    ///     .stop_timeout(Duration::from_millis(10))
+    ///     .child(
+    ///         // It looks at nothing but its channel.
+    ///         ChildSpec::new("deaf", move |_ctx| Ok(closed.recv()?))
+    ///             .abandon_after(Duration::from_millis(50)),
+    ///     )
+    ///     .start()?;
+    /// supervisor.handle().restart("deaf")?;
+    /// let report = supervisor.wait();
+    /// assert!(matches!(&report.cause, ShutdownCause::Abandoned(child) if child.id == "deaf"));
+    /// # drop(gate);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn abandon_after(mut self, limit: Duration) -> Self {
+        self.abandon_after = Some(limit);
+        self
+    }
+
     /// Sets whether giving up this child shuts the whole supervisor down. The name is OTP's.
     ///
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) then names the child and its last
@@ -565,6 +616,7 @@ impl fmt::Debug for ChildSpec {
             max_restarts,
             significant,
             watchdog,
+            abandon_after,
             after,
             breaker,
         } = self;
@@ -579,6 +631,7 @@ impl fmt::Debug for ChildSpec {
             .field("max_restarts", max_restarts)
             .field("significant", significant)
             .field("watchdog", watchdog)
+            .field("abandon_after", abandon_after)
             .field("after", after)
             .field("failure_threshold", &breaker.threshold())
             .finish_non_exhaustive()

@@ -173,6 +173,8 @@ pub enum ConfigError {
     ZeroPulse,
     /// The watchdog of this child is zero.
     ZeroWatchdog(ChildId),
+    /// The time after which this child is abandoned is zero.
+    ZeroAbandonAfter(ChildId),
     /// The failure threshold of this child is zero.
     ZeroFailureThreshold(ChildId),
 }
@@ -205,6 +207,9 @@ impl fmt::Display for ConfigError {
                 Ok(())
             }
             Self::ZeroWatchdog(id) => write!(f, "the `watchdog` of the child {id:?} is zero"),
+            Self::ZeroAbandonAfter(id) => {
+                write!(f, "the `abandon_after` of the child {id:?} is zero")
+            }
             Self::ZeroFailureThreshold(id) => {
                 write!(f, "the `failure_threshold` of the child {id:?} is zero")
             }

@@ -92,6 +92,7 @@ impl Event {
     /// | `FlagChanged` | `circuit_breaker_supervisor.child.flag` |
     /// | `Waiting` | `circuit_breaker_supervisor.child.waiting` |
     /// | `Overdue` | `circuit_breaker_supervisor.child.overdue` |
+    /// | `Abandoned` | `circuit_breaker_supervisor.child.abandoned` |
     /// | `Tripped` | `circuit_breaker_supervisor.child.tripped` |
     /// | `Hung` | `circuit_breaker_supervisor.child.hung` |
     /// | `GaveUp` | `circuit_breaker_supervisor.child.gave_up` |
@@ -105,6 +106,7 @@ impl Event {
             EventKind::FlagChanged { .. } => "circuit_breaker_supervisor.child.flag",
             EventKind::Waiting { .. } => "circuit_breaker_supervisor.child.waiting",
             EventKind::Overdue { .. } => "circuit_breaker_supervisor.child.overdue",
+            EventKind::Abandoned { .. } => "circuit_breaker_supervisor.child.abandoned",
             EventKind::Tripped { .. } => "circuit_breaker_supervisor.child.tripped",
             EventKind::Hung { .. } => "circuit_breaker_supervisor.child.hung",
             EventKind::GaveUp => "circuit_breaker_supervisor.child.gave_up",
@@ -169,6 +171,16 @@ pub enum EventKind {
     /// The child has not stopped within its `stop_timeout`. Reported once per run.
     #[non_exhaustive]
     Overdue {
+        /// How long ago it was asked to stop.
+        stopping_for: Duration,
+        /// What its thread is doing, as far as that is known.
+        thread: Option<ThreadInfo>,
+    },
+    /// The child has not stopped within its [`abandon_after`](crate::ChildSpec::abandon_after):
+    /// since only the end of the process helps, the outermost supervisor shuts down. Not reported
+    /// if that shuts down already.
+    #[non_exhaustive]
+    Abandoned {
         /// How long ago it was asked to stop.
         stopping_for: Duration,
         /// What its thread is doing, as far as that is known.
@@ -536,6 +548,15 @@ impl fmt::Display for Event {
                     Span(*stopping_for)
                 )?;
                 thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))
+            }
+            EventKind::Abandoned { stopping_for, thread } => {
+                write!(
+                    f,
+                    "child `{id}` is abandoned: it was asked to stop {} ago and has not stopped",
+                    Span(*stopping_for)
+                )?;
+                thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))?;
+                f.write_str("; only the end of the process ends it")
             }
             EventKind::CallbackPanicked { callback, panic } => {
                 write!(f, "the `{callback}` callback for child `{id}` panicked: {panic}")

@@ -76,7 +76,7 @@
 //! | --- | --- | --- | --- |
 //! | `OnTrial` | runs, not for long enough to be trusted | half-open; closed if nothing has failed | `Healthy` after `healthy_after` |
 //! | `Healthy` | runs, and its failures are forgiven | closed | |
-//! | `Stopping` | was asked to stop and still runs | open | reported as overdue after `stop_timeout` |
+//! | `Stopping` | was asked to stop and still runs | open | reported as overdue after `stop_timeout`; the supervisor ends after [`abandon_after`](ChildSpec::abandon_after) |
 //! | `Waiting` | to be started [after](ChildSpec::after) another, which is not ready | open | started when that is ready |
 //! | `BackingOff` | down after a failure | open | tried again when the backoff is over |
 //! | `Off` | down: its flag is off, it is held, or the supervisor shuts down | open | started when it is wanted again and no backoff is left |
@@ -96,10 +96,11 @@
 //! | to switch children on and off at run time | [`SupervisorBuilder::enabled`], [`Handle::hold`] | [guide](crate::guide#flags) |
 //! | a read or a lock that ends at a stop | [`ChildContext::on_stop`], [`ChildContext::recv`] | [guide](crate::guide#children) |
 //! | a worker that hangs to be noticed | [`ChildSpec::watchdog`] | [guide](crate::guide#hanging-children) |
+//! | to know where a thread is stuck, and to end the process if it stays so | [`ThreadInfo`], [`ChildSpec::abandon_after`] | [stuck threads](crate::stuck_threads) |
 //! | callers that are rejected while a child is down | [`Breaker`] | [calling] |
 //! | logs, metrics, an audit trail | [`TelemetrySink`], [`LogSink`] | [operating](crate::operating#telemetry) |
 //! | a table of what runs and why not, a health endpoint | [`Handle::snapshot`] | [operating] |
-//! | the supervisor itself to be watched | [`SupervisorBuilder::pulse`] | [operating](crate::operating#who-watches-the-supervisor) |
+//! | the supervisor itself to be watched | [`SupervisorBuilder::pulse`] | [stuck threads](crate::stuck_threads#who-watches-the-supervisor) |
 //! | children that depend on one another, a migration first | [`ChildSpec::after`] | [dependencies] |
 //! | a group of children with a life of its own | [`SupervisorBuilder::run`] | [nesting] |
 //! | tests without threads and without waiting | [`Simulation`] | [testing] |
@@ -183,6 +184,10 @@ pub mod operating {}
 #[cfg(doc)]
 #[doc = include_str!("docs/dependencies.md")]
 pub mod dependencies {}
+
+#[cfg(doc)]
+#[doc = include_str!("docs/stuck_threads.md")]
+pub mod stuck_threads {}
 
 #[cfg(doc)]
 #[doc = include_str!("docs/nesting.md")]

@@ -62,6 +62,9 @@ pub enum ShutdownCause {
     Requested,
     /// A [significant](crate::ChildSpec::significant) child was given up.
     GaveUp(ChildGaveUp),
+    /// A child, its own or one of a nested supervisor, did not stop within its
+    /// [`abandon_after`](crate::ChildSpec::abandon_after): how it was by then.
+    Abandoned(Box<Unstopped>),
     /// The supervisor thread died of a fault in this crate. Its children were asked to stop.
     Died,
 }
@@ -135,6 +138,9 @@ impl fmt::Display for ShutdownReport {
         match &self.cause {
             ShutdownCause::Requested => f.write_str("shut down as requested")?,
             ShutdownCause::GaveUp(child) => write!(f, "shut down because {child}")?,
+            ShutdownCause::Abandoned(child) => {
+                write!(f, "shut down because a child was abandoned, {child}")?
+            }
             ShutdownCause::Died => f.write_str("the supervisor thread died")?,
         }
         if self.unstopped.is_empty() {

@@ -28,6 +28,8 @@ pub(crate) enum Decision {
     RequestStop(StopCause),
     /// Its stop timeout is over.
     StopTimedOut,
+    /// It is time to look whether it is to be abandoned, since it does not stop.
+    ConsiderAbandoning,
     /// It has been up for `healthy_after`.
     Trust,
     /// It is time to check for a new heartbeat.
@@ -168,14 +170,17 @@ impl Circuit {
             if self.retired { Decision::Sleep(None) } else { Decision::Retire { keep_body } }
         };
         match &self.run {
-            Some(Run { stop: Some(stop), .. }) if stop.timed_out => {
-                (ChildStatus::Stopping, Decision::Sleep(None))
-            }
-            Some(Run { stop: Some(stop), .. }) if deadline::is_reached(stop.deadline, now) => {
-                (ChildStatus::Stopping, Decision::StopTimedOut)
-            }
             Some(Run { stop: Some(stop), .. }) => {
-                (ChildStatus::Stopping, Decision::Sleep(stop.deadline))
+                let timeout = stop.deadline.filter(|_| !stop.timed_out);
+                let look_at = stop.look_at(&self.rules);
+                let decision = if deadline::is_reached(timeout, now) {
+                    Decision::StopTimedOut
+                } else if deadline::is_reached(look_at, now) {
+                    Decision::ConsiderAbandoning
+                } else {
+                    Decision::Sleep(deadline::sooner(timeout, look_at))
+                };
+                (ChildStatus::Stopping, decision)
             }
             Some(run) => {
                 let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
@@ -337,13 +342,20 @@ impl Circuit {
         now: Instant,
     ) -> bool {
         let deadline = deadline::sooner(deadline::after(now, self.rules.stop_timeout), cap);
-        self.run.as_mut().is_some_and(|run| run.request_stop(cause, deadline, now))
+        let rules = &self.rules;
+        self.run.as_mut().is_some_and(|run| run.request_stop(cause, deadline, rules, now))
     }
 
     /// Notes that its stop timeout is over. Returns how long it has been stopping, unless this run
     /// was reported as overdue before.
     pub(crate) fn stop_timed_out(&mut self, now: Instant) -> Option<Duration> {
         self.run.as_mut()?.stop_timed_out(now)
+    }
+
+    /// Counts the time for which it has not stopped. Returns how long ago it was asked to if it is
+    /// to be abandoned now, once in each run.
+    pub(crate) fn consider_abandoning(&mut self, now: Instant) -> Option<Duration> {
+        self.run.as_mut()?.stop.as_mut()?.look(&self.rules, now)
     }
 
     /// Starts the watchdog, if the child has one, on the first heartbeat of the run.

@@ -26,6 +26,15 @@ pub(crate) trait Environment {
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
     /// Looks at what the thread of this run is doing, which hangs or is overdue.
     fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo>;
+    /// Has the outermost supervisor shut down because this run does not stop. Returns `false` if it
+    /// shuts down already.
+    fn abandon(
+        &mut self,
+        entry: &Self::Entry,
+        run: u64,
+        stopping_for: Duration,
+        thread: Option<ThreadInfo>,
+    ) -> bool;
     /// Describes for whom a child waits that comes after others, and why.
     fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor;
     /// Makes sure that the child has a thread, unless an order or a shutdown forbids its start.

@@ -388,6 +388,11 @@ impl<T> Roster<T> {
                         self.queue_report(key, EventKind::Overdue { stopping_for, thread }, now);
                     }
                 }
+                Decision::ConsiderAbandoning => {
+                    if let Some(stopping_for) = child.circuit.consider_abandoning(now) {
+                        self.abandon(key, stopping_for, now, environment);
+                    }
+                }
                 Decision::Trust => {
                     if let Some(streak) = child.circuit.trust() {
                         self.queue_report(key, healthy(streak, now, false), now);
@@ -424,7 +429,7 @@ impl<T> Roster<T> {
     }
 
     /// Looks at what the thread of the child's present run is doing.
-    fn look_at_thread(
+    pub(super) fn look_at_thread(
         &self,
         key: Key,
         environment: &mut impl Environment<Entry = T>,

@@ -33,6 +33,7 @@ pub(crate) struct Rules {
     pub(crate) max_restarts: Option<u32>,
     pub(crate) significant: bool,
     pub(crate) watchdog: Option<Duration>,
+    pub(crate) abandon_after: Option<Duration>,
 }
 
 /// The builder's settings for all children; a child's own settings override them.
@@ -40,17 +41,4 @@ pub(crate) struct Rules {
 pub(crate) struct Defaults {
     pub(crate) healthy_after: Duration,
     pub(crate) stop_timeout: Duration,
-}
-
-impl Rules {
-    /// The interval between two looks for heartbeats: a quarter of the watchdog's limit, and at
-    /// least 1 ms.
-    pub(crate) fn time_to_look(&self) -> Duration {
-        // The nanosecond makes up for the rounding: four intervals are never shorter than the
-        // limit.
-        let quarter = self
-            .watchdog
-            .map_or(Duration::MAX, |limit| (limit / 4).saturating_add(Duration::from_nanos(1)));
-        quarter.max(Duration::from_millis(1))
-    }
 }

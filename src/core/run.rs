@@ -39,16 +39,54 @@ pub(super) struct StopRequest {
     pub(super) at: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) timed_out: bool,
+    /// The time until it is abandoned; `None` if it never is, or was. In a box, because few
+    /// children ever are.
+    until_abandoned: Option<Box<SeenTime>>,
 }
 
 /// The watchdog's record of a run. It begins with the first heartbeat.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Watched {
-    /// The number of heartbeats at the last look, and the time of that look.
+    /// The number of heartbeats at the last look.
     heartbeats: u64,
+    silence: SeenTime,
+}
+
+/// Time that passes, up to a limit, as the supervisor has seen it: without the time by which it was
+/// late. While its thread could not run, perhaps no other could either.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+struct SeenTime {
     looked: Instant,
-    silent_for: Duration,
+    seen: Duration,
+}
+
+impl SeenTime {
+    fn new(now: Instant) -> Self {
+        Self { looked: now, seen: Duration::ZERO }
+    }
+
+    /// The most that counts between two looks: a quarter of the limit, and at least 1 ms.
+    fn interval(limit: Duration) -> Duration {
+        (limit / 4).max(Duration::from_millis(1))
+    }
+
+    /// When to look again; `None` is never.
+    fn look_at(&self, limit: Duration) -> Option<Instant> {
+        deadline::after(self.looked, Self::interval(limit).min(self.left(limit)))
+    }
+
+    /// Looks at the clock. Returns whether the limit is reached.
+    fn look(&mut self, limit: Duration, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.looked).min(Self::interval(limit));
+        *self = Self { looked: now, seen: self.seen.saturating_add(since) };
+        self.seen >= limit
+    }
+
+    fn left(&self, limit: Duration) -> Duration {
+        limit.saturating_sub(self.seen)
+    }
 }
 
 /// The signs of life of a run, and the text that came with its last heartbeat.
@@ -72,12 +110,15 @@ impl Run {
         &mut self,
         cause: StopCause,
         deadline: Option<Instant>,
+        rules: &Rules,
         now: Instant,
     ) -> bool {
         if self.stop.is_some() {
             return false;
         }
-        self.stop = Some(StopRequest { cause, at: now, deadline, timed_out: false });
+        let until_abandoned = rules.abandon_after.map(|_| Box::new(SeenTime::new(now)));
+        let request = StopRequest { cause, at: now, deadline, timed_out: false, until_abandoned };
+        self.stop = Some(request);
         true
     }
 
@@ -97,35 +138,45 @@ impl Run {
 
     /// Starts the watchdog, on the first heartbeat.
     pub(super) fn watch(&mut self, heartbeats: u64, now: Instant) {
-        self.watched.get_or_insert(Watched { heartbeats, looked: now, silent_for: Duration::ZERO });
+        self.watched.get_or_insert(Watched { heartbeats, silence: SeenTime::new(now) });
     }
 
     /// When to look for a new heartbeat; `None` if the watchdog has not started.
     pub(super) fn look_at(&self, rules: &Rules) -> Option<Instant> {
-        deadline::after(self.watched.as_ref()?.looked, rules.time_to_look())
+        self.watched.as_ref()?.silence.look_at(rules.watchdog?)
     }
 
     /// Notes the present number of heartbeats. Returns how long the run has been silent, if that
     /// reaches the watchdog's limit.
-    ///
-    /// A late look counts for one interval only: while the supervisor thread could not run, perhaps
-    /// the child could not run either.
     pub(super) fn look(
         &mut self,
         heartbeats: Heartbeats,
         rules: &Rules,
         now: Instant,
     ) -> Option<Duration> {
-        let watched = self.watched.as_mut()?;
-        let since = now.saturating_duration_since(watched.looked).min(rules.time_to_look());
-        watched.looked = now;
-        let before = std::mem::replace(&mut watched.heartbeats, heartbeats.count);
-        if before == heartbeats.count && !heartbeats.is_waiting {
-            watched.silent_for = watched.silent_for.saturating_add(since);
+        let Watched { heartbeats: last, silence } = self.watched.as_mut()?;
+        let is_silent = std::mem::replace(last, heartbeats.count) == heartbeats.count;
+        if is_silent && !heartbeats.is_waiting {
+            silence.look(rules.watchdog?, now).then_some(silence.seen)
         } else {
-            watched.silent_for = Duration::ZERO;
+            *silence = SeenTime::new(now);
+            None
         }
-        (watched.silent_for >= rules.watchdog?).then_some(watched.silent_for)
+    }
+}
+
+impl StopRequest {
+    /// When to look whether the run is to be abandoned; `None` is never.
+    pub(super) fn look_at(&self, rules: &Rules) -> Option<Instant> {
+        self.until_abandoned.as_ref()?.look_at(rules.abandon_after?)
+    }
+
+    /// Counts the time for which the run has not stopped. Returns how long ago the request was if
+    /// it is to be abandoned now, once.
+    pub(super) fn look(&mut self, rules: &Rules, now: Instant) -> Option<Duration> {
+        let is_over = self.until_abandoned.as_mut()?.look(rules.abandon_after?, now);
+        self.until_abandoned.take_if(|_| is_over)?;
+        Some(now.saturating_duration_since(self.at))
     }
 }
 
@@ -135,12 +186,15 @@ impl Run {
     pub(super) fn essence(&self, rules: &Rules, now: Instant) -> impl std::hash::Hash + use<> {
         let Self { since, healthy, forgiven, stop, overdue, watched } = self;
         let age = |at: Instant| at.saturating_duration_since(*since).min(rules.healthy_after);
-        let stop = stop.as_ref().map(|StopRequest { cause, at, deadline, timed_out }| {
-            (*cause, age(*at), deadline.map(|at| at.saturating_duration_since(now)), *timed_out)
+        let seen =
+            |SeenTime { looked, seen }: &SeenTime| (now.saturating_duration_since(*looked), *seen);
+        let stop = stop.as_ref().map(|stop| {
+            let StopRequest { cause, at, deadline, timed_out, until_abandoned } = stop;
+            let left = deadline.map(|at| at.saturating_duration_since(now));
+            (*cause, age(*at), left, *timed_out, until_abandoned.as_deref().map(seen))
         });
-        let watched = watched.as_ref().map(|Watched { heartbeats, looked, silent_for }| {
-            (*heartbeats, now.saturating_duration_since(*looked), *silent_for)
-        });
+        let watched =
+            watched.as_ref().map(|Watched { heartbeats, silence }| (*heartbeats, seen(silence)));
         // Nothing is decided by the time of the first failure.
         (age(now), *healthy, forgiven.failures, stop, *overdue, watched)
     }

@@ -17,7 +17,7 @@ impl Event {
     /// | --- | --- |
     /// | started, healthy, ordered, flag changed, waiting; stopped because it was asked to, or finished | info |
     /// | stopped by an error or a return, or after a trip or a hang; overdue | warn |
-    /// | stopped by a panic or because no thread could be spawned, tripped, hung, given up, a callback panicked | error |
+    /// | stopped by a panic or because no thread could be spawned, tripped, hung, abandoned, given up, a callback panicked | error |
     ///
     /// # Examples
     ///
@@ -49,7 +49,8 @@ impl Event {
                 StopKind::Asked => Level::Info,
             },
             EventKind::Overdue { .. } => Level::Warn,
-            EventKind::Tripped { .. }
+            EventKind::Abandoned { .. }
+            | EventKind::Tripped { .. }
             | EventKind::Hung { .. }
             | EventKind::GaveUp
             | EventKind::CallbackPanicked { .. } => Level::Error,
@@ -78,8 +79,8 @@ impl Event {
     /// | `waiting_for`, `root`, `reason` | waiting | its fields |
     /// | `reported` | tripped | the number of failures that callers reported |
     /// | `doing`, `silent_ms` | hung | its fields |
-    /// | `stopping_for_ms` | overdue | its field |
-    /// | `thread_state`, `wait_channel`, `cpu_used_ms`, `observed_for_ms` | hung, overdue | the fields of [`ThreadInfo`], as far as they are known |
+    /// | `stopping_for_ms` | overdue, abandoned | its field |
+    /// | `thread_state`, `wait_channel`, `cpu_used_ms`, `observed_for_ms` | hung, overdue, abandoned | the fields of [`ThreadInfo`], as far as they are known |
     /// | `order` | ordered | a word for the [`Order`](crate::Order) |
     /// | `callback` | callback panicked | a word for the [`Callback`](crate::Callback) |
     ///
@@ -140,7 +141,8 @@ impl Event {
                 add("root", text(waiting_for.root.as_str()));
                 add("reason", text(&waiting_for.reason));
             }
-            EventKind::Overdue { stopping_for, thread } => {
+            EventKind::Overdue { stopping_for, thread }
+            | EventKind::Abandoned { stopping_for, thread } => {
                 add("stopping_for_ms", milliseconds(*stopping_for));
                 add_thread(&mut fields, thread.as_ref());
             }

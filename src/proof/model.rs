@@ -86,6 +86,9 @@ pub(crate) struct Model {
     /// The stop request came because it hung or its callers tripped it, which counts as a failure.
     stopped_for_fault: bool,
     overdue: bool,
+    /// The present run was abandoned; the core may still have to report that.
+    abandoned: bool,
+    is_owed_abandonment: bool,
     /// An operator has ordered a restart of the present run.
     restarting: bool,
     pub(crate) heartbeats: u64,
@@ -169,6 +172,8 @@ impl Model {
             stop_asked: None,
             stopped_for_fault: false,
             overdue: false,
+            abandoned: false,
+            is_owed_abandonment: false,
             restarting: false,
             heartbeats: 0,
             last_heartbeat: None,
@@ -209,7 +214,8 @@ impl Model {
             self.is_body_gone,
             self.has_thread,
         ];
-        let run = [self.stopped_for_fault, self.healthy, self.was_healthy, self.overdue];
+        let run =
+            [self.stopped_for_fault, self.healthy, self.was_healthy, self.overdue, self.abandoned];
         let pending: Vec<_> = self.pending.iter().map(|order| *order as u8).collect();
         let outside = (self.flag, self.asked_flag, self.fails_to_spawn, pending);
         {
@@ -249,6 +255,23 @@ impl Model {
         if let Some(asked) = &mut self.stop_asked {
             asked.1 = if again { deadline::sooner(asked.1, until) } else { until };
         }
+    }
+
+    /// When the core has to look at it next, at the latest, if it may be abandoned.
+    pub(crate) fn look_due(&self, now: Instant) -> Option<Instant> {
+        let limit = self.rules.abandon_after.filter(|_| !self.abandoned)?;
+        self.body?;
+        self.stop_asked?;
+        deadline::after(now, (limit / 4).max(MS))
+    }
+
+    /// Whether it has not stopped for so long, and was not abandoned.
+    pub(crate) fn is_to_be_abandoned(&self, now: Instant) -> bool {
+        let Some((asked, _)) = self.stop_asked.filter(|_| self.body.is_some()) else {
+            return false;
+        };
+        let limit = self.rules.abandon_after.filter(|_| !self.abandoned);
+        limit.is_some_and(|limit| deadline::is_reached(deadline::after(asked, limit), now))
     }
 
     /// Until when it has time to stop, if it is asked now.

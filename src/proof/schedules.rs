@@ -58,6 +58,10 @@ impl Schedule {
             max_restarts: one_of(random, &[None, None, Some(0), Some(2)]),
             significant: false,
             watchdog: one_of(random, &[None, Some(MS / 3), Some(40 * MS), Some(Duration::MAX)]),
+            abandon_after: one_of(
+                random,
+                &[None, Some(MS / 3), Some(40 * MS), Some(Duration::MAX)],
+            ),
         };
         let (flag, fails_to_spawn) = (random.u8(..) < 200, random.u8(..) < 20);
         let models = &self.trial.world.models;

@@ -305,7 +305,7 @@ fn silence_for_longer_than_the_limit_is_a_hang() {
 
 //   limit 100 ms
 //
-//   0       50        90              500      600 … 640
+//   0       50        90              499      600 … 640
 //   run 1   first ♥   begins to wait  end      hung
 #[test]
 fn wait_is_a_sign_of_life_for_as_long_as_it_lasts() {
@@ -315,7 +315,7 @@ fn wait_is_a_sign_of_life_for_as_long_as_it_lasts() {
     scene.roster.gave_heartbeat(A, 1, scene.script.now, &mut scene.script);
     scene.settle();
     (scene.at(90).script.heartbeats, scene.script.is_waiting) = (2, true);
-    scene.at(500).reports(&["0 a started 0"]);
+    scene.at(499).reports(&["0 a started 0"]);
     (scene.script.heartbeats, scene.script.is_waiting) = (3, false);
     scene.at(599).reports(&[]);
     scene.at(640).reports(&["600 Key(0) asked to stop", "600 a hung 0"]);
@@ -336,6 +336,82 @@ fn slow_start_is_no_hang_and_neither_is_a_stall_of_the_supervisor() {
     scene.script.heartbeats = 2;
     let now = u32::try_from((scene.script.now - scene.origin).as_millis()).expect("some hours");
     scene.at(now + 90).reports(&[]);
+}
+
+fn stubborn() -> Rules {
+    Rules { abandon_after: Some(300 * MS), ..rules() }
+}
+
+//   0        100              300        400         900
+//   run 1    held: asked      overdue    abandoned   ends after all
+#[test]
+fn run_that_does_not_stop_is_abandoned_once_and_to_the_millisecond() {
+    let mut scene = Scene::new(&[stubborn()]);
+    scene.at(100).order(A, Order::Hold);
+    scene.at(399).reports(&[
+        "0 a started 0",
+        "100 Key(0) asked to stop",
+        "100 a ordered 0",
+        "300 a overdue 0",
+    ]);
+    scene.at(400).settle();
+    scene.reports(&["400 a abandoned 0"]);
+    scene.at(900).exits(A, 1, Exit::Completed);
+    assert_eq!(scene.script.abandoned, [(1, 300 * MS)]);
+    // The next run has all its time again.
+    scene.order(A, Order::Release).order(A, Order::Hold);
+    scene.at(1199).settle();
+    assert_eq!(scene.script.abandoned.len(), 1);
+    scene.at(1200).settle();
+    assert_eq!(scene.script.abandoned, [(1, 300 * MS), (2, 300 * MS)]);
+}
+
+#[test]
+fn run_may_be_abandoned_before_its_stop_timeout_and_while_others_go_on() {
+    let patient = Rules { stop_timeout: Duration::MAX, ..stubborn() };
+    let mut scene = Scene::new(&[patient, rules()]);
+    scene.at(50).order(A, Order::Restart);
+    scene.at(100).exits(B, 1, failed());
+    scene.at(1000).reports(&[
+        "0 a started 0",
+        "0 b started 0",
+        "50 Key(0) asked to stop",
+        "50 a ordered 0",
+        "100 b stopped 0",
+        "120 b started 1",
+        "350 a abandoned 0",
+    ]);
+}
+
+//   asked at 0; from 100 to one hour later nothing runs: of that, a quarter of the limit counts
+#[test]
+fn stall_is_no_time_in_which_a_run_could_have_stopped() {
+    let mut scene = Scene::new(&[stubborn()]);
+    scene.order(A, Order::Hold).at(100);
+    scene.script.now += Duration::from_secs(3600);
+    scene.settle();
+    let late = scene.script.now - scene.origin;
+    assert!(scene.script.abandoned.is_empty());
+    // Of the 300 ms, 75 had been seen before, and 75 count of the stall.
+    scene.at(u32::try_from(late.as_millis()).expect("an hour") + 149).settle();
+    assert!(scene.script.abandoned.is_empty());
+    scene.at(u32::try_from(late.as_millis()).expect("an hour") + 150).settle();
+    assert_eq!(scene.script.abandoned, [(1, late + 150 * MS)]);
+}
+
+#[test]
+fn shutdown_of_its_own_supervisor_counts_and_that_of_the_outermost_does_not() {
+    for is_closing in [false, true] {
+        let mut scene = Scene::new(&[stubborn()]);
+        scene.script.is_closing = is_closing;
+        scene.roster.close(scene.script.now, Duration::MAX);
+        scene.settle();
+        scene.at(5000).settle();
+        let expected = ["0 a started 0", "0 Key(0) asked to stop", "200 a overdue 0"];
+        let abandoned = if is_closing { &[][..] } else { &["300 a abandoned 0"] };
+        scene.reports(&[&expected, abandoned].concat());
+        assert_eq!(scene.script.abandoned, [(1, 300 * MS)], "asked once");
+    }
 }
 
 //   0      1000   2000

@@ -367,7 +367,18 @@ impl Trial {
         let deadlines = self.roster.deadline_count();
         let listed = self.world.models.values().filter(|model| model.listed).count();
         assert!(deadlines <= listed, "one timer at most for each child");
-        if let Some(deadline) = self.roster.next_deadline() {
+        // Where the core is never late, it leaves out no time.
+        let is_late = |model: &Model| self.world.is_punctual() && model.is_to_be_abandoned(now);
+        assert!(
+            !self.world.models.values().any(is_late),
+            "it has not stopped, and is not abandoned"
+        );
+        let looks = self.world.models.values().filter_map(|model| model.look_due(now));
+        let next = self.roster.next_deadline();
+        for due in looks {
+            assert!(next.is_some_and(|next| next <= due), "nobody sees that it does not stop");
+        }
+        if let Some(deadline) = next {
             assert!(deadline > now, "a timer that is due was left behind: the loop would spin");
         }
     }

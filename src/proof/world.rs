@@ -107,6 +107,11 @@ impl World {
         self.starts.push(self.now);
     }
 
+    /// Whether nothing that the core asks for takes time.
+    pub(crate) fn is_punctual(&self) -> bool {
+        matches!(self.whims, Whims::None { .. })
+    }
+
     /// Whether no further run may start now.
     pub(crate) fn is_rate_used_up(&self) -> bool {
         self.most_starts.is_some_and(|most| self.recent_starts() >= most as usize)
@@ -191,6 +196,18 @@ impl Environment for World {
         let body = self.model(*key).body.expect("only a run that goes on is looked at");
         assert_eq!(body.run, run, "promise 12");
         None
+    }
+
+    fn abandon(
+        &mut self,
+        key: &Key,
+        run: u64,
+        stopping_for: Duration,
+        _thread: Option<ThreadInfo>,
+    ) -> bool {
+        let (now, ends_outermost) = (self.now, !self.closing);
+        self.model(*key).abandon(run, stopping_for, ends_outermost, now);
+        ends_outermost
     }
 
     fn waiting_for(&mut self, key: &Key) -> WaitingFor {

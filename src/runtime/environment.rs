@@ -15,7 +15,7 @@ use crate::{
     },
     event::{Callback, Event, ThreadInfo, WaitingFor},
     id::ChildId,
-    report::ChildGaveUp,
+    report::{ChildGaveUp, Unstopped},
     runtime::{
         inbox::{Message, RunEnd},
         row::Row,
@@ -161,6 +161,17 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         let info = thread.look_in(run);
         entry.row.accuse(thread);
         info
+    }
+
+    fn abandon(
+        &mut self,
+        entry: &Self::Entry,
+        run: u64,
+        stopping_for: Duration,
+        thread: Option<ThreadInfo>,
+    ) -> bool {
+        let (id, phase) = (entry.row.id().clone(), self.workers.phase(&entry.worker));
+        self.shared.abandon(Unstopped { id, run, stopping_for, phase, thread })
     }
 
     fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    report::{ChildGaveUp, ShutdownCause, ShutdownReport},
+    report::{ChildGaveUp, ShutdownCause, ShutdownReport, Unstopped},
     sync::deadline,
 };
 
@@ -87,6 +87,17 @@ impl Lifecycle {
             }
             Self::Closing(_) | Self::Ended { .. } => Err(cause),
         }
+    }
+
+    /// Has the supervisor shut down because a child does not stop, unless it shuts down already.
+    /// Returns whether `Shutdown` has to be sent to the supervisor thread.
+    pub(crate) fn abandon(&mut self, child: Unstopped) -> bool {
+        let is_new = self.is_running();
+        if is_new {
+            let cause = ShutdownCause::Abandoned(Box::new(child));
+            *self = Self::Closing(Shutdown::new(cause, Duration::MAX, None));
+        }
+        is_new
     }
 
     /// Notes that the supervisor thread has received `Shutdown`.

@@ -248,6 +248,10 @@ impl Workers for Script {
         run.map(|run| run.heartbeats).unwrap_or_default()
     }
 
+    fn phase(&self, _worker: &Key) -> UnstoppedPhase {
+        UnstoppedPhase::Running
+    }
+
     fn thread(&self, _worker: &Key) -> Option<Arc<ThreadRecord>> {
         None
     }

@@ -20,7 +20,7 @@ use crate::{
     error::{CommandError, ConfigError},
     event::{LastStop, Order, StopCause},
     id::ChildId,
-    report::{ChildGaveUp, ShutdownCause, ShutdownReport, StuckIn},
+    report::{ChildGaveUp, ShutdownCause, ShutdownReport, StuckIn, Unstopped},
     runtime::{
         breaker_state::Last,
         directory::Directory,
@@ -52,11 +52,7 @@ pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Unique among all supervisors of the process.
     pub(crate) number: u64,
-    /// The child of an outer supervisor whose body runs this one. Its id is the first part of the
-    /// ids of all children here.
-    prefix: Option<ChildId>,
-    /// Until when that child has time to stop, once it is asked to.
-    host_limit: OnceLock<Box<dyn Fn() -> Option<Instant> + Send + Sync>>,
+    outer: Option<OuterChild>,
     pub(crate) defaults: Defaults,
     clock: Clock,
     inbox: Sender<Message>,
@@ -70,10 +66,26 @@ pub(crate) struct Shared {
     watch: Watch,
 }
 
+/// The child of an outer supervisor whose body runs a nested one.
+pub(crate) struct OuterChild {
+    /// Its id, which is the first part of the ids of all children of the nested supervisor.
+    id: ChildId,
+    /// The outer supervisor.
+    supervisor: Arc<Shared>,
+    /// Until when it has time to stop, once it was asked to; `None` is without end.
+    until: OnceLock<Option<Instant>>,
+}
+
+impl OuterChild {
+    pub(crate) fn new(id: ChildId, supervisor: Arc<Shared>) -> Self {
+        Self { id, supervisor, until: OnceLock::new() }
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         name: Arc<str>,
-        prefix: Option<ChildId>,
+        outer: Option<OuterChild>,
         defaults: Defaults,
         clock: Clock,
         inbox: Sender<Message>,
@@ -90,8 +102,7 @@ impl Shared {
             me: me.clone(),
             name,
             number,
-            prefix,
-            host_limit: OnceLock::new(),
+            outer,
             defaults,
             clock,
             inbox,
@@ -251,18 +262,39 @@ impl Shared {
         self.lifecycle.lock().noticed_at()
     }
 
-    /// Notes until when the outer child has time to stop.
-    pub(crate) fn set_host_limit(
-        &self,
-        limit: impl Fn() -> Option<Instant> + Send + Sync + 'static,
-    ) {
-        let _ = self.host_limit.set(Box::new(limit));
+    /// Notes that the outer child was asked to stop, and until when it has time: `None` is without
+    /// end.
+    pub(crate) fn note_outer_stop(&self, until: Option<Instant>) {
+        if let Some(outer) = &self.outer {
+            let _ = outer.until.set(until);
+        }
     }
 
-    /// When the time of a shutdown is over, by its own limit or by that of the outer child.
+    /// When the time of a shutdown is over, by its own limit or, once the outer child was asked to
+    /// stop, by those of that child and of the outer supervisor: the time of the outer child is
+    /// that of all below it.
     pub(crate) fn closing_cap(&self) -> Option<Instant> {
         let own = self.lifecycle.lock().cap();
-        deadline::sooner(own, self.host_limit.get().and_then(|limit| limit()))
+        let of_outer = |outer: &OuterChild| {
+            deadline::sooner(*outer.until.get()?, outer.supervisor.closing_cap())
+        };
+        deadline::sooner(own, self.outer.as_ref().and_then(of_outer))
+    }
+
+    /// Has the outermost supervisor shut down because this child, here or nested deeper, does not
+    /// stop. Returns `false` if that shuts down already, for whatever reason.
+    pub(crate) fn abandon(&self, child: Unstopped) -> bool {
+        if let Some(outer) = &self.outer {
+            return outer.supervisor.abandon(child);
+        }
+        let mut lifecycle = self.lifecycle.lock();
+        let is_new = lifecycle.abandon(child);
+        self.announce(is_new);
+        drop(lifecycle);
+        if is_new {
+            self.notify_all();
+        }
+        is_new
     }
 
     /// Whether no shutdown was requested.
@@ -278,8 +310,8 @@ impl Shared {
     /// A child's whole id. In a nested supervisor it begins with the id of the child that runs that
     /// supervisor.
     pub(super) fn path(&self, id: &str) -> ChildId {
-        match &self.prefix {
-            Some(prefix) => ChildId::from(format!("{}/{id}", prefix.as_str())),
+        match &self.outer {
+            Some(outer) => ChildId::from(format!("{}/{id}", outer.id.as_str())),
             None => ChildId::from(id),
         }
     }
@@ -305,7 +337,7 @@ impl Shared {
 
     /// A path within this supervisor, if this is one that begins at the outermost one.
     pub(super) fn without_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.strip_prefix(self.prefix.as_deref()?)?.strip_prefix('/')
+        path.strip_prefix(&*self.outer.as_ref()?.id)?.strip_prefix('/')
     }
 
     /// What is known of a child.

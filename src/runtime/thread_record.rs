@@ -8,6 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    context::ChildContext,
     core::key::Key,
     event::ThreadInfo,
     id::ChildId,
@@ -160,9 +161,12 @@ impl ThreadRecord {
         })
     }
 
-    /// The phase for the report of children that did not stop. A thread that waits for a command
-    /// counts as ending: it was asked to leave and is about to.
-    pub(crate) fn phase(&self) -> UnstoppedPhase {
+    /// How far the stop of the child has got, by this thread and by the context of the present run.
+    /// A thread that waits for a command counts as ending: it was asked to leave and is about to.
+    pub(crate) fn phase(&self, context: Option<&ChildContext>) -> UnstoppedPhase {
+        if context.is_some_and(|context| context.signal().is_calling()) {
+            return UnstoppedPhase::InStopCallback;
+        }
         match self.phase.load(Ordering::Relaxed) {
             phase if phase == ThreadPhase::Running as u8 => UnstoppedPhase::Running,
             phase if phase == ThreadPhase::Dropping as u8 => UnstoppedPhase::Dropping,

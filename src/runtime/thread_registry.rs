@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     core::key::Key,
     exit::Failure,
-    report::{Unstopped, UnstoppedPhase},
+    report::Unstopped,
     runtime::{
         child_thread::{drop_all, work},
         inbox::Message,
@@ -393,11 +393,9 @@ impl ThreadRegistry {
         let mut children: BTreeMap<Key, (Unstopped, Arc<ThreadRecord>)> = BTreeMap::new();
         for thread in registered.threads.values() {
             let Some(served) = &thread.child else { continue };
-            let phase = thread.phase();
             let worker = served.worker.upgrade();
             let context = worker.as_ref().and_then(|worker| worker.context());
-            let is_calling = context.as_ref().is_some_and(|context| context.signal().is_calling());
-            let phase = if is_calling { UnstoppedPhase::InStopCallback } else { phase };
+            let phase = thread.phase(context.as_ref());
             let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
             let asked_at = served.threads.asked_after().and_then(|after| since.checked_add(after));
             let since = asked_at.unwrap_or(now);

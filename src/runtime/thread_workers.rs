@@ -11,7 +11,7 @@ use crate::{
     context::Link,
     core::run::Heartbeats,
     exit::Failure,
-    report::Unstopped,
+    report::{Unstopped, UnstoppedPhase},
     runtime::{
         thread_record::ThreadRecord,
         thread_registry::ThreadRegistry,
@@ -124,6 +124,10 @@ impl Workers for ThreadWorkers {
 
     fn heartbeats(&self, worker: &Arc<WorkerShared>) -> Heartbeats {
         worker.context().map(|context| context.heartbeats()).unwrap_or_default()
+    }
+
+    fn phase(&self, worker: &Arc<WorkerShared>) -> UnstoppedPhase {
+        worker.phase()
     }
 
     fn thread(&self, worker: &Arc<WorkerShared>) -> Option<Arc<ThreadRecord>> {

@@ -7,6 +7,7 @@ use crate::{
     child::{Body, Job},
     context::{ChildContext, Link},
     event::LastStop,
+    report::UnstoppedPhase,
     runtime::{live_threads::LiveThreads, row::Row, thread_record::ThreadRecord},
     sync::{
         primitives::{
@@ -200,6 +201,15 @@ impl WorkerShared {
     /// The thread on which the present run is, or the last one was.
     pub(crate) fn thread(&self) -> Option<Arc<ThreadRecord>> {
         self.state.lock().thread.clone()
+    }
+
+    /// How far the stop of the present run has got.
+    pub(crate) fn phase(&self) -> UnstoppedPhase {
+        let state = self.state.lock();
+        state
+            .thread
+            .as_ref()
+            .map_or(UnstoppedPhase::Running, |thread| thread.phase(state.context.as_ref()))
     }
 
     /// Requests the present run to stop. Its callbacks are called by

@@ -10,7 +10,7 @@ use crate::{
     context::Link,
     core::run::Heartbeats,
     exit::Failure,
-    report::Unstopped,
+    report::{Unstopped, UnstoppedPhase},
     runtime::{thread_record::ThreadRecord, worker::Remain},
 };
 
@@ -41,6 +41,8 @@ pub(crate) trait Workers {
     /// Ends the thread that waits for a next run, and drops the body unless it is kept.
     fn retire(&mut self, worker: &Self::Worker, keep_body: bool);
     fn heartbeats(&self, worker: &Self::Worker) -> Heartbeats;
+    /// How far the stop of the present run has got.
+    fn phase(&self, worker: &Self::Worker) -> UnstoppedPhase;
     /// The thread of the present run, if it has one.
     fn thread(&self, worker: &Self::Worker) -> Option<Arc<ThreadRecord>>;
     /// Notes that a shutdown has begun at `since`.

@@ -105,6 +105,7 @@ fn process_that_was_suspended_goes_on_as_before() {
     if is_inside() {
         let recorder = Recorder::default();
         let (child, strings) = puppet("child");
+        let (deaf, gate, started) = stubborn("deaf");
         let supervisor = Supervisor::builder()
             .telemetry(recorder.clone())
             .poll_interval(MS)
@@ -129,6 +130,7 @@ fn process_that_was_suspended_goes_on_as_before() {
                 })
                 .backoff(constant(SUSPENDED / 2)),
             )
+            .child(deaf.abandon_after(SUSPENDED))
             // That many of its backoffs end meanwhile.
             .child(
                 ChildSpec::new("failing", |_| Err("no".into())).backoff(constant(SUSPENDED / 60)),
@@ -137,10 +139,16 @@ fn process_that_was_suspended_goes_on_as_before() {
             .unwrap();
         strings.next_run();
         wait_status(supervisor.handle(), "down", ChildStatus::BackingOff);
+        take(&started);
+        supervisor.handle().hold("deaf").unwrap();
         println!("ready");
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).unwrap();
         assert_eq!(line, "go on\n");
+        // It was asked to stop longer ago than it may take, but could not have done so meanwhile.
+        drop(gate);
+        recorder.wait_for("deaf", "stop held", 1);
+        assert_eq!(recorder.count("deaf", "abandoned"), 0);
         assert_eq!(supervisor.handle().child("child").unwrap().run, 1, "the same run");
         strings.act(Act::Fail("no"));
         assert_eq!(strings.next_run().1, 1);

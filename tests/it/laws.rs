@@ -47,6 +47,7 @@ pub(crate) fn check_trace_of(
 ) {
     let mut children: HashMap<&str, Known> = HashMap::new();
     let mut last_at = None;
+    let mut is_abandoned = false;
     for (position, event) in events.iter().enumerate() {
         assert_eq!(event.seq, position as u64, "numbered without a gap: {event}");
         assert!(last_at <= Some(event.at), "time does not run backwards: {event}");
@@ -140,6 +141,14 @@ pub(crate) fn check_trace_of(
                     "of the present run: {event}"
                 );
                 assert!(!std::mem::replace(&mut child.overdue, true), "told once a run: {event}");
+            }
+            EventKind::Abandoned { .. } => {
+                assert_eq!(
+                    child.run.map(|(run, _)| run),
+                    Some(event.run),
+                    "of the present run: {event}"
+                );
+                assert!(!std::mem::replace(&mut is_abandoned, true), "one is enough: {event}");
             }
             EventKind::Ordered { order: Order::Add, .. } => {
                 assert!(child.run.is_none(), "the one before is gone: {event}");

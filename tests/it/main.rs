@@ -14,6 +14,7 @@ mod reference;
 mod subprocess;
 mod support;
 
+mod abandoned;
 mod backoff;
 mod blocking;
 mod breaker;

@@ -91,6 +91,7 @@ fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
             select(vec![None, Some(Duration::from_nanos(4_000_000_011))]),
             select(vec![3u32, 2, 1]),
             befores(),
+            select(vec![None, None, None, Some(3_000_000_019), Some(700_000_019)]),
         ),
     )
         .prop_map(
@@ -113,6 +114,7 @@ fn spec(id: impl Strategy<Value = Id>) -> impl Strategy<Value = Spec> {
                     watchdog: rest.0,
                     failure_threshold: rest.1,
                     after: rest.2,
+                    abandon_after: rest.3.map(Duration::from_nanos),
                 }
             },
         )
@@ -326,7 +328,8 @@ fn describe(spec: &Spec) -> ChildSpec {
         .significant(spec.significant)
         .fresh_thread(spec.fresh_thread)
         .failure_threshold(spec.failure_threshold)
-        .watchdog(spec.watchdog.unwrap_or(MAX));
+        .watchdog(spec.watchdog.unwrap_or(MAX))
+        .abandon_after(spec.abandon_after.unwrap_or(MAX));
     let described = spec.after.iter().fold(described, |described, id| described.after(*id));
     match spec.max_restarts {
         Some(most) => described.max_restarts(most),
@@ -463,11 +466,12 @@ impl Pair {
         match handle.wait_until_stopped(Duration::ZERO) {
             Ok(report) => {
                 assert!(reference.has_ended, "it has ended: {report}");
-                let culprit = match &report.cause {
-                    ShutdownCause::GaveUp(child) => Some(child.id.to_string()),
-                    _ => None,
+                let (gave_up, abandoned) = match &report.cause {
+                    ShutdownCause::GaveUp(child) => (Some(known_id(&child.id)), None),
+                    ShutdownCause::Abandoned(child) => (None, Some(known_id(&child.id))),
+                    _ => (None, None),
                 };
-                assert_eq!(culprit.as_deref(), reference.gave_up);
+                assert_eq!((gave_up, abandoned), (reference.gave_up, reference.abandoned));
             }
             Err(WaitError::TimedOut(None)) => assert!(!reference.has_ended, "it has not ended"),
             Err(error) => panic!("{error}"),
@@ -490,6 +494,9 @@ fn told(event: &Event, origin: Instant) -> Told {
         EventKind::FlagChanged { enabled, .. } => What::FlagChanged(*enabled),
         EventKind::Waiting { waiting_for, .. } => What::Waiting(waits_for(waiting_for)),
         EventKind::Overdue { stopping_for, .. } => What::Overdue { stopping_for: *stopping_for },
+        EventKind::Abandoned { stopping_for, .. } => {
+            What::Abandoned { stopping_for: *stopping_for }
+        }
         EventKind::Tripped { failures, .. } => What::Tripped { failures: *failures },
         EventKind::Hung { doing, .. } => What::Hung { doing: doing.clone() },
         EventKind::GaveUp => What::GaveUp,

@@ -8,9 +8,9 @@ pub(crate) type Id = &'static str;
 
 pub(crate) const MAX: Duration = Duration::MAX;
 
-/// The poll's interval. The odd nanoseconds of this, of the watchdog's limit and of the deafness,
-/// which are each child's own, keep deadlines of different kinds from falling on one instant, where
-/// no documentation says which comes first.
+/// The poll's interval. The odd nanoseconds of this, of the watchdog's limit, of the time after
+/// which a child is abandoned, and of the deafness, which are each child's own, keep deadlines of
+/// different kinds from falling on one instant, where no documentation says which comes first.
 pub(crate) const POLL: Duration = Duration::from_nanos(7_000_003_001);
 
 // ── What is described ──
@@ -40,6 +40,7 @@ pub(crate) struct Spec {
     pub(crate) significant: bool,
     pub(crate) fresh_thread: bool,
     pub(crate) watchdog: Option<Duration>,
+    pub(crate) abandon_after: Option<Duration>,
     pub(crate) failure_threshold: u32,
     pub(crate) after: Vec<Id>,
 }
@@ -109,6 +110,7 @@ pub(crate) enum What {
     FlagChanged(bool),
     Waiting(WaitsFor),
     Overdue { stopping_for: Duration },
+    Abandoned { stopping_for: Duration },
     Tripped { failures: u32 },
     Hung { doing: Cow<'static, str> },
     GaveUp,

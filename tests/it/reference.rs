@@ -49,6 +49,7 @@ pub(crate) struct Reference {
     /// Since when it shuts down.
     closes: Option<Duration>,
     pub(crate) gave_up: Option<Id>,
+    pub(crate) abandoned: Option<Id>,
     pub(crate) has_ended: bool,
 }
 
@@ -106,6 +107,7 @@ impl Reference {
             is_closing: false,
             closes: None,
             gave_up: None,
+            abandoned: None,
             has_ended: false,
         }
     }

@@ -405,7 +405,7 @@ fn each_event_has_its_level_and_its_fields() {
             "ERROR hung doing=reading silent_ms=4000",
             "WARN stop cause=hung exit=completed failed=true uptime_ms=4100 retry_in_ms=500",
             "INFO start",
-            "ERROR stop cause=exited exit=panicked failed=true uptime_ms=2499 retry_in_ms=500 \
+            "ERROR stop cause=exited exit=panicked failed=true uptime_ms=2500 retry_in_ms=500 \
              error=index",
             "INFO start",
             "WARN stop cause=exited exit=failed failed=true uptime_ms=500 verdict=give_up \

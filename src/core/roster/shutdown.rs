@@ -6,8 +6,12 @@ use std::{
 };
 
 use crate::{
-    core::{interface::Action, key::Key, roster::Roster},
-    event::StopCause,
+    core::{
+        interface::{Action, Environment},
+        key::Key,
+        roster::Roster,
+    },
+    event::{EventKind, StopCause},
     sync::deadline,
 };
 
@@ -56,6 +60,23 @@ impl<T> Roster<T> {
                 self.stop_in_turn(key, now);
             }
             self.unsettled.push_back((key, false));
+        }
+    }
+
+    /// Has the outermost supervisor shut down, because a run does not stop and keeps its thread:
+    /// only the end of the process helps.
+    pub(super) fn abandon(
+        &mut self,
+        key: Key,
+        stopping_for: Duration,
+        now: Instant,
+        environment: &mut impl Environment<Entry = T>,
+    ) {
+        let thread = self.look_at_thread(key, environment);
+        let Some(child) = self.children.get(&key) else { return };
+        let run = child.circuit.last_run();
+        if environment.abandon(&child.entry, run, stopping_for, thread.clone()) {
+            self.queue_report(key, EventKind::Abandoned { stopping_for, thread }, now);
         }
     }
 

@@ -98,6 +98,10 @@ impl Model {
                 assert!(deadline::is_reached(until, now), "overdue before its time");
                 self.overdue = true;
             }
+            EventKind::Abandoned { .. } => {
+                let is_owed = std::mem::take(&mut self.is_owed_abandonment);
+                assert!(is_owed, "that the outermost supervisor ends is reported once");
+            }
             EventKind::Tripped { .. } => {
                 assert!(
                     self.stop_asked.is_some()

@@ -21,6 +21,7 @@ impl Model {
             !std::mem::take(&mut self.is_owed_trip) || self.stopped_for_fault,
             "{id} was tripped by its callers"
         );
+        assert!(!self.is_owed_abandonment, "{id} was abandoned, which was not reported");
         assert!(
             self.owed_orders.is_empty(),
             "promise 10: {id} was ordered {:?}, which was not reported",

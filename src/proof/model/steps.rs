@@ -1,6 +1,6 @@
 //! Laws of each single step of the core.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Body, Model};
 use crate::{
@@ -107,6 +107,7 @@ impl Model {
         self.stop_asked = None;
         self.stopped_for_fault = false;
         self.overdue = false;
+        self.abandoned = false;
         self.healthy = false;
         self.heartbeats = 0;
         self.last_heartbeat = None;
@@ -116,6 +117,23 @@ impl Model {
     pub(crate) fn stop(&mut self, now: Instant) {
         assert!(self.body.is_some() && self.stop_asked.is_none(), "a run is asked to stop once");
         self.stop_asked = Some((now, self.time_to_stop(now)));
+    }
+
+    /// `ends_outermost` says whether that did not shut down before.
+    pub(crate) fn abandon(
+        &mut self,
+        run: u64,
+        stopping_for: Duration,
+        ends_outermost: bool,
+        now: Instant,
+    ) {
+        assert!(self.body.is_some_and(|body| body.run == run), "only a run can be abandoned");
+        let (asked, _) = self.stop_asked.expect("only those who were asked are abandoned");
+        let limit = self.rules.abandon_after.expect("only who wants it is abandoned");
+        assert_eq!(now - asked, stopping_for);
+        assert!(stopping_for >= limit, "{} is abandoned after {stopping_for:?}", self.id);
+        assert!(!std::mem::replace(&mut self.abandoned, true), "a run is abandoned once");
+        self.is_owed_abandonment = ends_outermost;
     }
 
     pub(crate) fn is_last_run(&mut self, is_closed: bool) {

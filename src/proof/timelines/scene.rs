@@ -45,6 +45,10 @@ pub(super) struct Script {
     pub(super) is_waiting: bool,
     pub(super) flags_asked: Vec<Key>,
     pub(super) backoffs_asked: Vec<u32>,
+    /// The outermost supervisor shuts down.
+    pub(super) is_closing: bool,
+    /// The runs that were abandoned, and how long ago they had been asked to stop.
+    pub(super) abandoned: Vec<(u64, Duration)>,
 }
 
 impl Environment for Script {
@@ -70,6 +74,17 @@ impl Environment for Script {
 
     fn look_at_thread(&mut self, _entry: &(), _run: u64) -> Option<ThreadInfo> {
         None
+    }
+
+    fn abandon(
+        &mut self,
+        _entry: &(),
+        run: u64,
+        stopping_for: Duration,
+        _thread: Option<ThreadInfo>,
+    ) -> bool {
+        self.abandoned.push((run, stopping_for));
+        !self.is_closing
     }
 
     fn waiting_for(&mut self, _entry: &()) -> WaitingFor {
@@ -99,6 +114,7 @@ pub(super) fn rules() -> Rules {
         max_restarts: None,
         significant: false,
         watchdog: None,
+        abandon_after: None,
     }
 }
 
@@ -134,6 +150,8 @@ impl Scene {
             is_waiting: false,
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
+            is_closing: false,
+            abandoned: Vec::new(),
         };
         let mut scene =
             Self { roster: Roster::new(most), script, origin: now, reported: Vec::new() };
@@ -181,6 +199,7 @@ impl Scene {
                     EventKind::FlagChanged { enabled: false } => "switched off",
                     EventKind::Waiting { .. } => "waits",
                     EventKind::Overdue { .. } => "overdue",
+                    EventKind::Abandoned { .. } => "abandoned",
                     EventKind::GaveUp => "gave up",
                     EventKind::Hung { .. } => "hung",
                     EventKind::Tripped { .. } => "tripped",

@@ -67,6 +67,8 @@ pub(super) struct Run {
     /// shutdown, also if others that come after it still run.
     pub(super) time_from: Duration,
     pub(super) is_overdue: bool,
+    /// It was abandoned, or was to be when the supervisor shut down already.
+    pub(super) is_abandoned: bool,
     /// When it returns, since it was asked to stop.
     pub(super) returns_at: Option<Duration>,
     /// It has ended, which the supervisor is yet to learn.
@@ -200,6 +202,10 @@ impl Child {
             trial.map(|run| run.since.saturating_add(self.spec.healthy_after)),
             run.filter(|run| stop_request.is_some() && !run.is_overdue)
                 .map(|run| run.time_from.saturating_add(self.spec.stop_timeout)),
+            run.filter(|run| !run.is_abandoned)
+                .and(stop_request)
+                .zip(self.spec.abandon_after)
+                .map(|((_, at), limit)| at.saturating_add(limit)),
             run.and_then(|run| run.returns_at),
         ]
         .into_iter()

@@ -194,7 +194,16 @@ impl Reference {
             }
             return;
         };
+        let abandon_after = child.spec.abandon_after.unwrap_or(MAX);
         match run.stop_request {
+            Some((_, at)) if !run.is_abandoned && now >= at.saturating_add(abandon_after) => {
+                run.is_abandoned = true;
+                if !self.is_closing {
+                    self.tell(id, What::Abandoned { stopping_for: now - at });
+                    self.abandoned = Some(id);
+                    self.ask_to_shut_down();
+                }
+            }
             Some((_, at))
                 if !run.is_overdue
                     && now >= run.time_from.saturating_add(child.spec.stop_timeout) =>
@@ -282,6 +291,7 @@ impl Reference {
             stop_request: None,
             time_from: Duration::ZERO,
             is_overdue: false,
+            is_abandoned: false,
             returns_at: None,
             is_over: false,
             heartbeat: None,
@@ -440,6 +450,7 @@ impl Reference {
     /// The table at `Handle`.
     fn obey(&mut self, id: Id, order: Order) {
         self.look_at(id);
+        let is_closing = self.closes.is_some();
         let Some(child) = self.child_mut(id) else { return };
         child.has_had_turn = true;
         let cause = match order {
@@ -458,7 +469,7 @@ impl Reference {
                 (child.is_finished, child.has_given_up) = (false, false);
                 child.is_restarted = child.run.is_some();
                 child.is_by_hand = true;
-                Some(StopCause::Restarted)
+                Some(StopCause::Restarted).filter(|_| !is_closing)
             }
             Order::Reset => {
                 (child.failures, child.failing_since) = (0, None);
@@ -556,7 +567,9 @@ impl Reference {
             (child.has_given_up, child.has_thread) = (true, false);
             self.tell(id, What::GaveUp);
             if is_significant {
-                self.gave_up = self.gave_up.or(Some(id));
+                if self.abandoned.is_none() {
+                    self.gave_up = self.gave_up.or(Some(id));
+                }
                 self.ask_to_shut_down();
             }
         }

@@ -94,6 +94,7 @@ pub(crate) fn word(event: &Event) -> String {
         EventKind::FlagChanged { enabled: false, .. } => String::from("flag off"),
         EventKind::Waiting { waiting_for, .. } => format!("waits for {}", waiting_for.id),
         EventKind::Overdue { .. } => String::from("overdue"),
+        EventKind::Abandoned { .. } => String::from("abandoned"),
         EventKind::Tripped { .. } => String::from("tripped"),
         EventKind::Hung { doing, .. } => format!("hung {doing}"),
         EventKind::GaveUp => String::from("gave up"),
