@@ -235,10 +235,10 @@ impl SupervisorBuilder {
     /// supervisor itself, for those who watch the watchman, such as the watchdog of systemd, that
     /// of the machine, or a file.
     ///
-    /// It is called for the first time when every enabled child has had its first start, and until
-    /// the supervisor has ended: during a shutdown, too, and at once when one begins, at which the
-    /// [snapshot](Handle::snapshot) says that it does not run any more. While the supervisor thread
-    /// is stuck, in a flag or a sink for example, it is not called, which is the point;
+    /// It is first called when every enabled child has had its first start, and then until the
+    /// supervisor ends. It is called during a shutdown, too, and at once when one begins: by then
+    /// [`Snapshot::is_running`](crate::Snapshot::is_running) is `false`. While the supervisor
+    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point;
     /// while that does much at once, such as starting a thousand children whose backoffs end
     /// together, it comes late by that. After a stall it is called once. It is a callback as any
     /// other: it should be quick, its panics are caught and logged, and a shutdown is not held up
@@ -248,7 +248,7 @@ impl SupervisorBuilder {
     /// [`Handle`] for a [snapshot](Handle::snapshot), and give no sign if one of them is stuck.
     ///
     /// Without it, an idle supervisor does not wake up at all. Zero is an error at the start; with
-    /// more than a century it is called as a supervisor has started and as it shuts down.
+    /// more than a century it is called twice, after the start and as a shutdown begins.
     ///
     /// # Examples
     ///
@@ -365,7 +365,8 @@ impl SupervisorBuilder {
     ///
     /// When the child is asked to stop, all children below it are asked too, the leaves first; this
     /// returns when no thread of its children is alive, however long that takes. So a grandchild
-    /// that does not stop makes the outer child overdue, and nothing else waits for it.
+    /// that does not stop makes the outer child overdue, and nothing else waits for it; if it may
+    /// be [abandoned](ChildSpec::abandon_after), it ends the outermost supervisor.
     ///
     /// # Errors
     ///
@@ -440,7 +441,7 @@ impl SupervisorBuilder {
             threads.wait_for_children();
         });
         match shared.cause() {
-            // The outermost supervisor alone ends for a child that is abandoned.
+            // A nested supervisor never has the second cause: the outermost one has it instead.
             ShutdownCause::Requested | ShutdownCause::Abandoned(_) => Ok(()),
             ShutdownCause::GaveUp(child) => Err(child.into()),
             ShutdownCause::Died => Err("the nested supervisor died".into()),

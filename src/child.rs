@@ -423,7 +423,7 @@ impl ChildSpec {
     /// quarter of `limit` (and 1 ms), unless a callback holds the supervisor thread. If the whole
     /// process or machine stood still, the supervisor was late too, and the time that it did not
     /// see does not count. A child that does not stop when asked is reported as overdue and blocks
-    /// only itself.
+    /// only itself, unless it may be [abandoned](ChildSpec::abandon_after).
     ///
     /// Zero is an error at the start, or as the child is added; [`Duration::MAX`] is no watch. The
     /// idea is that of hardware watchdogs, and of the watchdog of systemd's services.
@@ -452,21 +452,21 @@ impl ChildSpec {
         self
     }
 
-    /// Has the supervisor shut down if the child, asked to stop for whatever reason, has not
-    /// stopped for so long. By default no child ends its supervisor like that.
+    /// Has the outermost supervisor shut down if the child has not stopped within `limit` of a stop
+    /// request, whoever made it. By default no child does that.
     ///
     /// A thread cannot be killed: one that never stops keeps its child down for ever, with all that
     /// it holds. Where the program can do nothing without that child, only a new process helps.
-    /// The child is reported as [`Abandoned`](crate::EventKind::Abandoned), once; the others are
-    /// shut down as ever, each with its stop timeout, the abandoned one, too; and
+    /// The child is reported as [`Abandoned`](crate::EventKind::Abandoned), once; all children are
+    /// shut down as usual, each with its stop timeout, the abandoned one, too; and
     /// [`ShutdownReport::cause`](crate::ShutdownReport::cause) names it. Return that report from
     /// `main`, so that the process ends with an exit code of 1, and have it started anew by its own
     /// supervisor, such as systemd.
     ///
-    /// In a nested supervisor the outermost one is ended, since a body cannot return while threads
-    /// below it live. Nothing happens once that one shuts down. As with the
-    /// [`watchdog`](ChildSpec::watchdog), the time for which the whole process or machine stood
-    /// still does not count.
+    /// A nested supervisor cannot end by itself, since a body cannot return while threads below it
+    /// live: so the outermost one is shut down. If that shuts down already, nothing happens. As
+    /// with the [`watchdog`](ChildSpec::watchdog), of a time for which the whole process or machine
+    /// stood still, a quarter of the limit counts at most.
     ///
     /// Zero is an error at the start, or as the child is added; [`Duration::MAX`] is never. For the
     /// steps before and after this one, see [*Threads that do not stop*](crate::stuck_threads).

@@ -1,7 +1,6 @@
 //! Events: what happens to children, as telemetry sees it, with its causes and orders.
 
 mod fields;
-mod thread_info;
 mod waiting_for;
 
 use std::{
@@ -12,15 +11,12 @@ use std::{
 };
 
 pub(crate) use self::waiting_for::Wellness;
-pub use self::{
-    fields::FieldValue,
-    thread_info::{ThreadInfo, ThreadState},
-    waiting_for::WaitingFor,
-};
+pub use self::{fields::FieldValue, waiting_for::WaitingFor};
 use crate::{
     exit::Exit,
     id::ChildId,
     sync::{one_line::OneLine, panic::Panic},
+    thread_info::{ItsThread, ThreadInfo},
     verdict::Advice,
     wording::{Failures, GotNoThread, Ran, Retry, Span},
 };
@@ -45,7 +41,7 @@ use crate::{
 ///         EventKind::Stopped { exit, retry_in: Some(delay), .. } => {
 ///             eprintln!("{}: {exit}; down for {delay:?}", event.id)
 ///         }
-///         EventKind::Overdue { .. } | EventKind::Hung { .. } | EventKind::GaveUp => {
+///         EventKind::Hung { .. } | EventKind::Abandoned { .. } | EventKind::GaveUp => {
 ///             eprintln!("look at this: {event}")
 ///         }
 ///         _ => {}
@@ -509,8 +505,7 @@ impl fmt::Display for Event {
                     Span(*silent_for),
                     OneLine(doing)
                 )?;
-                thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))?;
-                f.write_str("; it is asked to stop")
+                write!(f, "{}; it is asked to stop", ItsThread(thread.as_ref()))
             }
             EventKind::GaveUp => {
                 write!(f, "child `{id}` is given up after {}", Failures(*failures))
@@ -544,19 +539,19 @@ impl fmt::Display for Event {
             EventKind::Overdue { stopping_for, thread } => {
                 write!(
                     f,
-                    "child `{id}` was asked to stop {} ago and has not stopped",
-                    Span(*stopping_for)
-                )?;
-                thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))
+                    "child `{id}` was asked to stop {} ago and has not stopped{}",
+                    Span(*stopping_for),
+                    ItsThread(thread.as_ref())
+                )
             }
             EventKind::Abandoned { stopping_for, thread } => {
                 write!(
                     f,
-                    "child `{id}` is abandoned: it was asked to stop {} ago and has not stopped",
-                    Span(*stopping_for)
-                )?;
-                thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))?;
-                f.write_str("; only the end of the process ends it")
+                    "child `{id}` is abandoned: it was asked to stop {} ago and has not stopped{}; \
+                     only the end of the process ends it",
+                    Span(*stopping_for),
+                    ItsThread(thread.as_ref())
+                )
             }
             EventKind::CallbackPanicked { callback, panic } => {
                 write!(f, "the `{callback}` callback for child `{id}` panicked: {panic}")

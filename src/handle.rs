@@ -87,8 +87,8 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// ¹ unless by then its flag is off, it is held, or what it comes [after](ChildSpec::after) is not
 /// ready. A [`once`](crate::ChildSpec::once) child whose run has started is gone at the end of that
-/// run, whatever was commanded. While the supervisor shuts down, nothing starts, and a restart asks
-/// nobody to stop before its turn.
+/// run, whatever was commanded. While the supervisor shuts down, nothing starts, and a restart does
+/// not bring a stop request forward.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,

@@ -76,7 +76,7 @@
 //! | --- | --- | --- | --- |
 //! | `OnTrial` | runs, not for long enough to be trusted | half-open; closed if nothing has failed | `Healthy` after `healthy_after` |
 //! | `Healthy` | runs, and its failures are forgiven | closed | |
-//! | `Stopping` | was asked to stop and still runs | open | reported as overdue after `stop_timeout`; the supervisor ends after [`abandon_after`](ChildSpec::abandon_after) |
+//! | `Stopping` | was asked to stop and still runs | open | reported as overdue after `stop_timeout`; the outermost supervisor shuts down after [`abandon_after`](ChildSpec::abandon_after) |
 //! | `Waiting` | to be started [after](ChildSpec::after) another, which is not ready | open | started when that is ready |
 //! | `BackingOff` | down after a failure | open | tried again when the backoff is over |
 //! | `Off` | down: its flag is off, it is held, or the supervisor shuts down | open | started when it is wanted again and no backoff is left |
@@ -132,6 +132,7 @@ mod status;
 mod supervisor;
 mod sync;
 mod telemetry;
+mod thread_info;
 mod unwind_safety;
 mod verdict;
 mod wording;
@@ -145,10 +146,7 @@ pub use crate::{
     error::{
         CommandError, ConfigError, RecvError, RecvTimeoutError, SendError, Stopped, WaitError,
     },
-    event::{
-        Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause, ThreadInfo,
-        ThreadState, WaitingFor,
-    },
+    event::{Callback, Event, EventKind, FieldValue, LastStop, Order, StopCause, WaitingFor},
     exit::{ChildResult, Exit, Failure},
     handle::Handle,
     id::ChildId,
@@ -162,6 +160,7 @@ pub use crate::{
         unwind::{capture_panic_locations, is_supervised},
     },
     telemetry::{LogSink, TelemetrySink},
+    thread_info::{ThreadInfo, ThreadState},
     verdict::Verdict,
 };
 

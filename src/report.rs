@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::{
-    event::{Callback, StopCause, ThreadInfo},
+    event::{Callback, StopCause},
     exit::Exit,
     id::ChildId,
+    thread_info::{ItsThread, ThreadInfo},
     wording::{GotNoThread, Span},
 };
 
@@ -102,8 +103,8 @@ pub struct Unstopped {
     pub stopping_for: Duration,
     /// How far its stop has got.
     pub phase: UnstoppedPhase,
-    /// What its thread is doing, as far as that is known; of several threads, the least advanced
-    /// one.
+    /// What its thread is doing, as far as that is known; of several threads, the first of the
+    /// least advanced ones. While a stop callback is called, that is the thread of the body.
     pub thread: Option<ThreadInfo>,
 }
 
@@ -177,13 +178,12 @@ impl fmt::Display for Unstopped {
         };
         write!(
             f,
-            "`{}` (run {}, asked {} ago, {phase}",
+            "`{}` (run {}, asked {} ago, {phase}{})",
             self.id,
             self.run,
-            Span(self.stopping_for)
-        )?;
-        self.thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))?;
-        f.write_str(")")
+            Span(self.stopping_for),
+            ItsThread(self.thread.as_ref())
+        )
     }
 }
 

@@ -8,10 +8,11 @@ use std::{
 
 use crate::{
     core::{circuit::View, rules::Policy},
-    event::{LastStop, StopCause, StopKind, ThreadInfo, WaitingFor, Wellness},
+    event::{LastStop, StopCause, StopKind, WaitingFor, Wellness},
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
     sync::one_line::OneLine,
+    thread_info::{ItsThread, ThreadInfo},
     verdict::Advice,
     wording::{Failures, GotNoThread, In, Ran, Span},
 };
@@ -44,7 +45,8 @@ pub struct ChildInfo {
     pub stopping: Option<(StopCause, Duration)>,
     /// Whether the present run has not stopped within its stop timeout.
     pub is_overdue: bool,
-    /// While it hangs or is overdue: what its thread is doing, as far as that is known.
+    /// Once it was found to hang, to be overdue or to be abandoned: what its thread is doing, as
+    /// far as that is known.
     pub thread: Option<ThreadInfo>,
     /// What the present or last run was doing, by its last
     /// [`heartbeat`](crate::ChildContext::heartbeat). `None` if it sent none, or if the child has
@@ -223,8 +225,7 @@ impl ChildInfo {
                 let Some((cause, stopping_for)) = self.stopping else { return last };
                 let reason = self.reason_to_stop(cause);
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
-                let thread = self.thread.as_ref().map(|thread| format!("; its thread {thread}"));
-                let thread = thread.unwrap_or_default();
+                let thread = ItsThread(self.thread.as_ref());
                 format!("{reason}, asked {} ago{overdue}{thread}", Span(stopping_for))
             }
             ChildStatus::BackingOff => {

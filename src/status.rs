@@ -10,7 +10,7 @@ use std::fmt;
 ///
 /// | run | condition | status | [`CircuitState`] | what the supervisor does | in the Elixir package |
 /// | --- | --- | --- | --- | --- | --- |
-/// | running | asked to stop | `Stopping` | open | reports it as overdue once at its stop timeout; ends itself once at its [`abandon_after`](crate::ChildSpec::abandon_after) | |
+/// | running | asked to stop | `Stopping` | open | reports it as overdue once at its stop timeout; has the outermost supervisor shut down after its [`abandon_after`](crate::ChildSpec::abandon_after) | |
 /// | running | not wanted | | | asks it to stop | `running_disabled` |
 /// | running | up for less than `healthy_after` | `OnTrial` | half-open; closed if nothing has failed | waits for `healthy_after` | `running_in_startup` |
 /// | running | up for longer, or said to be healthy | `Healthy` | closed | forgives its failures, reports `Healthy` once | `running_past_startup` |

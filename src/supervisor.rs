@@ -119,7 +119,8 @@ impl Supervisor {
     }
 
     /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a
-    /// significant child that gives up, and returns what [`shutdown`](Supervisor::shutdown) would.
+    /// significant child that gives up, or to one that is abandoned, and returns what
+    /// [`shutdown`](Supervisor::shutdown) would.
     ///
     /// A supervisor whose children have all finished goes on, since more may be added: call
     /// [`Handle::request_shutdown`] when nothing is left to do.

@@ -1,11 +1,11 @@
 //! A service of systemd: ready once all its children are well, with the worst of them as its
-//! status, and its watchdog fed by the supervisor's pulse. If a child cannot be stopped, the service
-//! ends itself and is started anew; if even that is impossible, it feeds its watchdog no longer, and
-//! systemd ends it.
+//! status, and its watchdog fed by the supervisor's pulse. If a child cannot be stopped, the
+//! service ends itself and is started anew; if even that is impossible, it feeds its watchdog no
+//! longer, and systemd ends it.
 //!
 //! ```ini
 //! [Service]
-//! ExecStart=/usr/bin/orders
+//! ExecStart=/usr/bin/orders service
 //! Type=notify
 //! WatchdogSec=10
 //! Restart=always
@@ -29,8 +29,9 @@ fn main() {
 fn main() -> std::process::ExitCode {
     use std::process::Termination;
 
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        service::main().report()
+    let mut args = std::env::args().skip(1);
+    if args.next().is_some_and(|arg| arg == "service") {
+        service::main(&args.next().unwrap_or_default()).report()
     } else {
         stand_in::main().report()
     }
@@ -38,37 +39,54 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(unix)]
 mod service {
-    use std::{env, error::Error, thread, time::Duration};
+    use std::{
+        error::Error,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+        time::Duration,
+    };
 
     use circuit_breaker_supervisor::{
-        ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Event, EventKind, Handle,
-        RestartPolicy, ShutdownReport, Snapshot, Supervisor,
+        ChildContext, ChildInfo, ChildResult, ChildSpec, ChildStatus, Handle, RestartPolicy,
+        ShutdownReport, Snapshot, Supervisor,
     };
     use sd_notify::{NotifyState, notify};
 
-    /// How long a child may be overdue before the watchdog is not fed any more. It is abandoned
-    /// sooner than that; so this is for the case that the service cannot even shut down.
+    /// How long a child may be overdue before the watchdog is not fed any more. `printer` is
+    /// abandoned sooner; for the others, and for a shutdown that does not end, this is the last
+    /// step.
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    pub(super) fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-        let fault = env::args().nth(1).unwrap_or_default();
-        let is_sink_stuck = fault == "stuck";
+    /// `fault` says what goes wrong once the service is ready: `deaf`, `stuck`, or nothing.
+    pub(super) fn main(fault: &str) -> Result<ShutdownReport, Box<dyn Error>> {
+        let (is_deaf, is_stuck) = (fault == "deaf", fault == "stuck");
         // Several times within the limit, since a pulse may be late.
         let interval =
-            sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |usec| usec / 4);
+            sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |limit| limit / 4);
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let (printer_is_ready, pulse_is_ready) = (is_ready.clone(), is_ready.clone());
         let mut is_stopping = false;
         let supervisor = Supervisor::builder()
             .name("orders")
             .stop_timeout(Duration::from_millis(200))
-            .on_event(move |event| log(event, is_sink_stuck))
+            // Standard error of a service goes to the journal.
+            .on_event(|event| eprintln!("{event}"))
             .child(ChildSpec::new("migration", |_ctx| Ok(())).restart(RestartPolicy::Transient))
             .child(ChildSpec::new("orders", take_orders).after("migration"))
             .child(
-                ChildSpec::new("printer", move |ctx| print(ctx, fault == "deaf"))
-                    .watchdog(Duration::from_millis(200))
-                    .abandon_after(Duration::from_millis(400)),
+                ChildSpec::new("printer", move |ctx| {
+                    print(ctx, || is_deaf && printer_is_ready.load(Ordering::Relaxed))
+                })
+                .watchdog(Duration::from_millis(500))
+                .abandon_after(Duration::from_millis(400)),
             )
             .pulse(interval, move |handle| {
+                if is_stuck && pulse_is_ready.load(Ordering::Relaxed) {
+                    wait_for_ever();
+                }
                 let _ = notify(&beat(handle, &mut is_stopping).as_states());
             })
             .start()?;
@@ -76,6 +94,7 @@ mod service {
         ctrlc::set_handler(move || handle.request_shutdown())?; // SIGTERM, too
         if supervisor.handle().wait_until_healthy(Duration::MAX).is_ok() {
             notify(&[NotifyState::Ready])?;
+            is_ready.store(true, Ordering::Relaxed);
         }
         // Until a signal comes, or a child is abandoned: then the exit code is 1.
         Ok(supervisor.wait())
@@ -135,30 +154,27 @@ mod service {
         }
     }
 
-    /// Standard error of a service goes to the journal.
-    fn log(event: &Event, is_stuck: bool) {
-        eprintln!("{event}");
-        if is_stuck && event.id == "orders" && matches!(event.kind, EventKind::Healthy { .. }) {
-            // A sink that waits for ever, as for a disk that is full: nothing inside can help.
-            thread::park();
-        }
-    }
-
     fn take_orders(ctx: &ChildContext) -> ChildResult {
         // … connect …
         ctx.mark_healthy();
         ctx.wait_until_stopped()
     }
 
-    fn print(ctx: &ChildContext, is_deaf: bool) -> ChildResult {
+    fn print(ctx: &ChildContext, is_deaf: impl Fn() -> bool) -> ChildResult {
         ctx.mark_healthy();
-        ctx.heartbeat("waiting for the printer");
-        if is_deaf {
-            // As in a driver that never answers.
-            loop {
-                thread::park();
+        while !ctx.is_stopping() {
+            ctx.heartbeat("waiting for the printer");
+            if is_deaf() {
+                wait_for_ever(); // as in a driver that never answers
             }
+            ctx.sleep(Duration::from_millis(50))?;
         }
-        ctx.wait_until_stopped()
+        Ok(())
+    }
+
+    fn wait_for_ever() -> ! {
+        loop {
+            thread::park();
+        }
     }
 }

@@ -69,9 +69,10 @@ impl Service {
         let path = env::temp_dir().join(format!("systemd-{}-{fault}", process::id()));
         let socket = UnixDatagram::bind(&path)?;
         let process = Command::new(env::current_exe()?)
-            .arg(fault)
+            .args(["service", fault])
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
+            .env_remove("WATCHDOG_PID")
             .spawn()?;
         Ok(Self { process, socket, path, said: Vec::new() })
     }

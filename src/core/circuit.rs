@@ -172,26 +172,27 @@ impl Circuit {
         match &self.run {
             Some(Run { stop: Some(stop), .. }) => {
                 let timeout = stop.deadline.filter(|_| !stop.timed_out);
-                let look_at = stop.look_at(&self.rules);
+                let next_look = stop.next_look(&self.rules);
                 let decision = if deadline::is_reached(timeout, now) {
                     Decision::StopTimedOut
-                } else if deadline::is_reached(look_at, now) {
+                } else if deadline::is_reached(next_look, now) {
                     Decision::ConsiderAbandoning
                 } else {
-                    Decision::Sleep(deadline::sooner(timeout, look_at))
+                    Decision::Sleep(deadline::sooner(timeout, next_look))
                 };
                 (ChildStatus::Stopping, decision)
             }
             Some(run) => {
                 let status = if run.healthy { ChildStatus::Healthy } else { ChildStatus::OnTrial };
-                let (healthy_at, look_at) = (run.healthy_at(&self.rules), run.look_at(&self.rules));
+                let (healthy_at, next_look) =
+                    (run.healthy_at(&self.rules), run.next_look(&self.rules));
                 match self.stop_cause() {
                     Some(cause) => (status, Decision::RequestStop(cause)),
                     None if deadline::is_reached(healthy_at, now) => (status, Decision::Trust),
-                    None if deadline::is_reached(look_at, now) => {
+                    None if deadline::is_reached(next_look, now) => {
                         (status, Decision::LookForHeartbeat)
                     }
-                    None => (status, Decision::Sleep(deadline::sooner(healthy_at, look_at))),
+                    None => (status, Decision::Sleep(deadline::sooner(healthy_at, next_look))),
                 }
             }
             None if self.removing => (ChildStatus::Finished, Decision::Forget),
@@ -352,10 +353,10 @@ impl Circuit {
         self.run.as_mut()?.stop_timed_out(now)
     }
 
-    /// Counts the time for which it has not stopped. Returns how long ago it was asked to if it is
-    /// to be abandoned now, once in each run.
+    /// Counts the time for which it has not stopped. Returns the time since the stop request if the
+    /// run has to be abandoned now, once.
     pub(crate) fn consider_abandoning(&mut self, now: Instant) -> Option<Duration> {
-        self.run.as_mut()?.stop.as_mut()?.look(&self.rules, now)
+        self.run.as_mut()?.stop.as_mut()?.count(&self.rules, now)
     }
 
     /// Starts the watchdog, if the child has one, on the first heartbeat of the run.

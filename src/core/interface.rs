@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::{
     core::{circuit::View, key::Key, run::Heartbeats},
-    event::{EventKind, LastStop, StopCause, ThreadInfo, WaitingFor},
+    event::{EventKind, LastStop, StopCause, WaitingFor},
     exit::{Exit, Failure},
     id::ChildId,
     sync::panic::Panic,
+    thread_info::ThreadInfo,
 };
 
 /// What the core asks of its environment. Every method is total: it answers whatever user code
@@ -24,10 +25,10 @@ pub(crate) trait Environment {
     fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;
     /// Reads the number of heartbeats of the present run, and the text of the last.
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
-    /// Looks at what the thread of this run is doing, which hangs or is overdue.
+    /// Looks at what the thread of this run is doing, which is silent or does not stop.
     fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo>;
     /// Has the outermost supervisor shut down because this run does not stop. Returns `false` if it
-    /// shuts down already.
+    /// shuts down already, or if the run has ended, and the message of its end is on the way.
     fn abandon(
         &mut self,
         entry: &Self::Entry,

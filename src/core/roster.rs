@@ -23,10 +23,11 @@ use crate::{
         rules::Rules,
         start_rate::{StartRate, Ticket},
     },
-    event::{Callback, EventKind, Order, StopCause, ThreadInfo},
+    event::{Callback, EventKind, Order, StopCause},
     exit::Exit,
     id::ChildId,
     sync::deadline,
+    thread_info::ThreadInfo,
 };
 
 /// The one table of children on the supervisor thread. `T` is what the environment keeps for each.
@@ -429,7 +430,7 @@ impl<T> Roster<T> {
     }
 
     /// Looks at what the thread of the child's present run is doing.
-    pub(super) fn look_at_thread(
+    fn look_at_thread(
         &self,
         key: Key,
         environment: &mut impl Environment<Entry = T>,

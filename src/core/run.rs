@@ -39,9 +39,9 @@ pub(super) struct StopRequest {
     pub(super) at: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) timed_out: bool,
-    /// The time until it is abandoned; `None` if it never is, or was. In a box, because few
-    /// children ever are.
-    until_abandoned: Option<Box<SeenTime>>,
+    /// For how long the run has not stopped, as the supervisor has seen it. `None` if it may not be
+    /// abandoned, or was. In a box, because few children have one.
+    unstopped_for: Option<Box<SeenTime>>,
 }
 
 /// The watchdog's record of a run. It begins with the first heartbeat.
@@ -53,8 +53,8 @@ struct Watched {
     silence: SeenTime,
 }
 
-/// Time that passes, up to a limit, as the supervisor has seen it: without the time by which it was
-/// late. While its thread could not run, perhaps no other could either.
+/// Time that the supervisor has seen pass: of each gap between two looks, a quarter of a limit
+/// counts at most. While the supervisor thread could not run, perhaps no other could either.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct SeenTime {
@@ -72,20 +72,17 @@ impl SeenTime {
         (limit / 4).max(Duration::from_millis(1))
     }
 
-    /// When to look again; `None` is never.
-    fn look_at(&self, limit: Duration) -> Option<Instant> {
-        deadline::after(self.looked, Self::interval(limit).min(self.left(limit)))
+    /// When to look at the clock next; `None` is never.
+    fn next_look(&self, limit: Duration) -> Option<Instant> {
+        let left = limit.saturating_sub(self.seen);
+        deadline::after(self.looked, Self::interval(limit).min(left))
     }
 
-    /// Looks at the clock. Returns whether the limit is reached.
-    fn look(&mut self, limit: Duration, now: Instant) -> bool {
+    /// Counts the time since the last look. Returns whether the limit is reached.
+    fn count(&mut self, limit: Duration, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.looked).min(Self::interval(limit));
         *self = Self { looked: now, seen: self.seen.saturating_add(since) };
         self.seen >= limit
-    }
-
-    fn left(&self, limit: Duration) -> Duration {
-        limit.saturating_sub(self.seen)
     }
 }
 
@@ -116,8 +113,8 @@ impl Run {
         if self.stop.is_some() {
             return false;
         }
-        let until_abandoned = rules.abandon_after.map(|_| Box::new(SeenTime::new(now)));
-        let request = StopRequest { cause, at: now, deadline, timed_out: false, until_abandoned };
+        let unstopped_for = rules.abandon_after.map(|_| Box::new(SeenTime::new(now)));
+        let request = StopRequest { cause, at: now, deadline, timed_out: false, unstopped_for };
         self.stop = Some(request);
         true
     }
@@ -142,8 +139,8 @@ impl Run {
     }
 
     /// When to look for a new heartbeat; `None` if the watchdog has not started.
-    pub(super) fn look_at(&self, rules: &Rules) -> Option<Instant> {
-        self.watched.as_ref()?.silence.look_at(rules.watchdog?)
+    pub(super) fn next_look(&self, rules: &Rules) -> Option<Instant> {
+        self.watched.as_ref()?.silence.next_look(rules.watchdog?)
     }
 
     /// Notes the present number of heartbeats. Returns how long the run has been silent, if that
@@ -157,7 +154,7 @@ impl Run {
         let Watched { heartbeats: last, silence } = self.watched.as_mut()?;
         let is_silent = std::mem::replace(last, heartbeats.count) == heartbeats.count;
         if is_silent && !heartbeats.is_waiting {
-            silence.look(rules.watchdog?, now).then_some(silence.seen)
+            silence.count(rules.watchdog?, now).then_some(silence.seen)
         } else {
             *silence = SeenTime::new(now);
             None
@@ -167,15 +164,15 @@ impl Run {
 
 impl StopRequest {
     /// When to look whether the run is to be abandoned; `None` is never.
-    pub(super) fn look_at(&self, rules: &Rules) -> Option<Instant> {
-        self.until_abandoned.as_ref()?.look_at(rules.abandon_after?)
+    pub(super) fn next_look(&self, rules: &Rules) -> Option<Instant> {
+        self.unstopped_for.as_ref()?.next_look(rules.abandon_after?)
     }
 
-    /// Counts the time for which the run has not stopped. Returns how long ago the request was if
-    /// it is to be abandoned now, once.
-    pub(super) fn look(&mut self, rules: &Rules, now: Instant) -> Option<Duration> {
-        let is_over = self.until_abandoned.as_mut()?.look(rules.abandon_after?, now);
-        self.until_abandoned.take_if(|_| is_over)?;
+    /// Counts the time for which the run has not stopped. Returns the time since the stop request
+    /// if the run has to be abandoned now, once.
+    pub(super) fn count(&mut self, rules: &Rules, now: Instant) -> Option<Duration> {
+        let is_over = self.unstopped_for.as_mut()?.count(rules.abandon_after?, now);
+        self.unstopped_for.take_if(|_| is_over)?;
         Some(now.saturating_duration_since(self.at))
     }
 }
@@ -189,9 +186,9 @@ impl Run {
         let seen =
             |SeenTime { looked, seen }: &SeenTime| (now.saturating_duration_since(*looked), *seen);
         let stop = stop.as_ref().map(|stop| {
-            let StopRequest { cause, at, deadline, timed_out, until_abandoned } = stop;
+            let StopRequest { cause, at, deadline, timed_out, unstopped_for } = stop;
             let left = deadline.map(|at| at.saturating_duration_since(now));
-            (*cause, age(*at), left, *timed_out, until_abandoned.as_deref().map(seen))
+            (*cause, age(*at), left, *timed_out, unstopped_for.as_deref().map(seen))
         });
         let watched =
             watched.as_ref().map(|Watched { heartbeats, silence }| (*heartbeats, seen(silence)));

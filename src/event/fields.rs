@@ -7,8 +7,8 @@ use log::{
     kv::{ToValue, Value},
 };
 
-use super::{Event, EventKind, StopKind, ThreadInfo};
-use crate::{exit::Exit, sync::one_line::OneLine};
+use super::{Event, EventKind, StopKind};
+use crate::{exit::Exit, sync::one_line::OneLine, thread_info::ThreadInfo};
 
 impl Event {
     /// Returns how important the event is.

@@ -86,8 +86,9 @@ pub(crate) struct Model {
     /// The stop request came because it hung or its callers tripped it, which counts as a failure.
     stopped_for_fault: bool,
     overdue: bool,
-    /// The present run was abandoned; the core may still have to report that.
+    /// The present run was abandoned.
     abandoned: bool,
+    /// The core still has to report that.
     is_owed_abandonment: bool,
     /// An operator has ordered a restart of the present run.
     restarting: bool,

@@ -298,6 +298,8 @@ fn silence_for_longer_than_the_limit_is_a_hang() {
     scene.at(90).script.heartbeats = 2;
     scene.at(190).reports(&["0 a started 0"]);
     scene.at(226).reports(&["200 Key(0) asked to stop", "200 a hung 0"]);
+    // A thread that is asked to stop may wake up, and not be where it hung.
+    assert_eq!(scene.script.looked_after, [0]);
     scene.at(300).exits(A, 1, Exit::Completed);
     scene.at(320).reports(&["300 a stopped 0", "320 a started 1"]);
     assert_eq!(scene.script.backoffs_asked, [1]);
@@ -356,6 +358,7 @@ fn run_that_does_not_stop_is_abandoned_once_and_to_the_millisecond() {
     ]);
     scene.at(400).settle();
     scene.reports(&["400 a abandoned 0"]);
+    assert_eq!(scene.script.looked_after, [1, 1], "for both events");
     scene.at(900).exits(A, 1, Exit::Completed);
     assert_eq!(scene.script.abandoned, [(1, 300 * MS)]);
     // The next run has all its time again.

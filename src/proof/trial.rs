@@ -367,7 +367,7 @@ impl Trial {
         let deadlines = self.roster.deadline_count();
         let listed = self.world.models.values().filter(|model| model.listed).count();
         assert!(deadlines <= listed, "one timer at most for each child");
-        // Where the core is never late, it leaves out no time.
+        // If no callback takes time, no time is left out.
         let is_late = |model: &Model| self.world.is_punctual() && model.is_to_be_abandoned(now);
         assert!(
             !self.world.models.values().any(is_late),

@@ -13,9 +13,10 @@ use crate::{
         key::Key,
         run::Heartbeats,
     },
-    event::{ThreadInfo, WaitingFor, Wellness},
+    event::{WaitingFor, Wellness},
     id::ChildId,
     sync::panic::{Panic, Text},
+    thread_info::ThreadInfo,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);

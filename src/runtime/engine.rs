@@ -253,6 +253,7 @@ impl<W: Workers> Engine<W> {
                 }
                 // Last: from now on whoever looks sees whether all others are about to be asked.
                 environment.workers.close(closing.since);
+                // A later request only shortens the limit.
                 if self.closing.replace(closing).is_none() {
                     self.pulse.iter_mut().for_each(|pulse| pulse.make_due(now));
                 }

@@ -13,7 +13,7 @@ use crate::{
         key::Key,
         run::Heartbeats,
     },
-    event::{Callback, Event, ThreadInfo, WaitingFor},
+    event::{Callback, Event, WaitingFor},
     id::ChildId,
     report::{ChildGaveUp, Unstopped},
     runtime::{
@@ -25,6 +25,7 @@ use crate::{
         workers::Workers,
     },
     sync::{panic::Panic, unwind},
+    thread_info::ThreadInfo,
 };
 
 /// Answers whether a child is enabled; `None` keeps the last answer.
@@ -159,7 +160,7 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
     fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo> {
         let thread = self.workers.thread(&entry.worker)?;
         let info = thread.look_in(run);
-        entry.row.accuse(thread);
+        entry.row.note_stuck_thread(thread);
         info
     }
 
@@ -170,7 +171,8 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         stopping_for: Duration,
         thread: Option<ThreadInfo>,
     ) -> bool {
-        let (id, phase) = (entry.row.id().clone(), self.workers.phase(&entry.worker));
+        let Some(phase) = self.workers.stop_phase(&entry.worker) else { return false };
+        let id = entry.row.id().clone();
         self.shared.abandon(Unstopped { id, run, stopping_for, phase, thread })
     }
 

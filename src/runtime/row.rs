@@ -47,8 +47,8 @@ pub(super) struct RowState {
     pub(super) pending: Vec<Order>,
     /// The supervisor that its body runs, if there is one.
     branch: Option<Weak<Shared>>,
-    /// The thread of the present run, once that was found to hang or to be overdue.
-    pub(super) accused: Option<Arc<ThreadRecord>>,
+    /// The thread of the present run, once that was looked at because it is stuck.
+    pub(super) stuck_thread: Option<Arc<ThreadRecord>>,
     /// The last view of a run that ended after its supervisor, until the message of its end is
     /// found.
     pub(super) outlived: Option<View>,
@@ -96,7 +96,7 @@ impl Row {
             gone: false,
             pending: Vec::new(),
             branch: None,
-            accused: None,
+            stuck_thread: None,
             outlived: None,
         };
         Arc::new(Self {
@@ -143,10 +143,10 @@ impl Row {
         self.breaker.news.notify();
     }
 
-    /// Notes the thread of a run that hangs or is overdue: whoever asks for the child is told what
-    /// that thread is doing.
-    pub(super) fn accuse(&self, thread: Arc<ThreadRecord>) {
-        self.state.lock().accused = Some(thread);
+    /// Notes the thread of a run that is stuck: whoever asks for the child is told what that thread
+    /// is doing.
+    pub(super) fn note_stuck_thread(&self, thread: Arc<ThreadRecord>) {
+        self.state.lock().stuck_thread = Some(thread);
     }
 
     /// What is known of the child, but for whom it waits: [`Shared::info`] adds that.
@@ -155,11 +155,11 @@ impl Row {
     pub(super) fn info(&self, now: Instant) -> ChildInfo {
         let state = self.state.lock();
         let (view, last_stop) = (state.view, state.last_stop.clone());
-        let accused = state.accused.clone().filter(|_| view.since.is_some());
+        let stuck_thread = state.stuck_thread.clone();
         drop(state);
         let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
         let mut info = ChildInfo::new(self.id.clone(), &view, doing, last_stop, now);
-        info.thread = accused.and_then(|thread| thread.look_in(view.run));
+        info.thread = stuck_thread.and_then(|thread| thread.look_in(view.run));
         info
     }
 

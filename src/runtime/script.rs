@@ -248,8 +248,9 @@ impl Workers for Script {
         run.map(|run| run.heartbeats).unwrap_or_default()
     }
 
-    fn phase(&self, _worker: &Key) -> UnstoppedPhase {
-        UnstoppedPhase::Running
+    fn stop_phase(&self, worker: &Key) -> Option<UnstoppedPhase> {
+        let run = self.children.get(worker)?.run.as_ref();
+        run.map(|_| UnstoppedPhase::Running)
     }
 
     fn thread(&self, _worker: &Key) -> Option<Arc<ThreadRecord>> {

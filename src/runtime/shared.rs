@@ -219,19 +219,19 @@ impl Shared {
     /// its limit is shorter.
     pub(crate) fn request_shutdown(&self, limit: Duration) {
         let now = self.now();
-        let mut lifecycle = self.lifecycle.lock();
-        self.announce(lifecycle.request_shutdown(limit, now));
-        drop(lifecycle);
-        self.notify_all();
+        self.shut_down(|lifecycle| lifecycle.request_shutdown(limit, now));
     }
 
     /// Has the supervisor shut down because it gave up a child, unless it shuts down already.
     pub(crate) fn give_up(&self, cause: ChildGaveUp) {
-        let mut lifecycle = self.lifecycle.lock();
-        let unused = lifecycle.give_up(cause).map(|is_new| self.announce(is_new));
-        drop(lifecycle);
+        let mut unused = None;
+        self.shut_down(|lifecycle| {
+            lifecycle.give_up(cause).unwrap_or_else(|cause| {
+                unused = Some(cause);
+                false
+            })
+        });
         let _ = unwind::discard(unused);
-        self.notify_all();
     }
 
     /// Wakes all who wait for something here: no child has to change at once in a shutdown.
@@ -242,12 +242,18 @@ impl Shared {
         }
     }
 
-    /// Sends `Shutdown`, if need be: under the lock of the life cycle, so that it comes before what
-    /// is sent by those who see the change.
-    fn announce(&self, is_new: bool) {
+    /// Has the life cycle changed by `request`, which returns whether `Shutdown` has to be sent, as
+    /// this does.
+    fn shut_down(&self, request: impl FnOnce(&mut Lifecycle) -> bool) -> bool {
+        let mut lifecycle = self.lifecycle.lock();
+        let is_new = request(&mut lifecycle);
         if is_new {
+            // Under the lock, so that it comes before what is sent by those who see the change.
             let _ = self.tell(Message::Shutdown);
         }
+        drop(lifecycle);
+        self.notify_all();
+        is_new
     }
 
     /// Notes that the supervisor thread has noticed the shutdown.
@@ -287,14 +293,7 @@ impl Shared {
         if let Some(outer) = &self.outer {
             return outer.supervisor.abandon(child);
         }
-        let mut lifecycle = self.lifecycle.lock();
-        let is_new = lifecycle.abandon(child);
-        self.announce(is_new);
-        drop(lifecycle);
-        if is_new {
-            self.notify_all();
-        }
-        is_new
+        self.shut_down(|lifecycle| lifecycle.abandon(child))
     }
 
     /// Whether no shutdown was requested.
@@ -371,7 +370,7 @@ impl Shared {
         let mut state = row.state.lock();
         state.view = view;
         if last_stop.is_some() {
-            state.accused = None;
+            state.stuck_thread = None;
         }
         row.breaker.show(&view);
         let before = last_stop.and_then(|last_stop| state.last_stop.replace(last_stop));

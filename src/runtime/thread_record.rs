@@ -5,19 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     context::ChildContext,
     core::key::Key,
-    event::ThreadInfo,
     id::ChildId,
     report::UnstoppedPhase,
     runtime::{kernel_thread::KernelThread, live_threads::LiveThreads, worker::WorkerShared},
     sync::{
         clock::system_now,
-        primitives::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        primitives::{
+            Mutex, OnceLock,
+            atomic::{AtomicU8, AtomicU64, Ordering},
+        },
     },
+    thread_info::ThreadInfo,
 };
 
 /// For how long a thread has to be observed before the CPU time that it uses says anything: the
@@ -36,8 +37,8 @@ pub(crate) struct ThreadRecord {
     phase: AtomicU8,
     /// The run that it is in, or was in last; 0 before the first.
     run: AtomicU64,
-    /// The kernel's id of it; 0 if that is not known.
-    kernel_id: AtomicU32,
+    /// What the kernel knows it by, if that can be learnt.
+    kernel_thread: OnceLock<KernelThread>,
     /// When it was first looked at. Few threads ever are.
     first_look: Mutex<Option<Box<FirstLook>>>,
 }
@@ -93,20 +94,17 @@ impl ThreadRecord {
             child,
             phase: AtomicU8::new(ThreadPhase::Waiting as u8),
             run: AtomicU64::new(0),
-            kernel_id: AtomicU32::new(0),
+            kernel_thread: OnceLock::new(),
             first_look: Mutex::default(),
         }
     }
 
-    /// Learns the kernel's id of the current thread, whose record this is.
-    pub(crate) fn note_kernel_id(&self) {
-        if let Some(KernelThread(id)) = KernelThread::current() {
-            self.kernel_id.store(id, Ordering::Relaxed);
+    /// Learns what the kernel knows the current thread by, whose record this is.
+    pub(crate) fn note_kernel_thread(&self) {
+        if let Some(thread) = KernelThread::current() {
+            let _ = self.kernel_thread.set(thread);
         }
     }
-
-    // Release, as the phases of a run: whoever looks at the thread between two looks at its phase
-    // has to see if it goes on meanwhile.
 
     pub(crate) fn enter(&self, phase: ThreadPhase) {
         self.phase.store(phase as u8, Ordering::Release);
@@ -117,7 +115,7 @@ impl ThreadRecord {
         self.enter(ThreadPhase::Running);
     }
 
-    fn is_in(&self, phase: ThreadPhase) -> bool {
+    pub(crate) fn is_in(&self, phase: ThreadPhase) -> bool {
         self.phase.load(Ordering::Acquire) == phase as u8
     }
 
@@ -130,22 +128,19 @@ impl ThreadRecord {
         })
     }
 
-    /// The same, whatever it is doing. `None` if the thread is gone, or if nothing can be known.
+    /// Looks at what the thread is doing in any phase but [`Gone`](ThreadPhase::Gone), in which its
+    /// id may be that of another thread.
     pub(crate) fn look(&self) -> Option<ThreadInfo> {
         self.look_while(|| !self.is_in(ThreadPhase::Gone))
     }
 
+    /// `is_so` is checked before the look and after it; the system calls of the look keep the
+    /// second check behind it. If the thread went on meanwhile, that check sees it, and what was
+    /// seen is left out.
     fn look_while(&self, is_so: impl Fn() -> bool) -> Option<ThreadInfo> {
-        let id = self.kernel_id.load(Ordering::Relaxed);
-        if id == 0 || !is_so() {
-            return None;
-        }
+        let thread = self.kernel_thread.get().filter(|_| is_so())?;
         let (run, at) = (self.run.load(Ordering::Relaxed), system_now());
-        let sample = KernelThread(id).sample()?;
-        if !is_so() {
-            // What was seen may be of another run, or another thread.
-            return None;
-        }
+        let sample = thread.sample().filter(|_| is_so())?;
         let mut first = self.first_look.lock();
         let first = match &mut *first {
             Some(first) if first.run == run => first,
@@ -161,9 +156,10 @@ impl ThreadRecord {
         })
     }
 
-    /// How far the stop of the child has got, by this thread and by the context of the present run.
-    /// A thread that waits for a command counts as ending: it was asked to leave and is about to.
-    pub(crate) fn phase(&self, context: Option<&ChildContext>) -> UnstoppedPhase {
+    /// How far the stop of the child has got, by this thread and by the context of the present run,
+    /// for the report of a shutdown. A thread that waits for a command counts as ending: it was
+    /// asked to leave and is about to.
+    pub(crate) fn unstopped_phase(&self, context: Option<&ChildContext>) -> UnstoppedPhase {
         if context.is_some_and(|context| context.signal().is_calling()) {
             return UnstoppedPhase::InStopCallback;
         }

@@ -200,7 +200,7 @@ impl ThreadRegistry {
         builder.spawn(move || {
             EXIT_NOTIFIER.set(Some(ExitNotifier { threads: threads.clone(), thread: its.clone() }));
             threads.lineage.adopt();
-            its.note_kernel_id();
+            its.note_kernel_thread();
             main(&its);
             its.enter(ThreadPhase::Ending);
         })?;
@@ -395,11 +395,11 @@ impl ThreadRegistry {
             let Some(served) = &thread.child else { continue };
             let worker = served.worker.upgrade();
             let context = worker.as_ref().and_then(|worker| worker.context());
-            let phase = thread.phase(context.as_ref());
+            let phase = thread.unstopped_phase(context.as_ref());
             let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
             let asked_at = served.threads.asked_after().and_then(|after| since.checked_add(after));
             let since = asked_at.unwrap_or(now);
-            let child = || Unstopped {
+            let new = || Unstopped {
                 id: served.id.clone(),
                 run: worker.as_ref().map_or_else(
                     || served.last_run.load(Ordering::Relaxed),
@@ -409,10 +409,10 @@ impl ThreadRegistry {
                 phase,
                 thread: None,
             };
-            let (child, least) =
-                children.entry(served.key).or_insert_with(|| (child(), thread.clone()));
+            let (child, least_advanced) =
+                children.entry(served.key).or_insert_with(|| (new(), thread.clone()));
             if phase < child.phase {
-                (child.phase, *least) = (phase, thread.clone());
+                (child.phase, *least_advanced) = (phase, thread.clone());
             }
             kept.push((worker, context));
         }

@@ -126,8 +126,8 @@ impl Workers for ThreadWorkers {
         worker.context().map(|context| context.heartbeats()).unwrap_or_default()
     }
 
-    fn phase(&self, worker: &Arc<WorkerShared>) -> UnstoppedPhase {
-        worker.phase()
+    fn stop_phase(&self, worker: &Arc<WorkerShared>) -> Option<UnstoppedPhase> {
+        worker.stop_phase()
     }
 
     fn thread(&self, worker: &Arc<WorkerShared>) -> Option<Arc<ThreadRecord>> {

@@ -8,7 +8,11 @@ use crate::{
     context::{ChildContext, Link},
     event::LastStop,
     report::UnstoppedPhase,
-    runtime::{live_threads::LiveThreads, row::Row, thread_record::ThreadRecord},
+    runtime::{
+        live_threads::LiveThreads,
+        row::Row,
+        thread_record::{ThreadPhase, ThreadRecord},
+    },
     sync::{
         primitives::{
             Mutex,
@@ -198,18 +202,22 @@ impl WorkerShared {
         (state.thread, state.commands) = (Some(thread), Some(commands));
     }
 
-    /// The thread on which the present run is, or the last one was.
+    /// The last thread that was spawned for runs.
     pub(crate) fn thread(&self) -> Option<Arc<ThreadRecord>> {
         self.state.lock().thread.clone()
     }
 
-    /// How far the stop of the present run has got.
-    pub(crate) fn phase(&self) -> UnstoppedPhase {
-        let state = self.state.lock();
-        state
-            .thread
-            .as_ref()
-            .map_or(UnstoppedPhase::Running, |thread| thread.phase(state.context.as_ref()))
+    /// How far the stop of the present run has got; `None` if that has ended, and the message of
+    /// its end is on the way.
+    pub(crate) fn stop_phase(&self) -> Option<UnstoppedPhase> {
+        let (context, thread) = (self.context()?, self.thread());
+        Some(if context.signal().is_calling() {
+            UnstoppedPhase::InStopCallback
+        } else if thread.is_some_and(|thread| thread.is_in(ThreadPhase::Dropping)) {
+            UnstoppedPhase::Dropping
+        } else {
+            UnstoppedPhase::Running
+        })
     }
 
     /// Requests the present run to stop. Its callbacks are called by

@@ -41,8 +41,9 @@ pub(crate) trait Workers {
     /// Ends the thread that waits for a next run, and drops the body unless it is kept.
     fn retire(&mut self, worker: &Self::Worker, keep_body: bool);
     fn heartbeats(&self, worker: &Self::Worker) -> Heartbeats;
-    /// How far the stop of the present run has got.
-    fn phase(&self, worker: &Self::Worker) -> UnstoppedPhase;
+    /// How far the stop of the present run has got; `None` if that has ended, and the engine has
+    /// not received its end.
+    fn stop_phase(&self, worker: &Self::Worker) -> Option<UnstoppedPhase>;
     /// The thread of the present run, if it has one.
     fn thread(&self, worker: &Self::Worker) -> Option<Arc<ThreadRecord>>;
     /// Notes that a shutdown has begun at `since`.

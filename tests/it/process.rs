@@ -110,9 +110,9 @@ fn panic_in_a_drop_while_a_child_unwinds_ends_the_process() {
 }
 
 #[test]
-fn abandoned_child_does_not_keep_the_process() {
+fn child_that_outlives_its_supervisor_does_not_keep_the_process() {
     if !is_inside() {
-        check_done("process::abandoned_child_does_not_keep_the_process");
+        check_done("process::child_that_outlives_its_supervisor_does_not_keep_the_process");
         return;
     }
     let (deaf, gate, started) = stubborn("deaf");
@@ -252,10 +252,10 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn abandoned_child_that_drops_an_error_last_whose_drop_panics_ends_nothing() {
+fn child_that_outlives_its_supervisor_and_whose_error_panics_last_ends_nothing() {
     if !is_inside() {
         check_done(
-            "process::abandoned_child_that_drops_an_error_last_whose_drop_panics_ends_nothing",
+            "process::child_that_outlives_its_supervisor_and_whose_error_panics_last_ends_nothing",
         );
         return;
     }

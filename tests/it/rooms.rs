@@ -6,7 +6,8 @@ use std::{
 };
 
 /// The data that every room may use.
-const PLAIN_DATA: [&str; 6] = ["event", "exit", "id", "status", "verdict", "wording"];
+const PLAIN_DATA: [&str; 7] =
+    ["event", "exit", "id", "status", "thread_info", "verdict", "wording"];
 
 /// What a room may not even name of the standard library, or of other crates.
 const NOT_FOR_THE_CORE: [&str; 8] = [

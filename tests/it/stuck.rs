@@ -38,7 +38,7 @@ fn stuck_thread(
         .unwrap();
     take(&started);
     let handle = supervisor.handle();
-    assert_eq!(handle.child("stuck").unwrap().thread, None, "nobody accuses it");
+    assert_eq!(handle.child("stuck").unwrap().thread, None, "it is not stuck");
     handle.hold("stuck").unwrap();
     recorder.wait_for("stuck", "overdue", 1);
     let mut found = None;
@@ -61,6 +61,9 @@ fn overdue_thread(recorder: &Recorder) -> ThreadInfo {
 
 #[test]
 fn thread_in_a_blocking_read_sleeps_and_says_where() {
+    if !can_look_at_threads() {
+        return;
+    }
     let (reader, writer) = UnixStream::pair().unwrap();
     let (supervisor, thread, recorder) =
         stuck_thread(move || drop((&reader).read(&mut [0])), ThreadState::Sleeping);
@@ -78,6 +81,9 @@ fn thread_in_a_blocking_read_sleeps_and_says_where() {
 
 #[test]
 fn thread_that_waits_for_a_lock_sleeps() {
+    if !can_look_at_threads() {
+        return;
+    }
     let lock = Arc::new(Mutex::new(()));
     let its = lock.clone();
     let guard = lock.lock().unwrap();
@@ -92,6 +98,9 @@ fn thread_that_waits_for_a_lock_sleeps() {
 
 #[test]
 fn thread_in_an_endless_loop_runs() {
+    if !can_look_at_threads() {
+        return;
+    }
     let is_over = Arc::new(AtomicBool::new(false));
     let its = is_over.clone();
     let spin = move || {
@@ -112,7 +121,10 @@ fn thread_in_an_endless_loop_runs() {
 }
 
 #[test]
-fn child_that_hangs_is_looked_at_before_it_is_asked_to_stop() {
+fn event_of_a_hang_says_where_the_thread_hangs() {
+    if !can_look_at_threads() {
+        return;
+    }
     let recorder = Recorder::default();
     let supervisor = Supervisor::builder()
         .telemetry(recorder.clone())
@@ -139,7 +151,10 @@ fn child_that_hangs_is_looked_at_before_it_is_asked_to_stop() {
 }
 
 #[test]
-fn next_run_is_not_accused_of_what_the_last_one_did() {
+fn nothing_is_said_of_the_next_run() {
+    if !can_look_at_threads() {
+        return;
+    }
     let (deaf, gate, started) = stubborn("deaf");
     let supervisor = Supervisor::builder().child(deaf.stop_timeout(MS)).start().unwrap();
     take(&started);

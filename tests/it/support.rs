@@ -110,6 +110,11 @@ pub(crate) fn unstopped(report: &ShutdownReport) -> Vec<&str> {
     report.unstopped.iter().map(|child| child.id.as_str()).collect()
 }
 
+/// Whether the kernel tells what threads are doing.
+pub(crate) fn can_look_at_threads() -> bool {
+    std::path::Path::new("/proc/thread-self/stat").exists()
+}
+
 // ── Chance ──
 
 /// A small generator, so that a schedule can be had again by its seed.

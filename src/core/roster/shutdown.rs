@@ -72,10 +72,10 @@ impl<T> Roster<T> {
         now: Instant,
         environment: &mut impl Environment<Entry = T>,
     ) {
-        let thread = self.look_at_thread(key, environment);
         let Some(child) = self.children.get(&key) else { return };
-        let run = child.circuit.last_run();
-        if environment.abandon(&child.entry, run, stopping_for, thread.clone()) {
+        let (entry, run) = (&child.entry, child.circuit.last_run());
+        let thread = environment.look_at_thread(entry, run);
+        if environment.abandon(entry, run, stopping_for, thread.clone()) {
             self.queue_report(key, EventKind::Abandoned { stopping_for, thread }, now);
         }
     }

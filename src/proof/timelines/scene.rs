@@ -15,11 +15,12 @@ use crate::{
         rules::{Policy, Rules},
         run::Heartbeats,
     },
-    event::{EventKind, Order, ThreadInfo, WaitingFor, Wellness},
+    event::{EventKind, Order, WaitingFor, Wellness},
     exit::{Exit, Failure},
     id::ChildId,
     proof::{trial::WITHIN, world::MS},
     sync::clock::system_now,
+    thread_info::ThreadInfo,
 };
 
 pub(super) const A: Key = Key(0);
@@ -45,6 +46,9 @@ pub(super) struct Script {
     pub(super) is_waiting: bool,
     pub(super) flags_asked: Vec<Key>,
     pub(super) backoffs_asked: Vec<u32>,
+    /// How many runs were asked to stop, and how many before each look at a thread.
+    pub(super) stops: usize,
+    pub(super) looked_after: Vec<usize>,
     /// The outermost supervisor shuts down.
     pub(super) is_closing: bool,
     /// The runs that were abandoned, and how long ago they had been asked to stop.
@@ -73,6 +77,7 @@ impl Environment for Script {
     }
 
     fn look_at_thread(&mut self, _entry: &(), _run: u64) -> Option<ThreadInfo> {
+        self.looked_after.push(self.stops);
         None
     }
 
@@ -150,6 +155,8 @@ impl Scene {
             is_waiting: false,
             flags_asked: Vec::new(),
             backoffs_asked: Vec::new(),
+            stops: 0,
+            looked_after: Vec::new(),
             is_closing: false,
             abandoned: Vec::new(),
         };
@@ -208,7 +215,10 @@ impl Scene {
                 };
                 self.reported.push(format!("{millis} {} {name} {}", report.id, report.failures));
             }
-            Action::Stop => self.reported.push(format!("{millis} {key:?} asked to stop")),
+            Action::Stop => {
+                self.script.stops += 1;
+                self.reported.push(format!("{millis} {key:?} asked to stop"));
+            }
             _ => {}
         }
     }
