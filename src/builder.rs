@@ -409,7 +409,7 @@ impl SupervisorBuilder {
             return Ok(());
         }
         let name = self.name.clone().unwrap_or_else(|| ctx.id().to_string());
-        let outer = OuterChild::new(ctx.id().clone(), ctx.supervisor().shared().clone());
+        let outer = OuterChild::new(ctx.id().clone(), ctx.supervisor().shared());
         let (shared, inbox) = self.share(&name, Some(outer), Clock::System);
         let threads = ThreadRegistry::new(&shared);
         let (stop_timeout, here) = (ctx.stop_timeout(), thread::current().id());

@@ -24,7 +24,7 @@ use crate::{
     id::ChildId,
     report::ShutdownReport,
     runtime::{
-        environment::{ChildEntry, EngineEnvironment, FlagFn},
+        environment::{ChildEntry, EngineEnvironment, FlagFn, Looks},
         inbox::{Message, RunEnd},
         lifecycle::Noticed,
         pulse::{Pulse, PulseFn},
@@ -96,6 +96,7 @@ impl<W: Workers> Engine<W> {
                 sinks: Sinks::new(sinks),
                 events: 0,
                 has_started_run: false,
+                looks: Looks::default(),
             },
             pulse: pulse.map(|(interval, f)| Pulse::new(interval, f, now)),
             closing: None,

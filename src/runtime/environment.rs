@@ -43,6 +43,30 @@ pub(crate) struct EngineEnvironment<W: Workers> {
     pub(crate) events: u64,
     /// A start signal was sent, or refused, since the main loop looked last.
     pub(crate) has_started_run: bool,
+    pub(crate) looks: Looks,
+}
+
+/// How many more threads the supervisor thread may look at now: if thousands of children are stuck,
+/// the others would have to wait.
+#[derive(Default)]
+pub(crate) struct Looks {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Looks {
+    /// The most in one second.
+    const MOST: u32 = 256;
+
+    /// Counts one look. Returns whether it may be made.
+    fn is_left(&mut self, now: Instant) -> bool {
+        let is_old = |since: Instant| now.saturating_duration_since(since) > Duration::from_secs(1);
+        if self.since.is_none_or(is_old) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count += 1;
+        self.count <= Self::MOST
+    }
 }
 
 /// What the runtime keeps for one child, in the core's table.
@@ -154,11 +178,16 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
     }
 
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats {
-        self.workers.heartbeats(&entry.worker)
+        // The end of a run is a sign of life.
+        let ended = Heartbeats { is_waiting: true, ..Heartbeats::default() };
+        self.workers.heartbeats(&entry.worker).unwrap_or(ended)
     }
 
     fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo> {
         let thread = self.workers.thread(&entry.worker)?;
+        if !self.looks.is_left(self.now()) {
+            return None;
+        }
         let info = thread.look_in(run);
         entry.row.note_stuck_thread(thread);
         info

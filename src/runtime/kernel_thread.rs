@@ -3,9 +3,13 @@
 //! Whatever cannot be read is unknown: `/proc` may be missing or restricted. Other systems than
 //! Linux and Android have nothing like it that is to be had without unsafe code.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::thread_info::ThreadState;
+use crate::{sync::clock::system_now, thread_info::ThreadState};
 
 /// The kernel's id of a thread of this process. It may be used again once that thread is gone.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +20,13 @@ pub(crate) struct KernelThread(pub(crate) u32);
 pub(crate) struct Sample {
     pub(crate) state: ThreadState,
     pub(crate) wait_channel: Option<Arc<str>>,
-    /// How much CPU time it has used since it began.
+    /// How much CPU time it has used since it began, at `at`.
     pub(crate) cpu: Option<Duration>,
+    pub(crate) at: Instant,
 }
+
+/// How often a look is repeated if the thread wakes up or falls asleep meanwhile.
+const TRIES: u32 = 4;
 
 impl KernelThread {
     /// The current thread, if its id can be learnt.
@@ -33,20 +41,43 @@ impl KernelThread {
 
     /// Looks at the thread.
     pub(crate) fn sample(self) -> Option<Sample> {
-        let read = |name| fs::read_to_string(format!("/proc/self/task/{}/{name}", self.0)).ok();
-        let cpu = read("schedstat").as_deref().and_then(cpu_of);
-        let state = state_of(&read("stat")?)?;
-        // It may have begun to run, or to sleep, since.
-        let sleeps = state != ThreadState::Running;
-        let wait_channel =
-            if sleeps { read("wchan").as_deref().and_then(wait_channel_of) } else { None };
-        Some(Sample { state, wait_channel, cpu })
+        let (cpu, at) = (self.read("schedstat").as_deref().and_then(cpu_of), system_now());
+        let sample = |state, wait_channel| Sample { state, wait_channel, cpu, at };
+        let mut state = self.state()?;
+        for _ in 0..TRIES {
+            if !matches!(state, ThreadState::Sleeping | ThreadState::Uninterruptible) {
+                break;
+            }
+            let wait_channel = self.read("wchan").as_deref().and_then(wait_channel_of);
+            let before = std::mem::replace(&mut state, self.state()?);
+            if state == before && wait_channel.is_some() {
+                return Some(sample(state, wait_channel));
+            }
+        }
+        // It does not sleep, sleeps too shortly to tell where, or the kernel hides that.
+        Some(sample(state, None))
+    }
+
+    fn state(self) -> Option<ThreadState> {
+        state_of(&self.read("stat")?)
+    }
+
+    /// The kernel cuts the names of threads, also within a character.
+    fn read(self, name: &str) -> Option<String> {
+        let bytes = fs::read(format!("/proc/self/task/{}/{name}", self.0)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-/// The first number is the time on a CPU, in nanoseconds.
+/// The first number is the time on a CPU, in nanoseconds; the third, how often it was there. Some
+/// kernels count neither.
 fn cpu_of(schedstat: &str) -> Option<Duration> {
-    schedstat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    let numbers: Vec<u64> =
+        schedstat.split_whitespace().map_while(|number| number.parse().ok()).collect();
+    match numbers[..] {
+        [time, _, times, ..] if times > 0 => Some(Duration::from_nanos(time)),
+        _ => None,
+    }
 }
 
 /// The letter behind the thread's name, which stands in brackets and may hold anything.
@@ -85,7 +116,7 @@ mod tests {
         assert_eq!(wait_channel_of("two words"), None);
         assert_eq!(wait_channel_of("pipe_read.part.0\n").as_deref(), Some("pipe_read.part.0"));
         assert_eq!(cpu_of("1500 20 3\n"), Some(Duration::from_nanos(1500)));
-        assert_eq!((cpu_of(""), cpu_of("x 1")), (None, None));
+        assert_eq!((cpu_of(""), cpu_of("x 1"), cpu_of("0 0 0")), (None, None, None));
     }
 
     #[test]

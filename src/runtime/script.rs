@@ -243,9 +243,8 @@ impl Workers for Script {
         }
     }
 
-    fn heartbeats(&self, worker: &Key) -> Heartbeats {
-        let run = self.children.get(worker).and_then(|child| child.run.as_ref());
-        run.map(|run| run.heartbeats).unwrap_or_default()
+    fn heartbeats(&self, worker: &Key) -> Option<Heartbeats> {
+        Some(self.children.get(worker)?.run.as_ref()?.heartbeats)
     }
 
     fn stop_phase(&self, worker: &Key) -> Option<UnstoppedPhase> {

@@ -70,15 +70,16 @@ pub(crate) struct Shared {
 pub(crate) struct OuterChild {
     /// Its id, which is the first part of the ids of all children of the nested supervisor.
     id: ChildId,
-    /// The outer supervisor.
-    supervisor: Arc<Shared>,
+    /// The outer supervisor, which lives as long as that child's body runs. Weak, since a user's
+    /// error that it holds may hold a handle of the nested one.
+    supervisor: Weak<Shared>,
     /// Until when it has time to stop, once it was asked to; `None` is without end.
     until: OnceLock<Option<Instant>>,
 }
 
 impl OuterChild {
-    pub(crate) fn new(id: ChildId, supervisor: Arc<Shared>) -> Self {
-        Self { id, supervisor, until: OnceLock::new() }
+    pub(crate) fn new(id: ChildId, supervisor: &Arc<Shared>) -> Self {
+        Self { id, supervisor: Arc::downgrade(supervisor), until: OnceLock::new() }
     }
 }
 
@@ -282,7 +283,7 @@ impl Shared {
     pub(crate) fn closing_cap(&self) -> Option<Instant> {
         let own = self.lifecycle.lock().cap();
         let of_outer = |outer: &OuterChild| {
-            deadline::sooner(*outer.until.get()?, outer.supervisor.closing_cap())
+            deadline::sooner(*outer.until.get()?, outer.supervisor.upgrade()?.closing_cap())
         };
         deadline::sooner(own, self.outer.as_ref().and_then(of_outer))
     }
@@ -291,7 +292,7 @@ impl Shared {
     /// stop. Returns `false` if that shuts down already, for whatever reason.
     pub(crate) fn abandon(&self, child: Unstopped) -> bool {
         if let Some(outer) = &self.outer {
-            return outer.supervisor.abandon(child);
+            return outer.supervisor.upgrade().is_some_and(|outer| outer.abandon(child));
         }
         self.shut_down(|lifecycle| lifecycle.abandon(child))
     }

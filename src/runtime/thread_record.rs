@@ -6,17 +6,13 @@ use std::{
 };
 
 use crate::{
-    context::ChildContext,
     core::key::Key,
     id::ChildId,
     report::UnstoppedPhase,
     runtime::{kernel_thread::KernelThread, live_threads::LiveThreads, worker::WorkerShared},
-    sync::{
-        clock::system_now,
-        primitives::{
-            Mutex, OnceLock,
-            atomic::{AtomicU8, AtomicU64, Ordering},
-        },
+    sync::primitives::{
+        Mutex, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     thread_info::ThreadInfo,
 };
@@ -115,6 +111,11 @@ impl ThreadRecord {
         self.enter(ThreadPhase::Running);
     }
 
+    /// The number of the run that it is in, or was in last; 0 before the first.
+    pub(crate) fn run(&self) -> u64 {
+        self.run.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_in(&self, phase: ThreadPhase) -> bool {
         self.phase.load(Ordering::Acquire) == phase as u8
     }
@@ -124,7 +125,7 @@ impl ThreadRecord {
     pub(crate) fn look_in(&self, run: u64) -> Option<ThreadInfo> {
         self.look_while(|| {
             let is_in_run = self.is_in(ThreadPhase::Running) || self.is_in(ThreadPhase::Dropping);
-            is_in_run && self.run.load(Ordering::Acquire) == run
+            is_in_run && self.run() == run
         })
     }
 
@@ -139,14 +140,14 @@ impl ThreadRecord {
     /// seen is left out.
     fn look_while(&self, is_so: impl Fn() -> bool) -> Option<ThreadInfo> {
         let thread = self.kernel_thread.get().filter(|_| is_so())?;
-        let (run, at) = (self.run.load(Ordering::Relaxed), system_now());
+        let run = self.run();
         let sample = thread.sample().filter(|_| is_so())?;
         let mut first = self.first_look.lock();
         let first = match &mut *first {
             Some(first) if first.run == run => first,
-            first => first.insert(Box::new(FirstLook { run, at, cpu: sample.cpu })),
+            first => first.insert(Box::new(FirstLook { run, at: sample.at, cpu: sample.cpu })),
         };
-        let observed_for = at.saturating_duration_since(first.at);
+        let observed_for = sample.at.saturating_duration_since(first.at);
         let cpu_used = sample.cpu.zip(first.cpu).map(|(now, then)| now.saturating_sub(then));
         Some(ThreadInfo {
             state: sample.state,
@@ -156,13 +157,9 @@ impl ThreadRecord {
         })
     }
 
-    /// How far the stop of the child has got, by this thread and by the context of the present run,
-    /// for the report of a shutdown. A thread that waits for a command counts as ending: it was
-    /// asked to leave and is about to.
-    pub(crate) fn unstopped_phase(&self, context: Option<&ChildContext>) -> UnstoppedPhase {
-        if context.is_some_and(|context| context.signal().is_calling()) {
-            return UnstoppedPhase::InStopCallback;
-        }
+    /// How far the stop of the child has got, by this thread alone, for the report of a shutdown. A
+    /// thread that waits for a command counts as ending: it was asked to leave and is about to.
+    pub(crate) fn unstopped_phase(&self) -> UnstoppedPhase {
         match self.phase.load(Ordering::Relaxed) {
             phase if phase == ThreadPhase::Running as u8 => UnstoppedPhase::Running,
             phase if phase == ThreadPhase::Dropping as u8 => UnstoppedPhase::Dropping,

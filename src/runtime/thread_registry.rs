@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, btree_map},
     io,
     sync::{Arc, mpsc},
@@ -15,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     core::key::Key,
     exit::Failure,
-    report::Unstopped,
+    report::{Unstopped, UnstoppedPhase},
     runtime::{
         child_thread::{drop_all, work},
         inbox::Message,
@@ -42,6 +43,9 @@ thread_local! {
 /// earlier threads may take long to end, if it has fresh threads or is restarted by hand after it
 /// was given up; without a bound they could use up all threads of the machine.
 const MOST_THREADS: u64 = 8;
+
+/// How many threads a report looks at: with thousands, it would come late.
+const MOST_LOOKS: u32 = 256;
 
 /// All threads of one supervisor.
 ///
@@ -356,7 +360,7 @@ impl ThreadRegistry {
             .values()
             .filter_map(|thread| thread.child.as_ref()?.worker.upgrade())
             .collect();
-        workers.sort_by_key(|worker| std::cmp::Reverse(worker.link.key));
+        workers.sort_by_key(|worker| Reverse(worker.link.key));
         workers.dedup_by_key(|worker| worker.link.key);
         workers
     }
@@ -394,31 +398,46 @@ impl ThreadRegistry {
         for thread in registered.threads.values() {
             let Some(served) = &thread.child else { continue };
             let worker = served.worker.upgrade();
-            let context = worker.as_ref().and_then(|worker| worker.context());
-            let phase = thread.unstopped_phase(context.as_ref());
-            let stop_requested_at = worker.as_ref().and_then(|worker| worker.stop_requested_at());
-            let asked_at = served.threads.asked_after().and_then(|after| since.checked_add(after));
-            let since = asked_at.unwrap_or(now);
             let new = || Unstopped {
                 id: served.id.clone(),
                 run: worker.as_ref().map_or_else(
                     || served.last_run.load(Ordering::Relaxed),
                     |worker| worker.last_run(),
                 ),
-                stopping_for: stopping_for(now, since, stop_requested_at),
-                phase,
+                stopping_for: {
+                    let asked_after = served.threads.asked_after();
+                    let asked_at = asked_after.and_then(|after| since.checked_add(after));
+                    let requested = worker.as_ref().and_then(|worker| worker.stop_requested_at());
+                    stopping_for(now, asked_at.unwrap_or(now), requested)
+                },
+                phase: UnstoppedPhase::Ending,
                 thread: None,
             };
             let (child, least_advanced) =
                 children.entry(served.key).or_insert_with(|| (new(), thread.clone()));
-            if phase < child.phase {
-                (child.phase, *least_advanced) = (phase, thread.clone());
+            // Of several, one of an earlier run may not be gone yet.
+            let rank = |thread: &ThreadRecord| (thread.unstopped_phase(), Reverse(thread.run()));
+            if rank(thread) < rank(least_advanced) {
+                *least_advanced = thread.clone();
+            }
+            child.phase = child.phase.min(thread.unstopped_phase());
+            let context = worker.as_ref().and_then(|worker| worker.context());
+            if context.as_ref().is_some_and(|context| context.signal().is_calling()) {
+                child.phase = UnstoppedPhase::InStopCallback;
             }
             kept.push((worker, context));
         }
         drop(registered);
-        let look =
-            |(child, thread): (_, Arc<ThreadRecord>)| Unstopped { thread: thread.look(), ..child };
+        let mut looks = 0..MOST_LOOKS;
+        let mut look = |thread: &ThreadRecord, run| {
+            // One that has had no run drops what the child has left.
+            let is_of_run = [0, run].contains(&thread.run());
+            looks.next().filter(|_| is_of_run).and_then(|_| thread.look())
+        };
+        let look = |(child, thread): (Unstopped, Arc<ThreadRecord>)| Unstopped {
+            thread: look(&thread, child.run),
+            ..child
+        };
         children.into_values().map(look).collect()
     }
 

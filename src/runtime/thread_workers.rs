@@ -122,8 +122,8 @@ impl Workers for ThreadWorkers {
         self.note(done, DeferredSpawn::Drop(worker.clone()));
     }
 
-    fn heartbeats(&self, worker: &Arc<WorkerShared>) -> Heartbeats {
-        worker.context().map(|context| context.heartbeats()).unwrap_or_default()
+    fn heartbeats(&self, worker: &Arc<WorkerShared>) -> Option<Heartbeats> {
+        worker.context().map(|context| context.heartbeats())
     }
 
     fn stop_phase(&self, worker: &Arc<WorkerShared>) -> Option<UnstoppedPhase> {

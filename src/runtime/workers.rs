@@ -40,7 +40,9 @@ pub(crate) trait Workers {
     fn entrust(&mut self, worker: &Self::Worker, remain: Remain);
     /// Ends the thread that waits for a next run, and drops the body unless it is kept.
     fn retire(&mut self, worker: &Self::Worker, keep_body: bool);
-    fn heartbeats(&self, worker: &Self::Worker) -> Heartbeats;
+    /// The signs of life of the present run; `None` if that has ended, and the engine has not
+    /// received its end.
+    fn heartbeats(&self, worker: &Self::Worker) -> Option<Heartbeats>;
     /// How far the stop of the present run has got; `None` if that has ended, and the engine has
     /// not received its end.
     fn stop_phase(&self, worker: &Self::Worker) -> Option<UnstoppedPhase>;

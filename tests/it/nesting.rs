@@ -1,6 +1,8 @@
 //! Supervisors that run on a child of another.
 
 use std::{
+    error::Error,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +14,7 @@ use circuit_breaker_supervisor::{
     ChildContext, ChildGaveUp, ChildResult, ChildSpec, ChildStatus, Exit, Handle, OffBy,
     ShutdownReport, StopCause, Supervisor, UnstoppedPhase,
 };
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use crate::support::*;
 
@@ -464,4 +466,44 @@ fn nested_supervisor_that_is_stopped_as_it_begins_does_not_take_a_second() {
         while begun.try_recv().is_ok() {}
         handle.release("branch").unwrap();
     }
+}
+
+/// An error of the outer child, which the outer supervisor keeps.
+#[derive(Debug)]
+struct HoldsBranch(#[expect(dead_code, reason = "it is kept to be dropped")] Handle, Sender<()>);
+
+impl fmt::Display for HoldsBranch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("keeps a handle of what ran below")
+    }
+}
+
+impl Error for HoldsBranch {}
+
+impl Drop for HoldsBranch {
+    fn drop(&mut self) {
+        let _ = self.1.send(());
+    }
+}
+
+#[test]
+fn error_that_holds_a_handle_of_a_branch_is_dropped_with_its_supervisor() {
+    let (sender, dropped) = unbounded();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(HOUR))
+        .child(ChildSpec::new("outer", move |ctx| {
+            let (handles, handle) = bounded(1);
+            let guide = ChildSpec::new("guide", move |ctx| {
+                let _ = handles.send(ctx.supervisor().clone());
+                ctx.supervisor().request_shutdown();
+                idle(ctx)
+            });
+            Supervisor::builder().child(guide).run(ctx)?;
+            Err(HoldsBranch(handle.recv()?, sender.clone()).into())
+        }))
+        .start()
+        .unwrap();
+    wait_status(supervisor.handle(), "outer", ChildStatus::BackingOff);
+    assert!(supervisor.shutdown().is_clean());
+    take(&dropped);
 }

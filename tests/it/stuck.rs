@@ -1,6 +1,7 @@
 //! What the threads of children are doing that hang or do not stop.
 
 use std::{
+    cell::RefCell,
     io::Read,
     os::unix::net::UnixStream,
     sync::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use circuit_breaker_supervisor::{
-    Backoff, ChildSpec, EventKind, Supervisor, ThreadInfo, ThreadState,
+    Backoff, ChildSpec, EventKind, Supervisor, ThreadInfo, ThreadState, UnstoppedPhase,
 };
 use crossbeam_channel::unbounded;
 
@@ -165,6 +166,71 @@ fn nothing_is_said_of_the_next_run() {
     drop(gate);
     let deaf = handle.wait_for("deaf", DEADLINE, |deaf| deaf.run == 2).unwrap();
     assert_eq!(deaf.thread, None);
+}
+
+/// Its name, as the kernel cuts it, ends within a character.
+#[test]
+fn thread_of_any_name_can_be_looked_at() {
+    if !can_look_at_threads() {
+        return;
+    }
+    for id in ["aaaaaaaaaaaaaaé", "a) R (b", "a\nb"] {
+        let (deaf, gate, started) = stubborn(id);
+        let supervisor = Supervisor::builder().child(deaf).start().unwrap();
+        take(&started);
+        let report = supervisor.shutdown_within(MS);
+        assert!(report.unstopped[0].thread.is_some(), "{id:?}");
+        drop(gate);
+    }
+}
+
+/// Waits as the thread of an earlier run ends.
+struct Lingering(Bar);
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.wait();
+    }
+}
+
+thread_local!(static LINGERING: RefCell<Option<Lingering>> = const { RefCell::new(None) });
+
+#[test]
+fn report_tells_of_the_thread_of_the_last_run_and_not_of_an_earlier_one() {
+    if !can_look_at_threads() {
+        return;
+    }
+    let ((linger, lingers), (hold, held)) = (gate(), gate());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let its = is_over.clone();
+    let (sender, spins) = unbounded();
+    let supervisor = Supervisor::builder()
+        .backoff(constant(MS))
+        .child(
+            ChildSpec::new("stuck", move |ctx| {
+                if ctx.run() == 1 {
+                    LINGERING.set(Some(Lingering(lingers.clone())));
+                    return Err("no".into());
+                }
+                let held = held.clone();
+                let _hangs = ctx.on_stop(move || held.wait());
+                let _ = sender.send(());
+                while !its.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                Ok(())
+            })
+            .fresh_thread(true),
+        )
+        .start()
+        .unwrap();
+    take(&spins);
+    let report = supervisor.shutdown_within(100 * MS);
+    let [stuck] = &report.unstopped[..] else { panic!("{report}") };
+    assert_eq!((stuck.run, stuck.phase), (2, UnstoppedPhase::InStopCallback));
+    assert_eq!(stuck.thread.as_ref().unwrap().state, ThreadState::Running, "{report}");
+    is_over.store(true, Ordering::Relaxed);
+    drop((linger, hold));
 }
 
 #[test]
