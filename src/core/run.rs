@@ -26,9 +26,10 @@ pub(super) struct Run {
     pub(super) healthy: bool,
     /// The failures that were forgiven when it became healthy.
     pub(super) forgiven: Streak,
-    pub(super) stop: Option<StopRequest>,
+    /// In boxes, this and the watchdog's record: few children have one at a time.
+    pub(super) stop: Option<Box<StopRequest>>,
     pub(super) overdue: bool,
-    watched: Option<Watched>,
+    watched: Option<Box<Watched>>,
 }
 
 #[derive(Debug)]
@@ -40,8 +41,8 @@ pub(super) struct StopRequest {
     pub(super) deadline: Option<Instant>,
     pub(super) timed_out: bool,
     /// For how long the run has not stopped, as the supervisor has seen it. `None` if it may not be
-    /// abandoned, or was. In a box, because few children have one.
-    unstopped_for: Option<Box<SeenTime>>,
+    /// abandoned, or was.
+    unstopped_for: Option<SeenTime>,
 }
 
 /// The watchdog's record of a run. It begins with the first heartbeat.
@@ -113,9 +114,9 @@ impl Run {
         if self.stop.is_some() {
             return false;
         }
-        let unstopped_for = rules.abandon_after.map(|_| Box::new(SeenTime::new(now)));
+        let unstopped_for = rules.abandon_after.map(|_| SeenTime::new(now));
         let request = StopRequest { cause, at: now, deadline, timed_out: false, unstopped_for };
-        self.stop = Some(request);
+        self.stop = Some(Box::new(request));
         true
     }
 
@@ -135,7 +136,8 @@ impl Run {
 
     /// Starts the watchdog, on the first heartbeat.
     pub(super) fn watch(&mut self, heartbeats: u64, now: Instant) {
-        self.watched.get_or_insert(Watched { heartbeats, silence: SeenTime::new(now) });
+        self.watched
+            .get_or_insert_with(|| Box::new(Watched { heartbeats, silence: SeenTime::new(now) }));
     }
 
     /// When to look for a new heartbeat; `None` if the watchdog has not started.
@@ -151,7 +153,7 @@ impl Run {
         rules: &Rules,
         now: Instant,
     ) -> Option<Duration> {
-        let Watched { heartbeats: last, silence } = self.watched.as_mut()?;
+        let Watched { heartbeats: last, silence } = self.watched.as_deref_mut()?;
         let is_silent = std::mem::replace(last, heartbeats.count) == heartbeats.count;
         if is_silent && !heartbeats.is_waiting {
             silence.count(rules.watchdog?, now).then_some(silence.seen)
@@ -186,12 +188,12 @@ impl Run {
         let seen =
             |SeenTime { looked, seen }: &SeenTime| (now.saturating_duration_since(*looked), *seen);
         let stop = stop.as_ref().map(|stop| {
-            let StopRequest { cause, at, deadline, timed_out, unstopped_for } = stop;
+            let StopRequest { cause, at, deadline, timed_out, unstopped_for } = &**stop;
             let left = deadline.map(|at| at.saturating_duration_since(now));
-            (*cause, age(*at), left, *timed_out, unstopped_for.as_deref().map(seen))
+            (*cause, age(*at), left, *timed_out, unstopped_for.as_ref().map(seen))
         });
         let watched =
-            watched.as_ref().map(|Watched { heartbeats, silence }| (*heartbeats, seen(silence)));
+            watched.as_deref().map(|Watched { heartbeats, silence }| (*heartbeats, seen(silence)));
         // Nothing is decided by the time of the first failure.
         (age(now), *healthy, forgiven.failures, stop, *overdue, watched)
     }

@@ -10,8 +10,7 @@
 //! Loom does not show the following, which other checks cover:
 //!
 //! - The memory order of crossbeam's channels. A message is one step here, and loom does not follow
-//!   what it publishes; the channel of the start signal is a stand-in made of a lock and a
-//!   condition variable. Covered by the stress test and ThreadSanitizer.
+//!   what it publishes. Covered by the stress test and ThreadSanitizer.
 //! - Waits that time out. Loom does not model time: a wait with a deadline is one without. Covered
 //!   by tests on real threads.
 //! - The last drop of an `Arc`. The models use the standard library's. Covered by AddressSanitizer.

@@ -16,7 +16,8 @@ use crate::{
     sync::{
         clock::system_now,
         panic::Panic,
-        primitives::{atomic::Ordering, channel::Receiver},
+        primitives::atomic::Ordering,
+        slot::Receiver,
         unwind::{self, Drops},
     },
 };

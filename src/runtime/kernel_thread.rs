@@ -4,7 +4,8 @@
 //! Linux and Android have nothing like it that is to be had without unsafe code.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,9 +35,11 @@ impl KernelThread {
         if !cfg!(any(target_os = "linux", target_os = "android")) {
             return None;
         }
-        // It leads to a folder that has the id as its name.
-        let link = fs::read_link("/proc/thread-self").ok()?;
-        link.file_name()?.to_str()?.parse().ok().map(Self)
+        // Without an allocation: what a thread frees as it begins, it keeps.
+        let mut stat = [0; 24];
+        let length = File::open("/proc/thread-self/stat").ok()?.read(&mut stat).ok()?;
+        let id = stat[..length].split(|byte| *byte == b' ').next()?;
+        std::str::from_utf8(id).ok()?.parse().ok().map(Self)
     }
 
     /// Looks at the thread.

@@ -51,7 +51,7 @@ pub(super) struct RowState {
     pub(super) stuck_thread: Option<Arc<ThreadRecord>>,
     /// The last view of a run that ended after its supervisor, until the message of its end is
     /// found.
-    pub(super) outlived: Option<View>,
+    pub(super) outlived: Option<Box<View>>,
 }
 
 impl RowState {

@@ -510,7 +510,7 @@ impl Shared {
                 until: None,
                 ..before
             };
-            state.outlived = Some(before);
+            state.outlived = Some(Box::new(before));
         }
         // There may be two calls for one run: the child's thread, whose message was accepted,
         // passes no `end`; and the supervisor thread passes it when it drains its inbox.

@@ -27,10 +27,7 @@ use crate::{
         worker::WorkerShared,
         workers::stopping_for,
     },
-    sync::{
-        primitives::{atomic::Ordering, channel::bounded},
-        unwind,
-    },
+    sync::{primitives::atomic::Ordering, slot::slot, unwind},
 };
 
 thread_local! {
@@ -231,7 +228,7 @@ impl ThreadRegistry {
         if worker.threads.count.load(Ordering::Relaxed) >= MOST_THREADS {
             return Err(Failure::new("its earlier threads have not ended".into()));
         }
-        let (commands, received) = bounded(1);
+        let (commands, received) = slot();
         let its = worker.clone();
         let thread = self
             .spawn(
@@ -483,7 +480,7 @@ impl ThreadRegistry {
 mod tests {
     use std::sync::Weak;
 
-    use crossbeam_channel::{Receiver, unbounded};
+    use crossbeam_channel::{Receiver, bounded, unbounded};
 
     use super::*;
     use crate::{
@@ -532,7 +529,7 @@ mod tests {
     #[test]
     fn body_is_not_taken_from_under_a_start_signal_that_is_on_its_way() {
         let (threads, worker, _inbox) = worker(|_| (), false);
-        let (commands, unreceived) = bounded(1);
+        let (commands, unreceived) = slot();
         worker.set_thread(record(), commands);
         assert!(worker.send_start(1, 0));
         threads.retire(&worker, false).unwrap();
@@ -549,11 +546,11 @@ mod tests {
         let (_threads, worker, _inbox) = worker(|_| (), false);
         // The child is restarted by hand after it had been given up. A new thread is about to
         // receive the start signal when a shutdown begins.
-        let (commands, _unreceived) = bounded(1);
+        let (commands, _unreceived) = slot();
         worker.set_thread(record(), commands);
         assert!(worker.send_start(2, 0));
         worker.make_final(true);
-        let (_, of_old_thread) = bounded(1);
+        let (_, of_old_thread) = slot();
         work(&record(), &worker, of_old_thread);
         assert!(worker.holds_body());
     }

@@ -17,8 +17,8 @@ use crate::{
         primitives::{
             Mutex,
             atomic::{AtomicBool, AtomicU64, Ordering},
-            channel::{Sender, TrySendError},
         },
+        slot::{SendError, Sender},
         unwind::{self, Drops},
     },
 };
@@ -185,10 +185,7 @@ impl WorkerShared {
         // Full means that the thread has yet to receive its start signal. It still runs the body,
         // so nobody else may take it, and leaves afterwards, because the sender is dropped here. If
         // that run is the last, it drops the body at its end.
-        !matches!(
-            commands.try_send(Command::Leave { keep_body }),
-            Err(TrySendError::Disconnected(_))
-        )
+        !matches!(commands.try_send(Command::Leave { keep_body }), Err(SendError::Disconnected))
     }
 
     /// Whether a thread takes commands.

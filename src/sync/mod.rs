@@ -7,6 +7,7 @@ pub(crate) mod locked;
 pub(crate) mod one_line;
 pub(crate) mod panic;
 pub(crate) mod primitives;
+pub(crate) mod slot;
 pub(crate) mod stop;
 pub(crate) mod unwind;
 pub(crate) mod watch;

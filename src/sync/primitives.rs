@@ -1,4 +1,4 @@
-//! Locks, atomics and channels: the real ones, or modelled ones under `--cfg loom`.
+//! Locks and atomics: the real ones, or modelled ones under `--cfg loom`.
 //!
 //! The modelled ones have the interface of the real ones, as far as this crate uses it, so that
 //! loom explores the schedules of unchanged code. `proof/interleavings.rs` lists what it explores.
@@ -30,11 +30,6 @@ mod real {
 
         #[cfg(any(not(target_has_atomic = "64"), lock_based_atomics))]
         pub(crate) use crate::sync::locked::AtomicU64;
-    }
-
-    /// The channel that carries commands, such as the start signal, to a child's thread.
-    pub(crate) mod channel {
-        pub(crate) use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
     }
 }
 

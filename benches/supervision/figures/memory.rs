@@ -18,7 +18,7 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
         let rounds = Rounds::take(options.launches(7), |side| {
             process::launch("memory", side, n, options.quick)[0]
         });
-        Figure::difference("memory", n, "B", &rounds, Limit::AtMost(3.0 * 1024.0))
+        Figure::difference("memory", n, "B", &rounds, Limit::AtMost(2.0 * 1024.0))
     };
     options.sizes(&[1_000, 10_000]).into_iter().map(figure).collect()
 }

@@ -26,7 +26,7 @@ use crate::{
         thread_record::{ThreadNumber, ThreadRecord},
         worker::WorkerShared,
     },
-    sync::{clock::system_now, primitives::channel::bounded},
+    sync::{clock::system_now, slot::slot},
 };
 
 /// A child as the supervisor thread knows it. The test acts as the supervisor thread.
@@ -69,7 +69,7 @@ impl Child {
 
     /// What `ThreadRegistry::provide` does if no thread waits for the start signal.
     fn provide(&self, number: u64) -> JoinHandle<()> {
-        let (commands, inbox) = bounded(1);
+        let (commands, inbox) = slot();
         let worker = self.worker.clone();
         let record = Arc::new(ThreadRecord::new(ThreadNumber(number), None));
         let its = record.clone();

@@ -1,0 +1,188 @@
+//! Channel for one message at a time, between one sender and one receiver.
+//!
+//! A channel of crossbeam's takes 800 bytes, which each child would have one of; this takes 64.
+
+use std::{hint, sync::Arc, thread};
+
+use crate::sync::primitives::{
+    Condvar, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// How often a receiver looks for a message before it sleeps, after ever longer pauses: a sender
+/// that answers at once is heard without two switches of threads, which take several times as long.
+/// The last looks give others the CPU in between. Loom explores every order anyway.
+const LOOKS: u32 = if cfg!(loom) { 0 } else { 11 };
+const BUSY_LOOKS: u32 = 7;
+
+/// The side that sends. Dropping it lets the receiver take the last message and no more.
+#[derive(Debug)]
+pub(crate) struct Sender<T>(Arc<Slot<T>>);
+
+/// The side that receives. Dropping it drops a message that was not received.
+#[derive(Debug)]
+pub(crate) struct Receiver<T>(Arc<Slot<T>>);
+
+#[derive(Debug)]
+struct Slot<T> {
+    state: Mutex<State<T>>,
+    /// Notified when the receiver has something to look at, which `is_news` says without the lock.
+    changed: Condvar,
+    is_news: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    message: Option<T>,
+    has_sender: bool,
+    has_receiver: bool,
+}
+
+/// Why a message was not sent; it is dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// The one before was not received yet.
+    Full,
+    /// The receiver is gone.
+    Disconnected,
+}
+
+/// The sender is gone, and there is no message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Disconnected;
+
+pub(crate) fn slot<T>() -> (Sender<T>, Receiver<T>) {
+    let state = State { message: None, has_sender: true, has_receiver: true };
+    let (state, changed) = (Mutex::new(state), Condvar::new());
+    let slot = Arc::new(Slot { state, changed, is_news: AtomicBool::new(false) });
+    (Sender(slot.clone()), Receiver(slot))
+}
+
+impl<T> Sender<T> {
+    /// Sends a message without waiting.
+    pub(crate) fn try_send(&self, message: T) -> Result<(), SendError> {
+        let mut state = self.0.state.lock();
+        let result = if !state.has_receiver {
+            Err(SendError::Disconnected)
+        } else if state.message.is_some() {
+            Err(SendError::Full)
+        } else {
+            Ok(())
+        };
+        if result.is_ok() {
+            state.message = Some(message);
+            self.0.is_news.store(true, Ordering::Release);
+        }
+        // Before the message is dropped, if it was not sent.
+        drop(state);
+        if result.is_ok() {
+            self.0.changed.notify_all();
+        }
+        result
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Waits for a message.
+    pub(crate) fn recv(&self) -> Result<T, Disconnected> {
+        self.look_for_a_while();
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some(message) = state.message.take() {
+                self.0.is_news.store(!state.has_sender, Ordering::Relaxed);
+                return Ok(message);
+            }
+            if !state.has_sender {
+                return Err(Disconnected);
+            }
+            self.0.changed.wait(&mut state);
+        }
+    }
+
+    fn look_for_a_while(&self) {
+        for look in 0..LOOKS {
+            if self.0.is_news.load(Ordering::Acquire) {
+                return;
+            }
+            if look < BUSY_LOOKS {
+                (0..1 << look).for_each(|_| hint::spin_loop());
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.has_sender = false;
+        self.0.is_news.store(true, Ordering::Release);
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.has_receiver = false;
+        let unreceived = state.message.take();
+        drop(state);
+        drop(unreceived);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_is_received_once_and_also_after_its_sender_is_gone() {
+        let (sender, receiver) = slot();
+        assert_eq!(sender.try_send(1), Ok(()));
+        assert_eq!(sender.try_send(2), Err(SendError::Full));
+        assert_eq!(receiver.recv(), Ok(1));
+        assert_eq!(sender.try_send(3), Ok(()));
+        drop(sender);
+        assert_eq!(receiver.recv(), Ok(3));
+        assert_eq!(receiver.recv(), Err(Disconnected));
+        assert_eq!(receiver.recv(), Err(Disconnected));
+    }
+
+    #[test]
+    fn receiver_that_is_gone_takes_its_message_with_it() {
+        let token = Arc::new(());
+        let (sender, receiver) = slot();
+        assert_eq!(sender.try_send(token.clone()), Ok(()));
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&token), 1);
+        assert_eq!(sender.try_send(token.clone()), Err(SendError::Disconnected));
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test needs another thread, and has it sleep"
+    )]
+    fn sleeping_receiver_is_woken_by_a_message_and_by_the_end() {
+        let (sender, receiver) = slot();
+        let (answers, answered) = slot();
+        let its = thread::spawn(move || {
+            while let Ok(message) = receiver.recv() {
+                answers.try_send(message + 1).expect("each answer is awaited");
+            }
+        });
+        for number in 0..1000 {
+            if number % 100 == 0 {
+                // Long enough for it to sleep, as a rule.
+                thread::sleep(std::time::Duration::from_millis(1));
+            }
+            assert_eq!(sender.try_send(number), Ok(()));
+            assert_eq!(answered.recv(), Ok(number + 1));
+        }
+        drop(sender);
+        its.join().expect("it ends");
+    }
+}
