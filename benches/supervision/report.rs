@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::measure::{Quartiles, Rounds, quartiles};
+use crate::measure::{Modes, Quartiles, Rounds, quartiles};
 
 pub(crate) const LEGEND: &str = "\
 Each figure is measured against its baseline in the same run, in turns. `ours` and `baseline` are
@@ -22,6 +22,11 @@ the same run, and for 95 % of the resamplings of these pairs (bootstrap, 2000 dr
 their medians is no further from 1, or the difference of their medians no further from 0. `met` is
 NO if the limit is missed by more than the noise; unclear if the noise is larger than what is asked
 (the distance of a ratio's limit from 1, or of an absolute limit from 0); yes otherwise.
+
+Some launches of restarts are in a fast mode, and others in one that takes several times as long:
+the kernel decides, by the cores on which it puts the threads. Then ours is compared with the
+baseline within each mode in which both have been, the value is the worse of the two ratios, and
+behind the row stands how many launches of each were in the slow mode.
 ";
 
 /// What `value` is.
@@ -61,6 +66,9 @@ pub(crate) struct Figure {
     pub(crate) limit: Limit,
     pub(crate) kind: Kind,
     pub(crate) noise: f64,
+    /// Which part of the launches of ours, and of the baseline, was in a slow mode, if there was
+    /// one.
+    pub(crate) slow_shares: Option<[f64; 2]>,
 }
 
 impl Figure {
@@ -74,7 +82,27 @@ impl Figure {
     ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(&rounds.baseline));
         let (value, noise) = (rounds.ratio(), rounds.ratio_noise());
-        Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Ratio, noise }
+        let kind = Kind::Ratio;
+        Self { name, n, ours, baseline, unit, value, limit, kind, noise, slow_shares: None }
+    }
+
+    /// The same for times of threads that hand over to one another. Within each mode, where there
+    /// are two; then the worse ratio.
+    pub(crate) fn ratio_by_mode(
+        name: &'static str,
+        n: usize,
+        unit: &'static str,
+        rounds: &Rounds,
+        limit: Limit,
+    ) -> Self {
+        let plain = Self::ratio(name, n, unit, rounds, limit);
+        let Some(Modes { slow_shares, shared }) = rounds.modes() else { return plain };
+        let slow_shares = Some(slow_shares);
+        let worst = shared.iter().max_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+        match worst {
+            Some(mode) => Self { value: mode.ratio(), noise: mode.noise(), slow_shares, ..plain },
+            None => Self { slow_shares, ..plain },
+        }
     }
 
     /// Ours less the baseline.
@@ -87,7 +115,18 @@ impl Figure {
     ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(&rounds.baseline));
         let (value, noise) = (rounds.difference(), rounds.difference_noise());
-        Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Absolute, noise }
+        Self {
+            name,
+            n,
+            ours,
+            baseline,
+            unit,
+            value,
+            limit,
+            kind: Kind::Absolute,
+            noise,
+            slow_shares: None,
+        }
     }
 
     /// What others take over what ours takes; the noise is that of our baseline.
@@ -101,7 +140,8 @@ impl Figure {
     ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(theirs));
         let (value, noise) = (baseline.median / ours.median, rounds.ratio_noise());
-        Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Ratio, noise }
+        let kind = Kind::Ratio;
+        Self { name, n, ours, baseline, unit, value, limit, kind, noise, slow_shares: None }
     }
 
     /// How a ratio grows from a small n to a large one: the quotient of two ratios, of which `ours`
@@ -127,6 +167,7 @@ impl Figure {
             limit,
             kind: Kind::Ratio,
             noise: large.growth_noise(small),
+            slow_shares: None,
         }
     }
 
@@ -161,10 +202,13 @@ impl Figure {
             Met::Unclear => "\"unclear\"",
             Met::NotAsked => "null",
         };
+        let slow = |side: usize| {
+            self.slow_shares.map_or_else(|| "null".into(), |shares| number(shares[side]))
+        };
         format!(
             "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\
              \"value\":{},\"limit\":{limit},\
-             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met}}}",
+             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met},\"slow_ours\":{},\"slow_baseline\":{}}}",
             self.name,
             self.n,
             number(self.ours.median),
@@ -172,6 +216,8 @@ impl Figure {
             self.unit,
             number(self.value),
             number(self.noise),
+            slow(0),
+            slow(1),
         )
     }
 
@@ -187,9 +233,12 @@ impl Figure {
             Met::Unclear => "unclear",
             Met::NotAsked => "–",
         };
+        let slow = self.slow_shares.map_or_else(String::new, |[ours, baseline]| {
+            format!(" (slow: {:.0} %, {:.0} %)", ours * 100.0, baseline * 100.0)
+        });
         let sign = if self.kind == Kind::Ratio { "×" } else { "" };
         format!(
-            "{:28} {:>6} {:>27} {:>27} {:6} {:>9} {limit:>8} {:>8} {met}",
+            "{:28} {:>6} {:>27} {:>27} {:6} {:>9} {limit:>8} {:>8} {met}{slow}",
             self.name,
             self.n,
             spread(self.ours),

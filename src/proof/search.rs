@@ -293,7 +293,7 @@ fn world_of(policies: &[Policy], after: Option<&str>) -> Trial {
             max_restarts,
             significant: false,
             watchdog: None,
-            abandon_after: (policy == Policy::Permanent).then_some(3 * MS),
+            abandon_after: (policy == Policy::Temporary).then_some(3 * MS),
         };
         let key = trial.list(rules, true, false);
         if let Some(after) = after.map(ChildId::from) {

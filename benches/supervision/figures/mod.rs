@@ -3,11 +3,13 @@
 mod allocations;
 mod backoff;
 mod breaker;
+mod flood;
 mod idle;
 mod lifetime;
 mod memory;
 mod poll;
 mod rate;
+mod recovery;
 mod restart;
 mod scale;
 mod size;
@@ -30,9 +32,11 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { figures: &["restart_cold_p50"], measure: restart::cold },
     Group { figures: &["restart_rate"], measure: rate::figures },
     Group { figures: &["waiters"], measure: waiters::figures },
+    Group { figures: &["recovery"], measure: recovery::figures },
     Group { figures: &["start", "stop"], measure: lifetime::figures },
     Group { figures: &["memory"], measure: memory::figures },
-    Group { figures: &["size"], measure: size::figures },
+    Group { figures: &["flood"], measure: flood::figures },
+    Group { figures: &["size", "compile"], measure: size::figures },
     Group { figures: &["poll", "poll_growth"], measure: poll::figures },
     Group { figures: &["exit_at_scale"], measure: scale::figures },
     Group { figures: &["backoff_lateness", "backoff_early"], measure: backoff::figures },
@@ -52,6 +56,7 @@ pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     match asked.workload.as_str() {
         "lifetime" => lifetime::launch(asked),
         "memory" => memory::launch(asked),
+        "flood" => flood::launch(asked),
         "poll" => poll::launch(asked),
         "scale" => scale::launch(asked),
         "idle_switches" => idle::switches(asked),

@@ -40,13 +40,19 @@ pub(crate) fn hot(options: &Options) -> Vec<Figure> {
         of_p99.push((siblings, rounds.map(|latencies| latencies.p99)));
     }
     for (siblings, rounds) in &of_p50 {
-        figures.push(Figure::ratio("restart_p50", *siblings, "µs", rounds, limit(*siblings)));
+        figures.push(Figure::ratio_by_mode(
+            "restart_p50",
+            *siblings,
+            "µs",
+            rounds,
+            limit(*siblings),
+        ));
     }
     if let [(_, small), .., (siblings, large)] = &of_p50[..] {
         figures.push(Figure::growth("restart_growth", *siblings, large, small, Limit::AtMost(1.2)));
     }
     for (siblings, rounds) in &of_p99 {
-        figures.push(Figure::ratio("restart_p99", *siblings, "µs", rounds, Limit::None));
+        figures.push(Figure::ratio_by_mode("restart_p99", *siblings, "µs", rounds, Limit::None));
     }
     figures
 }
@@ -73,7 +79,7 @@ fn p50(
 ) -> Vec<Figure> {
     let figure = |siblings| {
         let rounds = rounds(options, siblings, how, pause, crashes).map(|latencies| latencies.p50);
-        Figure::ratio(name, siblings, "µs", &rounds, limit(siblings))
+        Figure::ratio_by_mode(name, siblings, "µs", &rounds, limit(siblings))
     };
     options.sizes(SIBLINGS).into_iter().map(figure).collect()
 }

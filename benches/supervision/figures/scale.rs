@@ -29,7 +29,7 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
             baseline: each(&rounds.baseline),
             again: each(&rounds.again),
         };
-        Figure::ratio("exit_at_scale", many, "µs", &rounds, Limit::AtMost(1.5))
+        Figure::ratio_by_mode("exit_at_scale", many, "µs", &rounds, Limit::AtMost(1.5))
     };
     let most = options.sizes(&[1_000, 10_000]).pop();
     most.map(figure).into_iter().collect()

@@ -1,6 +1,7 @@
-//! What a program grows by: a small one with one child, over the same with a loop of its own.
+//! What a program grows by, and how much longer it takes to build: a small one with one child, over
+//! the same with a loop of its own.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use crate::{
     measure::{Rounds, Side},
@@ -37,15 +38,25 @@ fn main() {
 pub(crate) fn figures(_: &Options) -> Vec<Figure> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("size");
     let rounds = Rounds::take(1, |side| match side {
-        Side::Ours => size(&folder, "ours", OURS),
-        Side::Baseline => size(&folder, "bare", BARE),
+        Side::Ours => build(&folder, "ours", OURS),
+        Side::Baseline => build(&folder, "bare", BARE),
     });
-    vec![Figure::difference("size", 1, "KiB", &rounds, Limit::AtMost(200.0))]
+    let (sizes, times) = (rounds.map(|built| built.kib), rounds.map(|built| built.seconds));
+    vec![
+        Figure::difference("size", 1, "KiB", &sizes, Limit::AtMost(200.0)),
+        Figure::difference("compile", 1, "s", &times, Limit::None),
+    ]
 }
 
-/// The size of a stripped program that was built to be small.
-fn size(folder: &Path, name: &str, program: &str) -> f64 {
-    let package = folder.join(name);
+struct Built {
+    kib: f64,
+    /// How long it took, with all dependencies.
+    seconds: f64,
+}
+
+/// Builds a stripped program that is to be small, from nothing but the sources.
+fn build(folder: &Path, name: &str, program: &str) -> Built {
+    let (package, target) = (folder.join(name), folder.join("target"));
     let manifest = format!(
         r#"
             [package]
@@ -54,25 +65,31 @@ fn size(folder: &Path, name: &str, program: &str) -> f64 {
             edition = "2024"
             [workspace]
             [dependencies]
-            circuit-breaker-supervisor = {{ path = {library:?} }}
+            {library}
             [profile.release]
             opt-level = "z"
             lto = true
             codegen-units = 1
             strip = true
         "#,
-        library = env!("CARGO_MANIFEST_DIR"),
+        library = if program == OURS {
+            format!("circuit-breaker-supervisor = {{ path = {:?} }}", env!("CARGO_MANIFEST_DIR"))
+        } else {
+            String::new()
+        },
     );
     fs::create_dir_all(package.join("src")).expect("a folder in the target directory");
     fs::write(package.join("Cargo.toml"), manifest).expect("a file in it");
     fs::write(package.join("src/main.rs"), program).expect("another");
+    let _ = fs::remove_dir_all(&target);
+    let began = Instant::now();
     let status = Command::new("cargo")
         .args(["build", "--quiet", "--release", "--target-dir"])
-        .arg(folder.join("target"))
+        .arg(&target)
         .current_dir(&package)
         .status();
+    let seconds = began.elapsed().as_secs_f64();
     assert!(status.is_ok_and(|status| status.success()), "{name} cannot be built");
-    let built =
-        folder.join("target/release").join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    fs::metadata(built).expect("what was built").len() as f64 / 1024.0
+    let built = target.join("release").join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    Built { kib: fs::metadata(built).expect("what was built").len() as f64 / 1024.0, seconds }
 }
