@@ -235,14 +235,15 @@ impl SupervisorBuilder {
     /// supervisor itself, for those who watch the watchman, such as the watchdog of systemd, that
     /// of the machine, or a file.
     ///
-    /// It is first called when every enabled child has had its first start, and then until the
-    /// supervisor ends. It is called during a shutdown, too, and at once when one begins: by then
-    /// [`Snapshot::is_running`](crate::Snapshot::is_running) is `false`. While the supervisor
-    /// thread is stuck, in a flag or a sink for example, it is not called, which is the point;
-    /// while that does much at once, such as starting a thousand children whose backoffs end
-    /// together, it comes late by that. After a stall it is called once. It is a callback as any
-    /// other: it should be quick, its panics are caught and logged, and a shutdown is not held up
-    /// by one that hangs. A [`Simulation`](crate::Simulation) does not call it.
+    /// It is first called when every enabled child has had its first start, or as a shutdown begins
+    /// before that, and then until the supervisor ends. It is called during a shutdown, too, and at
+    /// once when one begins: by then [`Snapshot::is_running`](crate::Snapshot::is_running) is
+    /// `false`. While the supervisor thread is stuck, in a flag or a sink for example, it is not
+    /// called, which is the point; while that does much at once, such as starting a thousand
+    /// children whose backoffs end together, it comes late by that. After a stall it is called
+    /// once. It is a callback as any other: it should be quick, its panics are caught and logged,
+    /// and a shutdown is not held up by one that hangs. A [`Simulation`](crate::Simulation) does
+    /// not call it.
     ///
     /// The supervisor is well by then, but perhaps not its children: the closure may ask the
     /// [`Handle`] for a [snapshot](Handle::snapshot), and give no sign if one of them is stuck.
@@ -260,8 +261,8 @@ impl SupervisorBuilder {
     /// let supervisor = Supervisor::builder()
     ///     .child(ChildSpec::new("orders", |ctx| ctx.wait_until_stopped()))
     ///     .pulse(Duration::from_millis(10), move |handle| {
-    ///         let is_stuck = handle.snapshot().children.iter().any(|child| child.is_overdue);
-    ///         if !is_stuck {
+    ///         let snapshot = handle.snapshot(); // and look into the branches, if there are any
+    ///         if !snapshot.children.iter().any(|child| child.is_overdue) {
     ///             let _ = beats.try_send(()); // feed the watchdog
     ///         }
     ///     })

@@ -16,7 +16,7 @@ use crate::{
     exit::Exit,
     id::ChildId,
     sync::{one_line::OneLine, panic::Panic},
-    thread_info::{ItsThread, ThreadInfo},
+    thread_info::{ThreadInfo, Whereabouts},
     verdict::Advice,
     wording::{Failures, GotNoThread, Ran, Retry, Span},
 };
@@ -169,6 +169,8 @@ pub enum EventKind {
     Overdue {
         /// How long ago it was asked to stop.
         stopping_for: Duration,
+        /// What it was doing, by its last [heartbeat](crate::ChildContext::heartbeat).
+        doing: Option<Cow<'static, str>>,
         /// What its thread is doing, as far as that is known.
         thread: Option<ThreadInfo>,
     },
@@ -179,6 +181,8 @@ pub enum EventKind {
     Abandoned {
         /// How long ago it was asked to stop.
         stopping_for: Duration,
+        /// What it was doing, by its last [heartbeat](crate::ChildContext::heartbeat).
+        doing: Option<Cow<'static, str>>,
         /// What its thread is doing, as far as that is known.
         thread: Option<ThreadInfo>,
     },
@@ -505,7 +509,8 @@ impl fmt::Display for Event {
                     Span(*silent_for),
                     OneLine(doing)
                 )?;
-                write!(f, "{}; it is asked to stop", ItsThread(thread.as_ref()))
+                let its = Whereabouts { doing: None, thread: thread.as_ref() };
+                write!(f, "{its}; it is asked to stop")
             }
             EventKind::GaveUp => {
                 write!(f, "child `{id}` is given up after {}", Failures(*failures))
@@ -536,21 +541,21 @@ impl fmt::Display for Event {
                 };
                 write!(f, "child `{id}` {what}")
             }
-            EventKind::Overdue { stopping_for, thread } => {
+            EventKind::Overdue { stopping_for, doing, thread } => {
                 write!(
                     f,
                     "child `{id}` was asked to stop {} ago and has not stopped{}",
                     Span(*stopping_for),
-                    ItsThread(thread.as_ref())
+                    Whereabouts { doing: doing.as_deref(), thread: thread.as_ref() }
                 )
             }
-            EventKind::Abandoned { stopping_for, thread } => {
+            EventKind::Abandoned { stopping_for, doing, thread } => {
                 write!(
                     f,
                     "child `{id}` is abandoned: it was asked to stop {} ago and has not stopped{}; \
                      only the end of the process ends it",
                     Span(*stopping_for),
-                    ItsThread(thread.as_ref())
+                    Whereabouts { doing: doing.as_deref(), thread: thread.as_ref() }
                 )
             }
             EventKind::CallbackPanicked { callback, panic } => {

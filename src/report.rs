@@ -11,15 +11,20 @@ use crate::{
     event::{Callback, StopCause},
     exit::Exit,
     id::ChildId,
-    thread_info::{ItsThread, ThreadInfo},
+    sync::aside::within_limit,
+    thread_info::{ThreadInfo, Whereabouts},
     wording::{GotNoThread, Span},
 };
+
+/// How long the end of `main` waits for standard error.
+const PRINTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Report of a supervisor's end: its cause, and the children that did not stop.
 ///
 /// No thread of the supervisor's children is alive except those of the children that the report
 /// names. It implements [`Termination`], so that `main` can return it: success if it [is
-/// clean](ShutdownReport::is_clean), otherwise exit code 1 and the report on standard error.
+/// clean](ShutdownReport::is_clean), otherwise exit code 1 and the report on standard error. If
+/// that blocks, since a stuck thread holds it or nobody reads it, `main` waits 1 s and no longer.
 ///
 /// ```
 /// use circuit_breaker_supervisor::{ShutdownReport, Supervisor};
@@ -103,6 +108,8 @@ pub struct Unstopped {
     pub stopping_for: Duration,
     /// How far its stop has got.
     pub phase: UnstoppedPhase,
+    /// What its run was doing, by its last [`heartbeat`](crate::ChildContext::heartbeat).
+    pub doing: Option<&'static str>,
     /// What its thread is doing, as far as that is known; of several threads, the first of the
     /// least advanced ones. While a stop callback is called, that is the thread of the body.
     pub thread: Option<ThreadInfo>,
@@ -182,7 +189,7 @@ impl fmt::Display for Unstopped {
             self.id,
             self.run,
             Span(self.stopping_for),
-            ItsThread(self.thread.as_ref())
+            Whereabouts { doing: self.doing, thread: self.thread.as_ref() }
         )
     }
 }
@@ -192,7 +199,8 @@ impl Termination for ShutdownReport {
         if self.is_clean() {
             ExitCode::SUCCESS
         } else {
-            eprintln!("{self}");
+            // The last step to the end of the process: a thread that is stuck may hold this.
+            within_limit(PRINTED_WITHIN, move || eprintln!("{self}"));
             ExitCode::FAILURE
         }
     }

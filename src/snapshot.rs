@@ -12,7 +12,7 @@ use crate::{
     id::ChildId,
     status::{ChildStatus, CircuitState, OffBy},
     sync::one_line::OneLine,
-    thread_info::{ItsThread, ThreadInfo},
+    thread_info::{ThreadInfo, Whereabouts},
     verdict::Advice,
     wording::{Failures, GotNoThread, In, Ran, Span},
 };
@@ -225,8 +225,10 @@ impl ChildInfo {
                 let Some((cause, stopping_for)) = self.stopping else { return last };
                 let reason = self.reason_to_stop(cause);
                 let overdue = if self.is_overdue { ", overdue" } else { "" };
-                let thread = ItsThread(self.thread.as_ref());
-                format!("{reason}, asked {} ago{overdue}{thread}", Span(stopping_for))
+                // The reason to stop one that hangs says it already.
+                let doing = self.doing.filter(|_| self.is_overdue && cause != StopCause::Hung);
+                let stuck = Whereabouts { doing, thread: self.thread.as_ref() };
+                format!("{reason}, asked {} ago{overdue}{stuck}", Span(stopping_for))
             }
             ChildStatus::BackingOff => {
                 let demand = match self.advice() {

@@ -10,13 +10,8 @@ use crate::{
     builder::SupervisorBuilder,
     handle::Handle,
     report::ShutdownReport,
-    runtime::{
-        inbox::Message,
-        lineage,
-        shared::Shared,
-        thread_registry::{ThreadRegistry, within_limit},
-    },
-    sync::{clock::system_now, deadline},
+    runtime::{inbox::Message, lineage, shared::Shared, thread_registry::ThreadRegistry},
+    sync::{aside::within_limit, clock::system_now, deadline},
     telemetry::TARGET,
 };
 

@@ -13,8 +13,9 @@ use crate::event::Event;
 /// inherit is called from each of these, possibly at the same time. The events of each supervisor
 /// are in order.
 ///
-/// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision (though
-/// never a shutdown or a wait). It may query and command the supervisor through a
+/// [`record`](TelemetrySink::record) should be quick: a sink that blocks delays supervision, though
+/// neither a wait nor a shutdown that somebody asks for. Meanwhile nothing is noticed, neither a
+/// failure nor a hang. It may query and command the supervisor through a
 /// [`Handle`](crate::Handle). A panic in it is contained, and logged once until the sink succeeds
 /// again; the other sinks still get the event.
 ///

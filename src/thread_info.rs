@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::wording::Span;
+use crate::{sync::one_line::OneLine, wording::Span};
 
 /// What the thread of a child that is stuck is doing, as far as the kernel tells.
 ///
@@ -111,12 +111,19 @@ fn meaning_of(channel: &str) -> Option<&'static str> {
     MEANINGS.iter().find(|(word, _)| has(word)).map(|(_, meaning)| *meaning)
 }
 
-/// Shows what the thread is doing as a further part of a sentence, if it is known.
-pub(crate) struct ItsThread<'a>(pub(crate) Option<&'a ThreadInfo>);
+/// Shows where a run is stuck as a further part of a sentence, as far as it is known: what it was
+/// doing by its last heartbeat, and what its thread is doing.
+#[derive(Default)]
+pub(crate) struct Whereabouts<'a> {
+    pub(crate) doing: Option<&'a str>,
+    pub(crate) thread: Option<&'a ThreadInfo>,
+}
 
-impl fmt::Display for ItsThread<'_> {
+impl fmt::Display for Whereabouts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |thread| write!(f, "; its thread {thread}"))
+        let Self { doing, thread } = self;
+        doing.iter().try_for_each(|doing| write!(f, ", while {}", OneLine(doing)))?;
+        thread.iter().try_for_each(|thread| write!(f, "; its thread {thread}"))
     }
 }
 

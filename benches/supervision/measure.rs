@@ -86,9 +86,9 @@ impl Rounds {
         })
     }
 
-    /// Parts the launches in a fast and a slow mode, if they show two: where a wide gap lies between
-    /// the values of all. Which mode a launch is in is decided by the cores on which the kernel puts
-    /// its threads, for both sides alike.
+    /// Parts the launches in a fast and a slow mode, if they show two: where a wide gap lies
+    /// between the values of all. Which mode a launch is in is decided by the cores on which the
+    /// kernel puts its threads, for both sides alike.
     pub(crate) fn modes(&self) -> Option<Modes> {
         /// How many times as long as the launches before the gap those after it take.
         const GAP: f64 = 1.8;

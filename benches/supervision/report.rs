@@ -208,7 +208,8 @@ impl Figure {
         format!(
             "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\
              \"value\":{},\"limit\":{limit},\
-             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met},\"slow_ours\":{},\"slow_baseline\":{}}}",
+             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met},\
+             \"slow_ours\":{},\"slow_baseline\":{}}}",
             self.name,
             self.n,
             number(self.ours.median),

@@ -25,8 +25,8 @@ pub(crate) trait Environment {
     fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;
     /// Reads the number of heartbeats of the present run, and the text of the last.
     fn heartbeats(&mut self, entry: &Self::Entry) -> Heartbeats;
-    /// Looks at what the thread of this run is doing, which is silent or does not stop.
-    fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo>;
+    /// Looks at what this run is doing, which is silent or does not stop.
+    fn look_at(&mut self, entry: &Self::Entry, run: u64) -> Sight;
     /// Has the outermost supervisor shut down because this run does not stop. Returns `false` if it
     /// shuts down already, or if the run has ended, and the message of its end is on the way.
     fn abandon(
@@ -34,7 +34,7 @@ pub(crate) trait Environment {
         entry: &Self::Entry,
         run: u64,
         stopping_for: Duration,
-        thread: Option<ThreadInfo>,
+        sight: Sight,
     ) -> bool;
     /// Describes for whom a child waits that comes after others, and why.
     fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor;
@@ -43,6 +43,15 @@ pub(crate) trait Environment {
     /// Publishes the new run, unless an order or a shutdown forbids it. Check and publication are
     /// one atomic step, so that no run begins after that was requested.
     fn publish_begin(&mut self, entry: &Self::Entry, view: View) -> Result<(), StartDenied>;
+}
+
+/// What a run is doing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sight {
+    /// By its last heartbeat.
+    pub(crate) doing: Option<&'static str>,
+    /// By its thread, as far as that is known.
+    pub(crate) thread: Option<ThreadInfo>,
 }
 
 /// An answer of user code. After a panic, `value` is the answer that replaces it.

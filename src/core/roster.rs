@@ -17,7 +17,7 @@ use crate::{
         circuit::{Circuit, Decision, View},
         dependencies::{Dependencies, Dependency},
         flag_cache::{Expectation, FlagCache},
-        interface::{Action, Environment, NotProvided, Progress, StartDenied},
+        interface::{Action, Environment, NotProvided, Progress, Sight, StartDenied},
         key::{Key, KeyMap},
         roster::{reporting::healthy, round::Round, shutdown::Closing},
         rules::Rules,
@@ -27,7 +27,6 @@ use crate::{
     exit::Exit,
     id::ChildId,
     sync::deadline,
-    thread_info::ThreadInfo,
 };
 
 /// The one table of children on the supervisor thread. `T` is what the environment keeps for each.
@@ -385,8 +384,10 @@ impl<T> Roster<T> {
                     // The requests that follow come first, since event sinks may take time.
                     self.note_end_in_shutdown(key, now);
                     if let Some(stopping_for) = overdue {
-                        let thread = self.look_at_thread(key, environment);
-                        self.queue_report(key, EventKind::Overdue { stopping_for, thread }, now);
+                        let Sight { doing, thread } = self.look_at(key, environment);
+                        let doing = doing.map(Into::into);
+                        let overdue = EventKind::Overdue { stopping_for, doing, thread };
+                        self.queue_report(key, overdue, now);
                     }
                 }
                 Decision::ConsiderAbandoning => {
@@ -404,7 +405,7 @@ impl<T> Roster<T> {
                     if let Some(silent_for) = child.circuit.look(heartbeats, now) {
                         let doing = heartbeats.doing.into();
                         // Before it is asked to stop, which may wake it.
-                        let thread = self.look_at_thread(key, environment);
+                        let Sight { thread, .. } = self.look_at(key, environment);
                         self.request_stop(key, StopCause::Hung, now);
                         let hung = EventKind::Hung { doing, silent_for, thread };
                         self.queue_stop_and_report(key, hung, now);
@@ -429,14 +430,12 @@ impl<T> Roster<T> {
         }
     }
 
-    /// Looks at what the thread of the child's present run is doing.
-    fn look_at_thread(
-        &self,
-        key: Key,
-        environment: &mut impl Environment<Entry = T>,
-    ) -> Option<ThreadInfo> {
-        let child = self.children.get(&key)?;
-        environment.look_at_thread(&child.entry, child.circuit.last_run())
+    /// Looks at what the child's present run is doing.
+    fn look_at(&self, key: Key, environment: &mut impl Environment<Entry = T>) -> Sight {
+        self.children
+            .get(&key)
+            .map(|child| environment.look_at(&child.entry, child.circuit.last_run()))
+            .unwrap_or_default()
     }
 
     /// Leaves the child alone until this instant, or until something happens to it.

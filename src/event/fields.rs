@@ -79,7 +79,7 @@ impl Event {
     /// | `waiting_for`, `root`, `reason` | waiting | its fields |
     /// | `reported` | tripped | the number of failures that callers reported |
     /// | `doing`, `silent_ms` | hung | its fields |
-    /// | `stopping_for_ms` | overdue, abandoned | its field |
+    /// | `stopping_for_ms`, `doing` | overdue, abandoned | its fields, the second if there was a heartbeat |
     /// | `thread_state`, `wait_channel`, `cpu_used_ms`, `observed_for_ms` | hung, overdue, abandoned | the fields of [`ThreadInfo`], as far as they are known |
     /// | `order` | ordered | a word for the [`Order`](crate::Order) |
     /// | `callback` | callback panicked | a word for the [`Callback`](crate::Callback) |
@@ -141,9 +141,10 @@ impl Event {
                 add("root", text(waiting_for.root.as_str()));
                 add("reason", text(&waiting_for.reason));
             }
-            EventKind::Overdue { stopping_for, thread }
-            | EventKind::Abandoned { stopping_for, thread } => {
+            EventKind::Overdue { stopping_for, doing, thread }
+            | EventKind::Abandoned { stopping_for, doing, thread } => {
                 add("stopping_for_ms", milliseconds(*stopping_for));
+                doing.iter().for_each(|doing| add("doing", text(doing)));
                 add_thread(&mut fields, thread.as_ref());
             }
             EventKind::Tripped { failures, last } => {

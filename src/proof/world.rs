@@ -9,14 +9,13 @@ use super::model::Model;
 use crate::{
     core::{
         circuit::View,
-        interface::{Answer, Environment, NotProvided, StartDenied},
+        interface::{Answer, Environment, NotProvided, Sight, StartDenied},
         key::Key,
         run::Heartbeats,
     },
     event::{WaitingFor, Wellness},
     id::ChildId,
     sync::panic::{Panic, Text},
-    thread_info::ThreadInfo,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -193,19 +192,13 @@ impl Environment for World {
         Heartbeats { count: model.heartbeats, doing: "simulating", is_waiting: model.is_waiting }
     }
 
-    fn look_at_thread(&mut self, key: &Key, run: u64) -> Option<ThreadInfo> {
+    fn look_at(&mut self, key: &Key, run: u64) -> Sight {
         let body = self.model(*key).body.expect("only a run that goes on is looked at");
         assert_eq!(body.run, run, "promise 12");
-        None
+        Sight::default()
     }
 
-    fn abandon(
-        &mut self,
-        key: &Key,
-        run: u64,
-        stopping_for: Duration,
-        _thread: Option<ThreadInfo>,
-    ) -> bool {
+    fn abandon(&mut self, key: &Key, run: u64, stopping_for: Duration, _sight: Sight) -> bool {
         let (now, ends_outermost) = (self.now, !self.closing);
         self.model(*key).abandon(run, stopping_for, ends_outermost, now);
         ends_outermost

@@ -9,7 +9,7 @@ use crate::{
     backoff::Backoff,
     core::{
         circuit::View,
-        interface::{Action, Answer, Environment, NotProvided, Report, StartDenied},
+        interface::{Action, Answer, Environment, NotProvided, Report, Sight, StartDenied},
         key::Key,
         run::Heartbeats,
     },
@@ -25,7 +25,6 @@ use crate::{
         workers::Workers,
     },
     sync::{panic::Panic, unwind},
-    thread_info::ThreadInfo,
 };
 
 /// Answers whether a child is enabled; `None` keeps the last answer.
@@ -183,14 +182,15 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         self.workers.heartbeats(&entry.worker).unwrap_or(ended)
     }
 
-    fn look_at_thread(&mut self, entry: &Self::Entry, run: u64) -> Option<ThreadInfo> {
-        let thread = self.workers.thread(&entry.worker)?;
-        if !self.looks.is_left(self.now()) {
-            return None;
-        }
-        let info = thread.look_in(run);
-        entry.row.note_stuck_thread(thread);
-        info
+    fn look_at(&mut self, entry: &Self::Entry, run: u64) -> Sight {
+        let now = self.now();
+        let thread = self.workers.thread(&entry.worker).filter(|_| self.looks.is_left(now));
+        let thread = thread.and_then(|thread| {
+            let info = thread.look_in(run);
+            entry.row.note_stuck_thread(thread);
+            info
+        });
+        Sight { doing: entry.row.doing(run), thread }
     }
 
     fn abandon(
@@ -198,11 +198,12 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         entry: &Self::Entry,
         run: u64,
         stopping_for: Duration,
-        thread: Option<ThreadInfo>,
+        sight: Sight,
     ) -> bool {
         let Some(phase) = self.workers.stop_phase(&entry.worker) else { return false };
         let id = entry.row.id().clone();
-        self.shared.abandon(Unstopped { id, run, stopping_for, phase, thread })
+        let Sight { doing, thread } = sight;
+        self.shared.abandon(Unstopped { id, run, stopping_for, phase, doing, thread })
     }
 
     fn waiting_for(&mut self, entry: &Self::Entry) -> WaitingFor {

@@ -157,10 +157,15 @@ impl Row {
         let (view, last_stop) = (state.view, state.last_stop.clone());
         let stuck_thread = state.stuck_thread.clone();
         drop(state);
-        let doing = self.activity.as_ref().and_then(|activity| activity.of(view.run));
+        let doing = self.doing(view.run);
         let mut info = ChildInfo::new(self.id.clone(), &view, doing, last_stop, now);
         info.thread = stuck_thread.and_then(|thread| thread.look_in(view.run));
         info
+    }
+
+    /// What this run was doing, by its last heartbeat.
+    pub(super) fn doing(&self, run: u64) -> Option<&'static str> {
+        self.activity.as_ref()?.of(run)
     }
 
     pub(crate) fn status(&self) -> ChildStatus {

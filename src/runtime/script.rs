@@ -266,6 +266,7 @@ impl Workers for Script {
                 run: run.number,
                 stopping_for: now.saturating_duration_since(run.stop_requested_at.unwrap_or(since)),
                 phase: UnstoppedPhase::Running,
+                doing: child.activity.as_ref().and_then(|activity| activity.of(run.number)),
                 thread: None,
             })
         };

@@ -5,7 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, btree_map},
     io,
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use crate::{
         worker::WorkerShared,
         workers::stopping_for,
     },
-    sync::{primitives::atomic::Ordering, slot::slot, unwind},
+    sync::{primitives::atomic::Ordering, slot::slot},
 };
 
 thread_local! {
@@ -143,20 +143,6 @@ impl Drop for ExitNotifier {
     fn drop(&mut self) {
         self.thread.enter(ThreadPhase::Gone);
         self.threads.thread_gone(&self.thread);
-    }
-}
-
-/// Calls user code that may block, such as a logger, on a thread of its own, and waits no longer
-/// than `limit` for it. If no thread can be spawned, it is not called.
-pub(crate) fn within_limit(limit: Duration, f: impl FnOnce() + Send + 'static) {
-    let (sender, done) = mpsc::channel::<()>();
-    #[expect(clippy::disallowed_methods, reason = "it belongs to no supervisor")]
-    let spawned = thread::Builder::new().name("supervisor:log".into()).spawn(move || {
-        let _ = unwind::catch(f);
-        drop(sender);
-    });
-    if spawned.is_ok() {
-        let _ = done.recv_timeout(limit);
     }
 }
 
@@ -408,6 +394,7 @@ impl ThreadRegistry {
                     stopping_for(now, asked_at.unwrap_or(now), requested)
                 },
                 phase: UnstoppedPhase::Ending,
+                doing: worker.as_ref().and_then(|worker| worker.doing()),
                 thread: None,
             };
             let (child, least_advanced) =

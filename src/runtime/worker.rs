@@ -240,6 +240,11 @@ impl WorkerShared {
         self.run.load(Ordering::Relaxed)
     }
 
+    /// What the latest run was doing, by its last heartbeat.
+    pub(crate) fn doing(&self) -> Option<&'static str> {
+        self.link.activity.as_ref()?.of(self.last_run())
+    }
+
     pub(crate) fn holds_body(&self) -> bool {
         self.slot.lock().is_some()
     }

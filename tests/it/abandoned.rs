@@ -26,17 +26,20 @@ fn simulated_child_is_abandoned_to_the_millisecond_and_the_rest_is_shut_down() {
     let mut simulation = simulate(
         Supervisor::builder()
             .child(unused("db"))
-            .child(unused("deaf").abandon_after(limit).after("db"))
+            .child(unused("deaf").watchdog(HOUR).abandon_after(limit).after("db"))
             .child(unused("other")),
     );
     simulation.ignore_stop_for("deaf", HOUR);
     simulation.advance(Duration::ZERO);
     simulation.mark_healthy("db").unwrap();
     simulation.advance(SECOND);
+    simulation.heartbeat("deaf", "asking the PLC").unwrap();
     simulation.handle().restart("deaf").unwrap();
     simulation.advance(limit - MS);
     let handle = simulation.handle().clone();
-    assert!(handle.snapshot().is_running && seen(&simulation, "deaf").is_overdue);
+    let deaf = seen(&simulation, "deaf");
+    assert!(handle.snapshot().is_running && deaf.is_overdue);
+    assert!(deaf.to_string().ends_with("ago, overdue, while asking the PLC"), "{deaf}");
     simulation.advance(MS);
     let since = simulation.events().iter().position(|event| word(event) == "abandoned").unwrap();
     let words: Vec<_> = simulation.events()[since..]
@@ -44,10 +47,14 @@ fn simulated_child_is_abandoned_to_the_millisecond_and_the_rest_is_shut_down() {
         .map(|event| format!("{} {}", event.id, word(event)))
         .collect();
     assert_eq!(words, ["deaf abandoned", "other stop shutdown 0"]);
-    let EventKind::Abandoned { stopping_for, .. } = simulation.events()[since].kind else {
-        panic!("abandoned")
-    };
+    let event = &simulation.events()[since];
+    let EventKind::Abandoned { stopping_for, .. } = event.kind else { panic!("{event}") };
     assert_eq!(stopping_for, limit);
+    assert_eq!(
+        event.to_string(),
+        "child `deaf` is abandoned: it was asked to stop 30.0 s ago and has not stopped, while \
+         asking the PLC; only the end of the process ends it"
+    );
     // It has its stop timeout once more, and `db` waits for it.
     simulation.advance(5 * SECOND - MS);
     assert!(handle.wait_until_stopped(Duration::ZERO).is_err());
@@ -58,8 +65,9 @@ fn simulated_child_is_abandoned_to_the_millisecond_and_the_rest_is_shut_down() {
     assert_eq!(unstopped(&report), ["deaf"]);
     assert_eq!(
         report.to_string(),
-        "shut down because a child was abandoned, `deaf` (run 1, asked 30.0 s ago, running); 1 did \
-         not stop: `deaf` (run 1, asked 35.0 s ago, running)"
+        "shut down because a child was abandoned, `deaf` (run 1, asked 30.0 s ago, running, while \
+         asking the PLC); 1 did not stop: `deaf` (run 1, asked 35.0 s ago, running, while asking \
+         the PLC)"
     );
     check_trace(simulation.events(), Some(&report), true);
 }

@@ -148,6 +148,28 @@ fn report_of_an_unclean_shutdown_is_a_failure_with_its_text_on_standard_error() 
 }
 
 #[test]
+fn report_that_cannot_be_printed_does_not_keep_the_process() {
+    if !is_inside() {
+        let ended = run(again("process::report_that_cannot_be_printed_does_not_keep_the_process"));
+        assert_eq!(ended.code, Some(7), "{ended:?}");
+        return;
+    }
+    let (deaf, _gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder().telemetry(()).child(deaf).start().unwrap();
+    take(&started);
+    let report = supervisor.shutdown_within(Duration::ZERO);
+    // As a thread does that is stuck while it prints.
+    std::mem::forget(std::io::stderr().lock());
+    thread::spawn(|| {
+        let _ = crossbeam_channel::never::<()>().recv_timeout(DEADLINE);
+        std::process::exit(1);
+    });
+    // On another thread: the lock lets the one in again that holds it.
+    let code = thread::spawn(|| report.report() == ExitCode::from(1)).join().unwrap();
+    std::process::exit(if code { 7 } else { 8 });
+}
+
+#[test]
 fn panic_hook_is_the_programs_own_and_may_ask_the_handle() {
     if !is_inside() {
         check_done("process::panic_hook_is_the_programs_own_and_may_ask_the_handle");

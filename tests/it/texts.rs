@@ -59,7 +59,7 @@ fn every_event_is_a_sentence_of_one_line() {
             "child `orders` started again (run 2, after 1 failure)",
             "child `orders` is healthy again, 3.0 s after its failure",
             "child `orders` hangs: silent for 1.0 s while reading; it is asked to stop",
-            "child `orders` was asked to stop 1.0 s ago and has not stopped",
+            "child `orders` was asked to stop 1.0 s ago and has not stopped, while reading",
             "child `orders` stopped after 3.0 s: it was silent for too long; tried again in 1.0 s",
             "child `orders` started again (run 3, after 1 failure)",
             "child `orders` is healthy again, 4.0 s after its failure",

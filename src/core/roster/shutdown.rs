@@ -74,9 +74,10 @@ impl<T> Roster<T> {
     ) {
         let Some(child) = self.children.get(&key) else { return };
         let (entry, run) = (&child.entry, child.circuit.last_run());
-        let thread = environment.look_at_thread(entry, run);
-        if environment.abandon(entry, run, stopping_for, thread.clone()) {
-            self.queue_report(key, EventKind::Abandoned { stopping_for, thread }, now);
+        let sight = environment.look_at(entry, run);
+        if environment.abandon(entry, run, stopping_for, sight.clone()) {
+            let (doing, thread) = (sight.doing.map(Into::into), sight.thread);
+            self.queue_report(key, EventKind::Abandoned { stopping_for, doing, thread }, now);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     core::{
         circuit::View,
         dependencies::Dependency,
-        interface::{Action, Answer, Environment, NotProvided, Progress, StartDenied},
+        interface::{Action, Answer, Environment, NotProvided, Progress, Sight, StartDenied},
         key::Key,
         roster::Roster,
         rules::{Policy, Rules},
@@ -20,7 +20,6 @@ use crate::{
     id::ChildId,
     proof::{trial::WITHIN, world::MS},
     sync::clock::system_now,
-    thread_info::ThreadInfo,
 };
 
 pub(super) const A: Key = Key(0);
@@ -76,18 +75,12 @@ impl Environment for Script {
         Heartbeats { count: self.heartbeats, doing: "working", is_waiting: self.is_waiting }
     }
 
-    fn look_at_thread(&mut self, _entry: &(), _run: u64) -> Option<ThreadInfo> {
+    fn look_at(&mut self, _entry: &(), _run: u64) -> Sight {
         self.looked_after.push(self.stops);
-        None
+        Sight::default()
     }
 
-    fn abandon(
-        &mut self,
-        _entry: &(),
-        run: u64,
-        stopping_for: Duration,
-        _thread: Option<ThreadInfo>,
-    ) -> bool {
+    fn abandon(&mut self, _entry: &(), run: u64, stopping_for: Duration, _sight: Sight) -> bool {
         self.abandoned.push((run, stopping_for));
         !self.is_closing
     }
