@@ -1,6 +1,6 @@
 //! How the time grows with the number of children.
 
-use std::time::Instant;
+use std::{fs, io, time::Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -9,6 +9,7 @@ use crate::{
     fleet::{Body, Fleet, Gate, let_come_to_rest},
     measure::{Side, median},
     options::Options,
+    picture::{self, Panel},
     process::{self, Asked},
     report::short,
 };
@@ -17,7 +18,7 @@ const LAUNCHES: usize = 5;
 const WORKLOADS: [&str; 4] = ["start", "crash storm", "poll", "stop"];
 
 /// A row for each workload and size: the time, and the time for each child.
-pub(crate) fn print(options: &Options) {
+pub(crate) fn print(options: &Options) -> io::Result<()> {
     println!("Medians of {} launches, each in a process of its own.", options.launches(LAUNCHES));
     println!("All children crash at once in the storm, which is over when all run again.");
     println!("A straight line has the same time for each child in every row.\n");
@@ -43,6 +44,15 @@ pub(crate) fn print(options: &Options) {
             );
         }
     }
+    let Some(path) = &options.svg else { return Ok(()) };
+    let panel = |(workload, name): (usize, &&'static str)| {
+        let of_child = |side: usize| {
+            sizes.iter().zip(&times).map(|(&n, times)| times[side][workload] / n as f64).collect()
+        };
+        Panel { name, ours: of_child(0), bare: of_child(1) }
+    };
+    let panels: Vec<_> = WORKLOADS.iter().enumerate().map(panel).collect();
+    fs::write(path, picture::draw(&sizes, &panels))
 }
 
 /// The medians of all workloads, in microseconds.

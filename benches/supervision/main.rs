@@ -7,6 +7,7 @@
 //! cargo bench --bench supervision -- --json figures.jsonl    # the lines of JSON go to a file
 //! cargo bench --bench supervision -- --quick                 # only shows that it works
 //! cargo bench --bench supervision -- --growth                # time against the number of children
+//! cargo bench --bench supervision -- --growth --svg FILE     # and a picture of that
 //! ```
 
 #![allow(
@@ -21,6 +22,7 @@ mod growth;
 mod linux;
 mod measure;
 mod options;
+mod picture;
 mod process;
 mod report;
 
@@ -56,7 +58,10 @@ fn main() -> ExitCode {
     };
     let began = Instant::now();
     if options.growth {
-        growth::print(&options);
+        if let Err(error) = growth::print(&options) {
+            eprintln!("the picture cannot be written: {error}");
+            return ExitCode::FAILURE;
+        }
     } else if let Err(error) = print_figures(&options) {
         eprintln!("the lines of JSON cannot be written: {error}");
         return ExitCode::FAILURE;

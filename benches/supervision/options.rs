@@ -12,6 +12,8 @@ pub(crate) struct Options {
     /// none.
     pub(crate) only: Vec<String>,
     pub(crate) json: Option<PathBuf>,
+    /// Where a picture of the growth goes.
+    pub(crate) svg: Option<PathBuf>,
 }
 
 impl Options {
@@ -29,6 +31,7 @@ impl Options {
                 "--bench" => {}
                 "--quick" => options.quick = true,
                 "--growth" => options.growth = true,
+                "--svg" => options.svg = Some(args.next().ok_or("--svg needs a file")?.into()),
                 "--json" => options.json = Some(args.next().ok_or("--json needs a file")?.into()),
                 "--only" => {
                     let figure = args.next().ok_or("--only needs a figure")?;
@@ -42,8 +45,8 @@ impl Options {
                 }
                 _ => {
                     return Err(format!(
-                        "unknown argument `{arg}`; there are --quick, --only FIGURE, --json FILE \
-                         and --growth"
+                        "unknown argument `{arg}`; there are --quick, --only FIGURE, --json FILE, \
+                         --growth and --svg FILE"
                     ));
                 }
             }
