@@ -17,8 +17,7 @@ const HEIGHT: f64 = 170.0;
 /// What stands beside the plot in each panel: left, above, right and below.
 const MARGINS: [f64; 4] = [44.0, 30.0, 56.0, 26.0];
 
-/// Draws the panels two in a row. The lines have no blank ones between them: in Markdown, that would
-/// end the picture.
+/// Draws the panels two in a row. There are no blank lines: in Markdown, one would end the picture.
 pub(crate) fn draw(sizes: &[usize], panels: &[Panel<'_>]) -> String {
     let rows = panels.len().div_ceil(2);
     let (width, height) = (2.0 * WIDTH, rows as f64 * HEIGHT + 24.0);

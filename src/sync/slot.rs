@@ -9,9 +9,9 @@ use crate::sync::primitives::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// How often a receiver looks for a message before it sleeps, after ever longer pauses, as a channel
-/// of crossbeam's does: a sender that answers at once is heard without two switches of threads,
-/// which take several times as long. Loom explores every order anyway.
+/// How often a receiver looks for a message before it sleeps, after ever longer pauses, as a
+/// channel of crossbeam's does: a sender that answers at once is heard without two switches of
+/// threads, which take several times as long. Loom explores every order anyway.
 const LOOKS: u32 = if cfg!(loom) { 0 } else { 22 };
 
 /// Of eleven looks, so many come after a pause without a switch.

@@ -38,7 +38,7 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
         options.sizes(&[100, 1_000, 10_000]).into_iter().map(of_n).collect();
     let mut figures: Vec<Figure> = all
         .iter()
-        .map(|(n, rounds)| Figure::ratio("poll", *n, "µs", rounds, Limit::AtMost(2.0)))
+        .map(|(n, rounds)| Figure::ratio("poll", *n, "µs", rounds, Limit::AtMost(1.5)))
         .collect();
     if let [(_, small), .., (n, large)] = &all[..] {
         figures.push(Figure::growth("poll_growth", *n, large, small, LINEAR));
