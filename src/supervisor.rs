@@ -114,7 +114,7 @@ impl Supervisor {
     }
 
     /// Waits until something ends the supervisor, such as [`Handle::request_shutdown`] or a
-    /// significant child that gives up, or to one that is abandoned, and returns what
+    /// significant child that gives up, or one that is abandoned, and returns what
     /// [`shutdown`](Supervisor::shutdown) would.
     ///
     /// A supervisor whose children have all finished goes on, since more may be added: call

@@ -283,7 +283,8 @@ impl Shared {
     pub(crate) fn closing_cap(&self) -> Option<Instant> {
         let own = self.lifecycle.lock().cap();
         let of_outer = |outer: &OuterChild| {
-            deadline::sooner(*outer.until.get()?, outer.supervisor.upgrade()?.closing_cap())
+            let of_supervisor = || outer.supervisor.upgrade()?.closing_cap();
+            deadline::sooner(*outer.until.get()?, of_supervisor())
         };
         deadline::sooner(own, self.outer.as_ref().and_then(of_outer))
     }
