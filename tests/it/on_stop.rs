@@ -355,8 +355,7 @@ fn callback_that_repeats_is_called_in_its_turn_and_holds_up_no_other() {
     assert_eq!(seen[..3], ["first", "again", "last"]);
     assert_eq!(seen[3..], ["again"; 3]);
     drop(go);
-    wait_off(supervisor.handle(), "child", OffBy::Operator);
-    assert_eq!(recorder.story("child").last().unwrap(), "stop held 0");
+    recorder.wait_for("child", "stop held", 1);
     let _ = calls.try_iter().count();
     assert!(supervisor.shutdown().is_clean());
     assert_eq!(calls.iter().count(), 0, "not after the run");
