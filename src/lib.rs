@@ -218,6 +218,7 @@ pub mod how_it_is_tested {}
 
 #[cfg(doc)]
 #[doc = include_str!("docs/what_it_costs.md")]
+#[doc = ""] // a picture is a paragraph of its own
 #[doc = include_str!("docs/growth.svg")]
 pub mod what_it_costs {}
 
