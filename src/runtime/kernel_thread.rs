@@ -35,8 +35,8 @@ impl KernelThread {
             return None;
         }
         // It leads to a folder that has the id as its name. To open a file there would take less
-        // memory, since a thread keeps what it has allocated and freed, but ten times as long:
-        // the kernel would have to make that folder.
+        // memory, since a thread keeps what it has allocated and freed, but much longer: for a new
+        // thread, the kernel would have to make that folder first.
         let link = fs::read_link("/proc/thread-self").ok()?;
         link.file_name()?.to_str()?.parse().ok().map(Self)
     }

@@ -73,6 +73,28 @@ fn pulse_sees_that_a_shutdown_begins_however_quick_that_is() {
 }
 
 #[test]
+fn pulse_that_feeds_nobody_while_a_child_is_overdue_feeds_again_afterwards() {
+    let (sender, beats) = unbounded();
+    let (deaf, gate, started) = stubborn("deaf");
+    let supervisor = Supervisor::builder()
+        .pulse(MS, move |handle| {
+            let _ = sender.send(!handle.child("deaf").is_some_and(|deaf| deaf.is_overdue));
+        })
+        .child(deaf.stop_timeout(MS))
+        .start()
+        .unwrap();
+    take(&started);
+    assert!(take(&beats), "fed");
+    supervisor.handle().hold("deaf").unwrap();
+    while take(&beats) {}
+    // It is not fed by chance, however often it is asked.
+    assert!((0..20).all(|_| !take(&beats)));
+    drop(gate);
+    while !take(&beats) {}
+    drop(supervisor);
+}
+
+#[test]
 fn supervisor_thread_that_is_stuck_gives_no_sign_and_makes_up_for_none() {
     let (builder, beats) = beating();
     let (hold, gate, held) = hold_at_plug();
