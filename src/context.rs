@@ -275,11 +275,8 @@ impl ChildContext {
             return Err(Stopped);
         }
         let _wait = self.wait();
-        match self.stopped().recv_timeout(duration) {
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => Ok(()),
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(Stopped),
-            Ok(never) => match never {},
-        }
+        self.run.signal.sleep(duration);
+        if self.is_stopping() { Err(Stopped) } else { Ok(()) }
     }
 
     /// Waits until this run is asked to stop: for bodies whose work is done by callbacks or by

@@ -1,7 +1,9 @@
 //! Stand-ins for the synchronization primitives, whose schedules loom explores.
 
 use std::{
+    mem,
     ops::{Deref, DerefMut},
+    sync::Arc,
     time::Instant,
 };
 
@@ -75,6 +77,39 @@ impl Condvar {
 
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
+    }
+}
+
+/// Not over loom's own `park`, which takes an unpark that comes late for the end of whatever the
+/// thread waits for by then.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parker(Arc<Token>);
+
+#[derive(Debug, Default)]
+struct Token {
+    is_there: Mutex<bool>,
+    came: Condvar,
+}
+
+impl Parker {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn park_until(&self, _: Option<Instant>) {
+        let mut is_there = self.0.is_there.lock();
+        while !mem::take(&mut *is_there) {
+            self.0.came.wait(&mut is_there);
+        }
+    }
+
+    pub(crate) fn unpark(&self) {
+        *self.0.is_there.lock() = true;
+        self.0.came.notify_all();
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

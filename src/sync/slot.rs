@@ -5,7 +5,7 @@
 use std::{hint, sync::Arc, thread};
 
 use crate::sync::primitives::{
-    Condvar, Mutex,
+    Mutex, MutexGuard, Parker,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -28,8 +28,7 @@ pub(crate) struct Receiver<T>(Arc<Slot<T>>);
 #[derive(Debug)]
 struct Slot<T> {
     state: Mutex<State<T>>,
-    /// Notified when the receiver has something to look at, which `is_news` says without the lock.
-    changed: Condvar,
+    /// The receiver has something to look at; to be read without the lock.
     is_news: AtomicBool,
 }
 
@@ -38,6 +37,8 @@ struct State<T> {
     message: Option<T>,
     has_sender: bool,
     has_receiver: bool,
+    /// The receiver's thread, while it sleeps.
+    sleeper: Option<Parker>,
 }
 
 /// Why a message was not sent; it is dropped.
@@ -54,33 +55,37 @@ pub(crate) enum SendError {
 pub(crate) struct Disconnected;
 
 pub(crate) fn slot<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { message: None, has_sender: true, has_receiver: true };
-    let (state, changed) = (Mutex::new(state), Condvar::new());
-    let slot = Arc::new(Slot { state, changed, is_news: AtomicBool::new(false) });
+    let state = State { message: None, has_sender: true, has_receiver: true, sleeper: None };
+    let slot = Arc::new(Slot { state: Mutex::new(state), is_news: AtomicBool::new(false) });
     (Sender(slot.clone()), Receiver(slot))
+}
+
+impl<T> Slot<T> {
+    /// Has the receiver look at what has changed.
+    fn tell_receiver(&self, mut state: MutexGuard<'_, State<T>>) {
+        self.is_news.store(true, Ordering::Release);
+        let sleeper = state.sleeper.take();
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.unpark();
+        }
+    }
 }
 
 impl<T> Sender<T> {
     /// Sends a message without waiting.
     pub(crate) fn try_send(&self, message: T) -> Result<(), SendError> {
+        // A message that is not sent is dropped after the lock, since arguments are dropped last.
         let mut state = self.0.state.lock();
-        let result = if !state.has_receiver {
-            Err(SendError::Disconnected)
-        } else if state.message.is_some() {
-            Err(SendError::Full)
-        } else {
-            Ok(())
-        };
-        if result.is_ok() {
-            state.message = Some(message);
-            self.0.is_news.store(true, Ordering::Release);
+        if !state.has_receiver {
+            return Err(SendError::Disconnected);
         }
-        // Before the message is dropped, if it was not sent.
-        drop(state);
-        if result.is_ok() {
-            self.0.changed.notify_all();
+        if state.message.is_some() {
+            return Err(SendError::Full);
         }
-        result
+        state.message = Some(message);
+        self.0.tell_receiver(state);
+        Ok(())
     }
 }
 
@@ -88,8 +93,9 @@ impl<T> Receiver<T> {
     /// Waits for a message.
     pub(crate) fn recv(&self) -> Result<T, Disconnected> {
         self.look_for_a_while();
-        let mut state = self.0.state.lock();
         loop {
+            let mut state = self.0.state.lock();
+            state.sleeper = None;
             if let Some(message) = state.message.take() {
                 self.0.is_news.store(!state.has_sender, Ordering::Relaxed);
                 return Ok(message);
@@ -97,7 +103,10 @@ impl<T> Receiver<T> {
             if !state.has_sender {
                 return Err(Disconnected);
             }
-            self.0.changed.wait(&mut state);
+            let me = Parker::new();
+            state.sleeper = Some(me.clone());
+            drop(state);
+            me.park_until(None);
         }
     }
 
@@ -120,9 +129,7 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.has_sender = false;
-        self.0.is_news.store(true, Ordering::Release);
-        drop(state);
-        self.0.changed.notify_all();
+        self.0.tell_receiver(state);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::sync::{
     deadline,
     panic::Panic,
     primitives::{
-        Condvar, Mutex, OnceLock, ThreadId,
+        Condvar, Mutex, OnceLock, Parker, ThreadId,
         atomic::{AtomicBool, Ordering},
         current,
     },
@@ -61,7 +61,7 @@ pub(crate) struct StopSignal {
     state: Mutex<State>,
     /// Notified when a callback has returned, and when its caller has to look again.
     changed: Condvar,
-    /// Created on first use: most runs read `stopping` alone.
+    /// Created on first use: most runs read `stopping` alone, or sleep.
     channel: OnceLock<Receiver<Infallible>>,
 }
 
@@ -79,6 +79,8 @@ struct State {
     called: Option<Called>,
     /// How many callbacks are being called by the threads that set them after the stop request.
     called_late: u32,
+    /// The threads in [`sleep`](StopSignal::sleep).
+    sleepers: Vec<Parker>,
     /// Dropping it disconnects all receivers.
     sender: Option<Sender<Infallible>>,
 }
@@ -168,6 +170,7 @@ impl StopSignal {
                 caller_is_wanted: false,
                 called: None,
                 called_late: 0,
+                sleepers: Vec::new(),
                 sender: None,
             }),
             changed: Condvar::new(),
@@ -192,16 +195,38 @@ impl StopSignal {
         })
     }
 
+    /// Has the current thread sleep until the stop request, or for `duration`. The channel would
+    /// do, but takes 280 bytes.
+    pub(crate) fn sleep(&self, duration: Duration) {
+        let (deadline, me) = (deadline::after(system_now(), duration), Parker::new());
+        let mut state = self.state.lock();
+        if state.phase != Phase::Running {
+            return;
+        }
+        state.sleepers.push(me.clone());
+        drop(state);
+        while !self.is_stopping() {
+            if deadline::is_reached(deadline, system_now()) {
+                self.state.lock().sleepers.retain(|sleeper| !sleeper.is(&me));
+                return;
+            }
+            me.park_until(deadline);
+        }
+    }
+
     /// Requests the run to stop. Calls no callback; [`call_all`](StopSignal::call_all) does.
     pub(crate) fn request(&self) {
         let mut state = self.state.lock();
         if state.phase == Phase::Running {
             state.phase = Phase::StopRequested;
         }
+        self.tell_stopping(&mut state);
+    }
+
+    fn tell_stopping(&self, state: &mut State) {
         self.stopping.store(true, Ordering::Release);
-        let sender = state.sender.take();
-        drop(state);
-        drop(sender);
+        state.sender = None;
+        state.sleepers.drain(..).for_each(|sleeper| sleeper.unpark());
     }
 
     /// Whether the run was requested to stop, has callbacks, and no thread calls them: then the
@@ -334,8 +359,7 @@ impl StopSignal {
     pub(crate) fn end(&self) -> Option<Panic> {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;
-        self.stopping.store(true, Ordering::Release);
-        let sender = state.sender.take();
+        self.tell_stopping(&mut state);
         let waiting = mem::take(&mut state.waiting);
         let repeating = mem::take(&mut state.repeating);
         // Whoever waits to call one of them again has nothing left to do.
@@ -344,7 +368,6 @@ impl StopSignal {
             self.changed.wait(&mut state);
         }
         drop(state);
-        drop(sender);
         let waiting = waiting.into_iter().map(|(_, callback)| callback);
         let repeating = repeating.into_iter().map(|repeating| repeating.callback);
         waiting.chain(repeating).fold(None, |panic, callback| {

@@ -1,11 +1,14 @@
 //! Loom models of the stop signal of a run, with its callbacks.
 
-use std::sync::{Arc, atomic::Ordering as Seen};
+use std::{
+    sync::{Arc, atomic::Ordering as Seen},
+    time::Duration,
+};
 
 use crossbeam_channel::TryRecvError;
 use loom::thread;
 
-use super::{Count, explore, spawn};
+use super::{Count, PREEMPTIONS, explore, spawn};
 use crate::sync::{
     primitives::atomic::{AtomicBool, AtomicU64, Ordering},
     stop::{StopCallback, StopSignal},
@@ -263,4 +266,25 @@ fn callback_that_repeats_ends_with_its_run() {
         assert_eq!(Arc::strong_count(&token), 1);
         assert!(!signal.needs_caller());
     });
+}
+
+#[test]
+fn stop_request_and_the_end_wake_all_who_sleep_bounded() {
+    for wake in [StopSignal::request, |signal: &StopSignal| assert_eq!(signal.end(), None)] {
+        explore("sleep", Some(PREEMPTIONS), move || {
+            let signal = Arc::new(StopSignal::new());
+            let other = spawn({
+                let signal = signal.clone();
+                move || signal.sleep(Duration::MAX)
+            });
+            let waker = spawn({
+                let signal = signal.clone();
+                move || wake(&signal)
+            });
+            signal.sleep(Duration::MAX);
+            assert!(signal.is_stopping());
+            other.join().unwrap();
+            waker.join().unwrap();
+        });
+    }
 }
