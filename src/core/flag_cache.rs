@@ -1,14 +1,25 @@
 //! Dense list for rounds: for each child, the answer of its flag that needs no action.
 
-use crate::{core::key::Key, id::ChildId};
+use crate::core::key::Key;
 
-/// What a round needs to know about each child, in one vector in list order: over thousands of
-/// children, the time of a round is the time of its memory accesses.
+/// What a round needs to know about each child, one after the other in list order: over thousands
+/// of children, the time of a round is the time of its memory accesses.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct FlagCache {
-    children: Vec<(Key, ChildId, Expectation)>,
+    children: Vec<Cached>,
+    /// The ids of all of them, without a gap.
+    ids: String,
     gone: usize,
+}
+
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+struct Cached {
+    key: Key,
+    /// Where its id ends in `ids`. It begins where the one before ends.
+    id_end: usize,
+    expectation: Expectation,
 }
 
 /// What the next answer of a child's flag would mean.
@@ -25,19 +36,30 @@ pub(crate) enum Expectation {
 }
 
 impl FlagCache {
-    pub(crate) fn list(&mut self, key: Key, id: ChildId) {
-        self.children.push((key, id, Expectation::Unknown));
+    pub(crate) fn list(&mut self, key: Key, id: &str) {
+        self.push(key, id, Expectation::Unknown);
+    }
+
+    fn push(&mut self, key: Key, id: &str, expectation: Expectation) {
+        self.ids.push_str(id);
+        self.children.push(Cached { key, id_end: self.ids.len(), expectation });
     }
 
     pub(crate) fn set(&mut self, key: Key, expectation: Expectation) {
-        if let Ok(place) = self.children.binary_search_by_key(&key, |(key, ..)| *key) {
-            self.children[place].2 = expectation;
+        if let Ok(place) = self.children.binary_search_by_key(&key, |child| child.key) {
+            self.children[place].expectation = expectation;
         }
     }
 
     /// All entries from this place on, including those whose flags are not asked.
-    pub(crate) fn from(&self, place: usize) -> &[(Key, ChildId, Expectation)] {
-        &self.children[place..]
+    pub(crate) fn from(&self, place: usize) -> impl Iterator<Item = (Key, &str, Expectation)> {
+        let mut at = place.checked_sub(1).map_or(0, |before| self.children[before].id_end);
+        let mut ids = &self.ids[at..];
+        self.children[place..].iter().map(move |child| {
+            let (id, rest) = ids.split_at(child.id_end - at);
+            (ids, at) = (rest, child.id_end);
+            (child.key, id, child.expectation)
+        })
     }
 
     /// Marks a child as gone. When these entries outnumber the others, they are removed, and
@@ -46,20 +68,21 @@ impl FlagCache {
         self.set(key, Expectation::Gone);
         self.gone += 1;
         if self.gone * 2 > self.children.len() {
-            let stays = |(.., expectation): &&(Key, ChildId, Expectation)| {
-                *expectation != Expectation::Gone
-            };
+            let stays = |child: &(Key, &str, Expectation)| child.2 != Expectation::Gone;
             if let Some(place) = round {
-                *place = self.children[..*place].iter().filter(stays).count();
+                *place = self.from(0).take(*place).filter(stays).count();
             }
-            self.children.retain(|child| stays(&child));
-            self.gone = 0;
+            let mut left = Self::default();
+            for (key, id, expectation) in self.from(0).filter(stays) {
+                left.push(key, id, expectation);
+            }
+            *self = left;
         }
     }
 
     #[cfg(test)]
     pub(crate) fn get(&self, key: Key) -> Option<Expectation> {
-        self.children.iter().find(|(other, ..)| *other == key).map(|(.., expectation)| *expectation)
+        self.from(0).find(|(other, ..)| *other == key).map(|(.., expectation)| expectation)
     }
 }
 
@@ -70,25 +93,33 @@ mod tests {
     #[test]
     fn round_goes_on_where_it_was_when_the_gone_leave_their_places() {
         let mut asked = FlagCache::default();
-        for number in 0..6 {
-            asked.list(Key(number), ChildId::from("child"));
+        for (number, id) in ["", "a", "bb", "ccc", "dddd", "eeeee"].into_iter().enumerate() {
+            asked.list(Key(number as u64), id);
+        }
+        fn first(asked: &FlagCache, place: usize) -> Option<(u64, &str)> {
+            asked.from(place).next().map(|(key, id, _)| (key.0, id))
         }
         let mut place = 4;
         for number in [0, 2, 5] {
             asked.forget(Key(number), Some(&mut place));
         }
         assert_eq!(
-            (place, asked.from(place)[0].0),
-            (4, Key(4)),
+            (place, first(&asked, place)),
+            (4, Some((4, "dddd"))),
             "half of them are gone: nobody moves"
         );
         asked.forget(Key(3), Some(&mut place));
-        assert_eq!((place, asked.from(place)[0].0), (1, Key(4)));
-        assert_eq!(asked.from(0).len(), 2);
+        assert_eq!((place, first(&asked, place)), (1, Some((4, "dddd"))));
+        assert_eq!((first(&asked, 0), first(&asked, 2)), (Some((1, "a")), None));
+        asked.list(Key(6), "");
         asked.set(Key(4), Expectation::NothingIf(true));
         assert_eq!(
-            (asked.get(Key(1)), asked.get(Key(4))),
-            (Some(Expectation::Unknown), Some(Expectation::NothingIf(true)))
+            asked.from(0).collect::<Vec<_>>(),
+            [
+                (Key(1), "a", Expectation::Unknown),
+                (Key(4), "dddd", Expectation::NothingIf(true)),
+                (Key(6), "", Expectation::Unknown)
+            ]
         );
     }
 }

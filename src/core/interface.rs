@@ -19,7 +19,7 @@ pub(crate) trait Environment {
 
     fn now(&self) -> Instant;
     /// Asks the child's flag; `None` keeps the last answer.
-    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>>;
+    fn is_enabled(&mut self, key: Key, id: &str) -> Answer<Option<bool>>;
     /// Asks how long the child stays down after a failure that raised the failure count to
     /// `attempt`.
     fn backoff(&mut self, key: Key, entry: &mut Self::Entry, attempt: u32) -> Answer<Duration>;

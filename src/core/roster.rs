@@ -150,7 +150,7 @@ impl<T> Roster<T> {
         if self.closing.is_some() {
             circuit.close(now, Some(now));
         }
-        self.flags.list(key, id.clone());
+        self.flags.list(key, &id);
         let child = Child {
             id: id.clone(),
             entry,

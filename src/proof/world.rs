@@ -167,7 +167,7 @@ impl Environment for World {
         self.now
     }
 
-    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
+    fn is_enabled(&mut self, key: Key, id: &str) -> Answer<Option<bool>> {
         self.take_time();
         assert!(!self.is_closed, "a flag was asked in a shutdown");
         let (panics, moment) = (self.whims.panics(), self.moment);

@@ -14,7 +14,6 @@ use crate::{
         run::Heartbeats,
     },
     event::{Callback, Event, WaitingFor},
-    id::ChildId,
     report::{ChildGaveUp, Unstopped},
     runtime::{
         inbox::{Message, RunEnd},
@@ -28,7 +27,7 @@ use crate::{
 };
 
 /// Answers whether a child is enabled; `None` keeps the last answer.
-pub(crate) type FlagFn = Box<dyn FnMut(&ChildId) -> Option<bool> + Send>;
+pub(crate) type FlagFn = Box<dyn FnMut(&str) -> Option<bool> + Send>;
 
 pub(crate) struct EngineEnvironment<W: Workers> {
     pub(crate) shared: Arc<Shared>,
@@ -158,7 +157,7 @@ impl<W: Workers> Environment for EngineEnvironment<W> {
         self.shared.now()
     }
 
-    fn is_enabled(&mut self, key: Key, id: &ChildId) -> Answer<Option<bool>> {
+    fn is_enabled(&mut self, key: Key, id: &str) -> Answer<Option<bool>> {
         let Some(flag) = &mut self.flag else { return Answer { value: None, panic: None } };
         let ask = || unwind::catch(|| flag(id));
         match self.shared.user_call.make(Callback::Enabled, key, ask) {

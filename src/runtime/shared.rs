@@ -81,6 +81,11 @@ impl OuterChild {
     pub(crate) fn new(id: ChildId, supervisor: &Arc<Shared>) -> Self {
         Self { id, supervisor: Arc::downgrade(supervisor), until: OnceLock::new() }
     }
+
+    /// The whole id of a child of the nested supervisor.
+    fn path(&self, id: &str) -> ChildId {
+        ChildId::from(format!("{}/{id}", self.id.as_str()))
+    }
 }
 
 impl Shared {
@@ -310,11 +315,8 @@ impl Shared {
 
     /// A child's whole id. In a nested supervisor it begins with the id of the child that runs that
     /// supervisor.
-    pub(super) fn path(&self, id: &str) -> ChildId {
-        match &self.outer {
-            Some(outer) => ChildId::from(format!("{}/{id}", outer.id.as_str())),
-            None => ChildId::from(id),
-        }
+    pub(super) fn path(&self, id: &ChildId) -> ChildId {
+        self.outer.as_ref().map_or_else(|| id.clone(), |outer| outer.path(id))
     }
 
     // ── The state of children ──
@@ -333,7 +335,12 @@ impl Shared {
 
     /// The same by an id without the prefix.
     pub(super) fn own_row(&self, id: &str) -> Option<Arc<Row>> {
-        self.directory.read().find(&self.path(id)).cloned()
+        let directory = self.directory.read();
+        match &self.outer {
+            Some(outer) => directory.find(&outer.path(id)),
+            None => directory.find(id),
+        }
+        .cloned()
     }
 
     /// A path within this supervisor, if this is one that begins at the outermost one.

@@ -50,13 +50,13 @@ impl<T> Roster<T> {
             if matches!(expectation, Expectation::Unasked | Expectation::Gone) {
                 continue;
             }
-            let answer = environment.is_enabled(*key, id);
+            let answer = environment.is_enabled(key, id);
             let is_settled = match expectation {
-                Expectation::NothingIf(on) => answer.value.is_none_or(|value| value == *on),
+                Expectation::NothingIf(on) => answer.value.is_none_or(|value| value == on),
                 Expectation::Unknown | Expectation::Unasked | Expectation::Gone => false,
             };
             if !is_settled || answer.panic.is_some() {
-                stopped_at = Some((*key, answer));
+                stopped_at = Some((key, answer));
                 break;
             }
             left -= 1;

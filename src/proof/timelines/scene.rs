@@ -61,7 +61,7 @@ impl Environment for Script {
         self.now
     }
 
-    fn is_enabled(&mut self, key: Key, _id: &ChildId) -> Answer<Option<bool>> {
+    fn is_enabled(&mut self, key: Key, _id: &str) -> Answer<Option<bool>> {
         self.flags_asked.push(key);
         Answer { value: Some(!self.off.contains(&key)), panic: None }
     }
