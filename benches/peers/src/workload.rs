@@ -77,11 +77,11 @@ impl Workload {
             }
             Self::Memory => {
                 let plan = Plan::new(n, None);
-                let before = linux::resident_bytes();
+                let before = linux::held_bytes();
                 let stop = (peer.start)(plan.clone());
                 plan.started.wait();
                 let_come_to_rest(n);
-                let held = linux::resident_bytes() - before;
+                let held = linux::held_bytes() - before;
                 stop();
                 held / n as f64
             }

@@ -29,7 +29,7 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     vec![Figure::difference("flood", WISHES, "KiB", &rounds, Limit::AtMost(64.0))]
 }
 
-/// By how much the resident memory grows, in KiB.
+/// By how much the memory grows, in KiB.
 pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     let (gate, bar) = bounded::<()>(0);
     let (sender, held) = bounded::<()>(1);
@@ -58,11 +58,11 @@ pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     };
     // What is allocated once does not count.
     (0..100).for_each(|_| assert_eq!(wish(), 1));
-    let before = linux::resident_bytes();
+    let before = linux::held_bytes();
     if asked.side == Side::Ours {
         (0..asked.n / WISHES_AT_ONCE).for_each(|_| assert_eq!(wish(), 1));
     }
-    let after = linux::resident_bytes();
+    let after = linux::held_bytes();
     drop(gate);
     drop(supervisor);
     vec![(after - before) / 1024.0]

@@ -23,10 +23,10 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     options.sizes(&[1_000, 10_000]).into_iter().map(figure).collect()
 }
 
-/// Resident bytes for each child.
+/// Bytes for each child.
 pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     let gate = Gate::new(asked.n);
-    let before = linux::resident_bytes();
+    let before = linux::held_bytes();
     let bodies = (0..asked.n).map(|_| -> Body {
         let gate = gate.clone();
         Box::new(move |ctx| {
@@ -37,7 +37,7 @@ pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
     let fleet = Fleet::unsupervised(asked.side, bodies);
     gate.wait();
     let_come_to_rest(asked.n);
-    let after = linux::resident_bytes();
+    let after = linux::held_bytes();
     fleet.stop();
     vec![(after - before) / asked.n as f64]
 }
