@@ -37,13 +37,15 @@ impl Threads {
     }
 }
 
-/// Warm threads and a controller. A thread waits for the word to go, runs its body with
-/// `catch_unwind`, and reports the exit on a shared channel; the controller gives it the word to go
-/// again, after a backoff if there is one.
+/// Warm threads and a controller, which has spawned them. A thread waits for the word to go, runs
+/// its body with `catch_unwind`, and reports the exit on a shared channel; the controller gives it
+/// the word to go again, after a backoff if there is one.
+///
+/// On which cores the kernel puts threads depends on who spawns them: if it were not the
+/// controller, it would share its core with them more often than a supervisor of ours does.
 pub(crate) struct Supervised {
     stops: Vec<Sender<Infallible>>,
-    threads: Vec<JoinHandle<()>>,
-    controller: JoinHandle<()>,
+    controller: JoinHandle<Vec<JoinHandle<()>>>,
 }
 
 struct Exit {
@@ -54,34 +56,31 @@ struct Exit {
 
 impl Supervised {
     pub(crate) fn start(backoff: Duration, bodies: impl IntoIterator<Item = Body>) -> Self {
-        let (exits, ended) = unbounded();
-        let (mut stops, mut words, mut threads) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, body) in bodies.into_iter().enumerate() {
-            let (stop, stopped) = bounded(0);
-            let (word, heard) = bounded(1);
-            let exits = exits.clone();
-            stops.push(stop);
-            words.push(word);
-            threads.push(spawn(index, move || work(index, body, &heard, &stopped, &exits)));
-        }
-        drop(exits);
+        let bodies: Vec<Body> = bodies.into_iter().collect();
+        let (stops, stopped): (Vec<_>, Vec<_>) = bodies.iter().map(|_| bounded(0)).unzip();
         let controller = thread::Builder::new().name("controller".into()).spawn(move || {
-            for word in &words {
+            let (exits, ended) = unbounded();
+            let (mut words, mut threads) = (Vec::new(), Vec::new());
+            for (index, (body, stopped)) in bodies.into_iter().zip(stopped).enumerate() {
+                let ((word, heard), exits) = (bounded(1), exits.clone());
                 let _ = word.send(());
+                words.push(word);
+                threads.push(spawn(index, move || work(index, body, &heard, &stopped, &exits)));
             }
+            drop(exits);
             if backoff.is_zero() {
-                restart_at_once(&ended, &words)
+                restart_at_once(&ended, &words);
             } else {
-                restart_after(backoff, &ended, &words)
+                restart_after(backoff, &ended, &words);
             }
+            threads
         });
-        Self { stops, threads, controller: controller.expect("there is room for a thread") }
+        Self { stops, controller: controller.expect("there is room for a thread") }
     }
 
     pub(crate) fn stop(self) {
         drop(self.stops);
-        join(self.threads);
-        self.controller.join().expect("the controller does not panic");
+        join(self.controller.join().expect("the controller does not panic"));
     }
 }
 

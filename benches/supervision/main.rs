@@ -16,6 +16,7 @@
 )]
 
 mod bare;
+mod cores;
 mod figures;
 mod fleet;
 mod growth;

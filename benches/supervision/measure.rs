@@ -86,29 +86,6 @@ impl Rounds {
         })
     }
 
-    /// Parts the launches in a fast and a slow mode, if they show two: where a wide gap lies
-    /// between the values of all. Which mode a launch is in is decided by the cores on which the
-    /// kernel puts its threads, for both sides alike.
-    pub(crate) fn modes(&self) -> Option<Modes> {
-        /// How many times as long as the launches before the gap those after it take.
-        const GAP: f64 = 1.8;
-        let mut all = [&self.ours[..], &self.baseline, &self.again].concat();
-        all.sort_by(f64::total_cmp);
-        let gaps = all.windows(2).map(|pair| (pair[1] / pair[0], pair[1]));
-        let (gap, slow_from) = gaps.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        if gap < GAP {
-            return None;
-        }
-        let part = |values: &[f64]| values.iter().partition(|value| **value < slow_from);
-        let (fast_ours, slow_ours): (Vec<_>, Vec<_>) = part(&self.ours);
-        let (fast_bare, slow_bare) = part(&[&self.baseline[..], &self.again].concat());
-        let share =
-            |slow: &[f64], fast: &[f64]| slow.len() as f64 / (slow.len() + fast.len()) as f64;
-        let slow_shares = [share(&slow_ours, &fast_ours), share(&slow_bare, &fast_bare)];
-        let modes = [(fast_ours, fast_bare), (slow_ours, slow_bare)];
-        Some(Modes { slow_shares, shared: modes.into_iter().filter_map(Mode::new).collect() })
-    }
-
     /// As many pairs of two baselines as there are, drawn from them with replacement.
     fn resampled_baselines(&self, random: &mut fastrand::Rng) -> (Vec<f64>, Vec<f64>) {
         let count = self.baseline.len();
@@ -116,47 +93,6 @@ impl Rounds {
             .map(|_| random.usize(..count))
             .map(|pair| (self.again[pair], self.baseline[pair]))
             .unzip()
-    }
-}
-
-/// Launches in two modes.
-#[derive(Debug)]
-pub(crate) struct Modes {
-    /// Which part of ours, and of the baseline's, is in the slow one.
-    pub(crate) slow_shares: [f64; 2],
-    /// The modes in which both sides have been.
-    pub(crate) shared: Vec<Mode>,
-}
-
-/// The launches of both sides in one mode.
-#[derive(Debug)]
-pub(crate) struct Mode {
-    ours: Vec<f64>,
-    baseline: Vec<f64>,
-}
-
-impl Mode {
-    /// Fewer launches of a side say nothing.
-    const LEAST: usize = 4;
-
-    fn new((ours, baseline): (Vec<f64>, Vec<f64>)) -> Option<Self> {
-        let is_shared = ours.len() >= Self::LEAST && baseline.len() >= Self::LEAST;
-        is_shared.then_some(Self { ours, baseline })
-    }
-
-    pub(crate) fn ratio(&self) -> f64 {
-        median(&self.ours) / median(&self.baseline)
-    }
-
-    /// How far from 1 the ratio strays where both sides are the baseline.
-    pub(crate) fn noise(&self) -> f64 {
-        noise(1.0, |random| {
-            let mut draw = |count: usize| -> Vec<f64> {
-                (0..count).map(|_| self.baseline[random.usize(..self.baseline.len())]).collect()
-            };
-            let (a, b) = (draw(self.ours.len()), draw(self.baseline.len()));
-            median(&a) / median(&b)
-        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::measure::{Modes, Quartiles, Rounds, quartiles};
+use crate::measure::{Quartiles, Rounds, quartiles};
 
 pub(crate) const LEGEND: &str = "\
 Each figure is measured against its baseline in the same run, in turns. `ours` and `baseline` are
@@ -23,10 +23,9 @@ their medians is no further from 1, or the difference of their medians no furthe
 NO if the limit is missed by more than the noise; unclear if the noise is larger than what is asked
 (the distance of a ratio's limit from 1, or of an absolute limit from 0); yes otherwise.
 
-Some launches of restarts are in a fast mode, and others in one that takes several times as long:
-the kernel decides, by the cores on which it puts the threads. Then ours is compared with the
-baseline within each mode in which both have been, the value is the worse of the two ratios, and
-behind the row stands how many launches of each were in the slow mode.
+What times how threads hand over to one another (restart_…, of which the rate of one child only,
+and exit_at_scale) has all of them on one core, if this is Linux: which of them share one the kernel
+would decide by chance, for a whole launch, and that decides between 6 µs and 50.
 ";
 
 /// What `value` is.
@@ -66,9 +65,6 @@ pub(crate) struct Figure {
     pub(crate) limit: Limit,
     pub(crate) kind: Kind,
     pub(crate) noise: f64,
-    /// Which part of the launches of ours, and of the baseline, was in a slow mode, if there was
-    /// one.
-    pub(crate) slow_shares: Option<[f64; 2]>,
 }
 
 impl Figure {
@@ -83,26 +79,7 @@ impl Figure {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(&rounds.baseline));
         let (value, noise) = (rounds.ratio(), rounds.ratio_noise());
         let kind = Kind::Ratio;
-        Self { name, n, ours, baseline, unit, value, limit, kind, noise, slow_shares: None }
-    }
-
-    /// The same for times of threads that hand over to one another. Within each mode, where there
-    /// are two; then the worse ratio.
-    pub(crate) fn ratio_by_mode(
-        name: &'static str,
-        n: usize,
-        unit: &'static str,
-        rounds: &Rounds,
-        limit: Limit,
-    ) -> Self {
-        let plain = Self::ratio(name, n, unit, rounds, limit);
-        let Some(Modes { slow_shares, shared }) = rounds.modes() else { return plain };
-        let slow_shares = Some(slow_shares);
-        let worst = shared.iter().max_by(|a, b| a.ratio().total_cmp(&b.ratio()));
-        match worst {
-            Some(mode) => Self { value: mode.ratio(), noise: mode.noise(), slow_shares, ..plain },
-            None => Self { slow_shares, ..plain },
-        }
+        Self { name, n, ours, baseline, unit, value, limit, kind, noise }
     }
 
     /// Ours less the baseline.
@@ -115,18 +92,7 @@ impl Figure {
     ) -> Self {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(&rounds.baseline));
         let (value, noise) = (rounds.difference(), rounds.difference_noise());
-        Self {
-            name,
-            n,
-            ours,
-            baseline,
-            unit,
-            value,
-            limit,
-            kind: Kind::Absolute,
-            noise,
-            slow_shares: None,
-        }
+        Self { name, n, ours, baseline, unit, value, limit, kind: Kind::Absolute, noise }
     }
 
     /// What others take over what ours takes; the noise is that of our baseline.
@@ -141,7 +107,7 @@ impl Figure {
         let (ours, baseline) = (quartiles(&rounds.ours), quartiles(theirs));
         let (value, noise) = (baseline.median / ours.median, rounds.ratio_noise());
         let kind = Kind::Ratio;
-        Self { name, n, ours, baseline, unit, value, limit, kind, noise, slow_shares: None }
+        Self { name, n, ours, baseline, unit, value, limit, kind, noise }
     }
 
     /// How a ratio grows from a small n to a large one: the quotient of two ratios, of which `ours`
@@ -167,7 +133,6 @@ impl Figure {
             limit,
             kind: Kind::Ratio,
             noise: large.growth_noise(small),
-            slow_shares: None,
         }
     }
 
@@ -202,14 +167,10 @@ impl Figure {
             Met::Unclear => "\"unclear\"",
             Met::NotAsked => "null",
         };
-        let slow = |side: usize| {
-            self.slow_shares.map_or_else(|| "null".into(), |shares| number(shares[side]))
-        };
         format!(
             "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\
              \"value\":{},\"limit\":{limit},\
-             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met},\
-             \"slow_ours\":{},\"slow_baseline\":{}}}",
+             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met}",
             self.name,
             self.n,
             number(self.ours.median),
@@ -217,8 +178,6 @@ impl Figure {
             self.unit,
             number(self.value),
             number(self.noise),
-            slow(0),
-            slow(1),
         )
     }
 
@@ -234,12 +193,9 @@ impl Figure {
             Met::Unclear => "unclear",
             Met::NotAsked => "–",
         };
-        let slow = self.slow_shares.map_or_else(String::new, |[ours, baseline]| {
-            format!(" (slow: {:.0} %, {:.0} %)", ours * 100.0, baseline * 100.0)
-        });
         let sign = if self.kind == Kind::Ratio { "×" } else { "" };
         format!(
-            "{:28} {:>6} {:>27} {:>27} {:6} {:>9} {limit:>8} {:>8} {met}{slow}",
+            "{:28} {:>6} {:>27} {:>27} {:6} {:>9} {limit:>8} {:>8} {met}",
             self.name,
             self.n,
             spread(self.ours),

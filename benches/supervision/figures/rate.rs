@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    cores::on_one_core,
     figures::restart::{How, crash},
     fleet::{Body, Fleet},
     measure::{Rounds, Side},
@@ -24,7 +25,11 @@ const WINDOW: Duration = Duration::from_millis(60);
 
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     let figure = |crashing| {
-        let rounds = Rounds::take(options.launches(LAUNCHES), |side| launch(side, crashing));
+        let rounds = Rounds::take(options.launches(LAUNCHES), |side| match crashing {
+            // Its thread and the supervisor's hand over to one another.
+            1 => on_one_core(|| launch(side, 1)),
+            _ => launch(side, crashing),
+        });
         Figure::ratio("restart_rate", crashing, "1/s", &rounds, Limit::AtLeast(0.8))
     };
     options.sizes(CRASHING).into_iter().map(figure).collect()

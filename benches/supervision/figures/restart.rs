@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::{
     CRASH,
+    cores::on_one_core,
     fleet::{Body, BodyResult, Context, Fleet, idle_bodies},
     measure::{Rounds, Side, quantile},
     options::Options,
@@ -15,8 +16,6 @@ use crate::{
 /// On how many idle siblings there are.
 const SIBLINGS: &[usize] = &[1, 100, 1_000];
 
-/// Where the threads of a launch land on the cores decides between a fast and a slow mode: many
-/// short launches, and fresh threads in each.
 const LAUNCHES: usize = 31;
 const HOT_CRASHES: usize = 400;
 const COLD_CRASHES: usize = 60;
@@ -40,19 +39,13 @@ pub(crate) fn hot(options: &Options) -> Vec<Figure> {
         of_p99.push((siblings, rounds.map(|latencies| latencies.p99)));
     }
     for (siblings, rounds) in &of_p50 {
-        figures.push(Figure::ratio_by_mode(
-            "restart_p50",
-            *siblings,
-            "µs",
-            rounds,
-            limit(*siblings),
-        ));
+        figures.push(Figure::ratio("restart_p50", *siblings, "µs", rounds, limit(*siblings)));
     }
     if let [(_, small), .., (siblings, large)] = &of_p50[..] {
         figures.push(Figure::growth("restart_growth", *siblings, large, small, Limit::AtMost(1.2)));
     }
     for (siblings, rounds) in &of_p99 {
-        figures.push(Figure::ratio_by_mode("restart_p99", *siblings, "µs", rounds, Limit::None));
+        figures.push(Figure::ratio("restart_p99", *siblings, "µs", rounds, Limit::None));
     }
     figures
 }
@@ -79,7 +72,7 @@ fn p50(
 ) -> Vec<Figure> {
     let figure = |siblings| {
         let rounds = rounds(options, siblings, how, pause, crashes).map(|latencies| latencies.p50);
-        Figure::ratio_by_mode(name, siblings, "µs", &rounds, limit(siblings))
+        Figure::ratio(name, siblings, "µs", &rounds, limit(siblings))
     };
     options.sizes(SIBLINGS).into_iter().map(figure).collect()
 }
@@ -98,7 +91,9 @@ fn rounds(
     pause: Option<Duration>,
     crashes: usize,
 ) -> Rounds<Latencies> {
-    Rounds::take(options.launches(LAUNCHES), |side| launch(side, siblings, how, pause, crashes))
+    Rounds::take(options.launches(LAUNCHES), |side| {
+        on_one_core(|| launch(side, siblings, how, pause, crashes))
+    })
 }
 
 fn launch(

@@ -1,6 +1,7 @@
 //! Whether one exit costs more among many children than among few.
 
 use crate::{
+    cores::on_one_core,
     figures::restart::{Crasher, How},
     fleet::{Fleet, idle_bodies, let_come_to_rest, spec},
     measure::{Rounds, Side, median},
@@ -29,7 +30,7 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
             baseline: each(&rounds.baseline),
             again: each(&rounds.again),
         };
-        Figure::ratio_by_mode("exit_at_scale", many, "µs", &rounds, Limit::AtMost(1.5))
+        Figure::ratio("exit_at_scale", many, "µs", &rounds, Limit::AtMost(1.5))
     };
     let most = options.sizes(&[1_000, 10_000]).pop();
     most.map(figure).into_iter().collect()
@@ -38,6 +39,10 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
 /// From an error to the next run, for each of the children that crash: with an error rather than a
 /// panic, for that is the shorter way, on which what grows shows the most.
 pub(crate) fn launch(asked: &Asked) -> Vec<f64> {
+    on_one_core(|| latencies(asked))
+}
+
+fn latencies(asked: &Asked) -> Vec<f64> {
     let fleet = Fleet::supervised(asked.side, idle_bodies(asked.n));
     let Fleet::Ours(supervisor) = &fleet else { panic!("it has no bare baseline") };
     let_come_to_rest(asked.n);
