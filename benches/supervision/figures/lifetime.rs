@@ -1,4 +1,4 @@
-//! How long it takes to start many children, and to stop them.
+//! How long it takes to start many children, and to stop them: once in a process, as programs do.
 
 use std::time::Instant;
 
@@ -10,18 +10,10 @@ use crate::{
     report::{Figure, Limit},
 };
 
-/// From so many on each launch has a process of its own: what is left of thousands of stacks
-/// disturbs what comes next.
-const ALONE_FROM: usize = 10_000;
-
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     let (mut starts, mut stops) = (Vec::new(), Vec::new());
     for n in options.sizes(&[10, 1_000, 10_000]) {
-        let launches = options.launches(if n < ALONE_FROM { 31 } else { 7 });
-        let rounds = Rounds::take(launches, |side| {
-            if n < ALONE_FROM {
-                return lifetime(side, n);
-            }
+        let rounds = Rounds::take(options.launches(if n < 10_000 { 31 } else { 7 }), |side| {
             match process::launch("lifetime", side, n, options.quick)[..] {
                 [start, stop] => (start, stop),
                 _ => panic!("a launch prints two numbers"),
