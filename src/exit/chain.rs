@@ -118,9 +118,12 @@ impl ChainText {
         }
     }
 
-    /// Frees unused capacity, since the text may be kept for a long time.
+    /// Frees unused capacity, since the text may be kept for a long time; but not a little, for
+    /// which each failure would allocate once more.
     fn finish(mut self) -> String {
-        self.text.shrink_to_fit();
+        if self.text.capacity() - self.text.len() > 64 {
+            self.text.shrink_to_fit();
+        }
         self.text
     }
 }

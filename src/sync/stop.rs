@@ -412,6 +412,18 @@ mod tests {
     }
 
     #[test]
+    fn sleep_that_is_over_leaves_nothing_behind() {
+        let signal = StopSignal::new();
+        for milliseconds in [0, 1] {
+            signal.sleep(Duration::from_millis(milliseconds));
+            assert!(!signal.is_stopping() && signal.state.lock().sleepers.is_empty());
+        }
+        signal.request();
+        signal.sleep(Duration::MAX);
+        assert!(signal.state.lock().sleepers.is_empty());
+    }
+
+    #[test]
     fn callbacks_are_called_in_their_order_but_for_those_taken_back() {
         let signal = StopSignal::new();
         let (sender, called) = unbounded();
