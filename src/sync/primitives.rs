@@ -27,7 +27,7 @@ mod real {
     /// The thread that made it, for others to wake.
     ///
     /// Where each child may wait, this takes the place of a condition variable: for each thread
-    /// that has ever waited on one, parking_lot holds some 250 bytes of a table for good.
+    /// that has ever waited on one, parking_lot keeps some 400 bytes of tables for good.
     #[derive(Clone, Debug)]
     pub(crate) struct Parker(Thread);
 
