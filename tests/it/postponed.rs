@@ -11,13 +11,6 @@ use parking_lot::Mutex;
 
 use crate::support::*;
 
-fn healthy(id: &str) -> ChildSpec {
-    ChildSpec::new(id, |ctx| {
-        ctx.mark_healthy();
-        idle(ctx)
-    })
-}
-
 /// A healthy child that obeys stops, and gives its context away.
 fn seen_child(id: &str) -> (ChildSpec, Receiver<ChildContext>) {
     let (sender, started) = unbounded();

@@ -27,13 +27,6 @@ fn branch<I: IntoIterator<Item = ChildSpec>>(
     })
 }
 
-fn healthy(id: &str) -> ChildSpec {
-    ChildSpec::new(id, |ctx| {
-        ctx.mark_healthy();
-        idle(ctx)
-    })
-}
-
 fn broken(id: &str) -> ChildSpec {
     ChildSpec::new(id, |_| Err("no such queue".into())).backoff(constant(HOUR))
 }

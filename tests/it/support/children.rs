@@ -18,7 +18,15 @@ pub(crate) fn idle(ctx: &ChildContext) -> ChildResult {
     Ok(ctx.sleep(Duration::MAX)?)
 }
 
-/// The same in a wait that is no sign of life.
+/// A child that is healthy at once, and idle.
+pub(crate) fn healthy(id: &str) -> ChildSpec {
+    ChildSpec::new(id, |ctx| {
+        ctx.mark_healthy();
+        idle(ctx)
+    })
+}
+
+/// The same as `idle`, in a wait that is no sign of life.
 pub(crate) fn silent(ctx: &ChildContext) -> ChildResult {
     let _ = ctx.stopped().recv();
     Ok(())
