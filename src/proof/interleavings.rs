@@ -1,11 +1,11 @@
 //! Loom models of the small parts in which threads share locks and atomics.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --lib interleavings` explores them. The code is the crate's
-//! own, over the locks and atomics of `sync/primitives.rs`: the stop signal with its callbacks and
-//! guards, the breaker state with the callers that report to it, the wait for news, the heartbeats,
-//! and what a child's thread shares with its supervisor. Loom follows every order in which two or
-//! three threads can take their steps. For loads and stores without a lock, it also follows what
-//! weak memory allows beyond that. It reports a thread that waits for ever.
+//! own, over the locks, atomics and waits of `sync/primitives.rs`: the stop signal with its
+//! callbacks and guards, the breaker state with the callers that report to it, the wait for news,
+//! the heartbeats, and what a child's thread shares with its supervisor. Loom follows every order
+//! in which two or three threads can take their steps. For loads and stores without a lock, it also
+//! follows what weak memory allows beyond that. It reports a thread that waits for ever.
 //!
 //! Loom does not show the following, which other checks cover:
 //!

@@ -1,9 +1,7 @@
 //! Stand-ins for the synchronization primitives, whose schedules loom explores.
 
 use std::{
-    mem,
     ops::{Deref, DerefMut},
-    sync::Arc,
     time::Instant,
 };
 
@@ -80,36 +78,23 @@ impl Condvar {
     }
 }
 
-/// Not over loom's own `park`, which takes an unpark that comes late for the end of whatever the
-/// thread waits for by then.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Parker(Arc<Token>);
-
 #[derive(Debug, Default)]
-struct Token {
-    is_there: Mutex<bool>,
-    came: Condvar,
+pub(crate) struct Bell {
+    lock: Mutex<()>,
+    rung: Condvar,
 }
 
-impl Parker {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
-    pub(crate) fn park_until(&self, _: Option<Instant>) {
-        let mut is_there = self.0.is_there.lock();
-        while !mem::take(&mut *is_there) {
-            self.0.came.wait(&mut is_there);
+impl Bell {
+    pub(crate) fn wait_until(&self, _: Option<Instant>, is_over: impl Fn() -> bool) {
+        let mut guard = self.lock.lock();
+        while !is_over() {
+            self.rung.wait(&mut guard);
         }
     }
 
-    pub(crate) fn unpark(&self) {
-        *self.0.is_there.lock() = true;
-        self.0.came.notify_all();
-    }
-
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    pub(crate) fn ring(&self) {
+        drop(self.lock.lock());
+        self.rung.notify_all();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Locks and atomics: the real ones, or modelled ones under `--cfg loom`.
+//! Locks, atomics and waits: the real ones, or modelled ones under `--cfg loom`.
 //!
 //! The modelled ones have the interface of the real ones, as far as this crate uses it, so that
 //! loom explores the schedules of unchanged code. `proof/interleavings.rs` lists what it explores.
@@ -16,7 +16,7 @@ mod real {
         thread::{ThreadId, current},
     };
     use std::{
-        thread::{self, Thread},
+        sync::{self, PoisonError},
         time::Instant,
     };
 
@@ -24,36 +24,43 @@ mod real {
 
     use crate::sync::clock::system_now;
 
-    /// The thread that made it, for others to wake.
+    /// Wakes those who wait for something that an atomic says.
     ///
-    /// Where each child may wait, this takes the place of a condition variable: for each thread
-    /// that has ever waited on one, parking_lot keeps some 400 bytes of tables for good.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Parker(Thread);
+    /// Where each child may wait, this takes the place of a condition variable of parking_lot's,
+    /// which keeps tables for its waiters: 400 bytes for each of the most that ever were. This is
+    /// the standard library's, over a lock that guards nothing. `park` would do, too, but takes the
+    /// [`unpark`](std::thread::Thread::unpark) that was meant for the user's code on that thread.
+    #[derive(Debug, Default)]
+    pub(crate) struct Bell {
+        lock: sync::Mutex<()>,
+        rung: sync::Condvar,
+    }
 
-    impl Parker {
-        pub(crate) fn new() -> Self {
-            Self(current())
-        }
-
-        /// Parks the current thread, which has to be the one that made this, until it is unparked
-        /// or the deadline comes; `None` is never. It may have been unparked before. It may also
-        /// return for no reason.
-        pub(crate) fn park_until(&self, deadline: Option<Instant>) {
-            match deadline {
-                None => thread::park(),
-                Some(deadline) => {
-                    thread::park_timeout(deadline.saturating_duration_since(system_now()));
-                }
+    impl Bell {
+        /// Waits until `is_over` says so or the deadline comes; `None` is never.
+        pub(crate) fn wait_until(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {
+            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            while !is_over() {
+                guard = match deadline {
+                    None => self.rung.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                    Some(deadline) => {
+                        let left = deadline.saturating_duration_since(system_now());
+                        if left.is_zero() {
+                            return;
+                        }
+                        let woken = self.rung.wait_timeout(guard, left);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                };
             }
         }
 
-        pub(crate) fn unpark(&self) {
-            self.0.unpark();
-        }
-
-        pub(crate) fn is(&self, other: &Self) -> bool {
-            self.0.id() == other.0.id()
+        /// Wakes all who wait, to be called after what they wait for has been stored. It takes a
+        /// system call, also if nobody waits.
+        pub(crate) fn ring(&self) {
+            // Whoever has looked before the store, and does not wait yet, holds the lock.
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.rung.notify_all();
         }
     }
 

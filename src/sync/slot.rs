@@ -2,10 +2,10 @@
 //!
 //! A channel of crossbeam's takes 800 bytes, which each child would have one of; this takes 64.
 
-use std::{hint, sync::Arc, thread};
+use std::{hint, mem, sync::Arc, thread};
 
 use crate::sync::primitives::{
-    Mutex, MutexGuard, Parker,
+    Bell, Mutex, MutexGuard,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -28,8 +28,10 @@ pub(crate) struct Receiver<T>(Arc<Slot<T>>);
 #[derive(Debug)]
 struct Slot<T> {
     state: Mutex<State<T>>,
-    /// The receiver has something to look at; to be read without the lock.
+    /// There is a message, or no sender; to be read without the lock.
     is_news: AtomicBool,
+    /// Rung when that comes while the receiver is asleep.
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -37,8 +39,8 @@ struct State<T> {
     message: Option<T>,
     has_sender: bool,
     has_receiver: bool,
-    /// The receiver's thread, while it sleeps.
-    sleeper: Option<Parker>,
+    /// The receiver sleeps, or is about to.
+    is_asleep: bool,
 }
 
 /// Why a message was not sent; it is dropped.
@@ -55,8 +57,9 @@ pub(crate) enum SendError {
 pub(crate) struct Disconnected;
 
 pub(crate) fn slot<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { message: None, has_sender: true, has_receiver: true, sleeper: None };
-    let slot = Arc::new(Slot { state: Mutex::new(state), is_news: AtomicBool::new(false) });
+    let state = State { message: None, has_sender: true, has_receiver: true, is_asleep: false };
+    let (state, is_news) = (Mutex::new(state), AtomicBool::new(false));
+    let slot = Arc::new(Slot { state, is_news, bell: Bell::default() });
     (Sender(slot.clone()), Receiver(slot))
 }
 
@@ -64,10 +67,10 @@ impl<T> Slot<T> {
     /// Has the receiver look at what has changed.
     fn tell_receiver(&self, mut state: MutexGuard<'_, State<T>>) {
         self.is_news.store(true, Ordering::Release);
-        let sleeper = state.sleeper.take();
+        let is_asleep = mem::take(&mut state.is_asleep);
         drop(state);
-        if let Some(sleeper) = sleeper {
-            sleeper.unpark();
+        if is_asleep {
+            self.bell.ring();
         }
     }
 }
@@ -95,7 +98,6 @@ impl<T> Receiver<T> {
         self.look_for_a_while();
         loop {
             let mut state = self.0.state.lock();
-            state.sleeper = None;
             if let Some(message) = state.message.take() {
                 self.0.is_news.store(!state.has_sender, Ordering::Relaxed);
                 return Ok(message);
@@ -103,10 +105,9 @@ impl<T> Receiver<T> {
             if !state.has_sender {
                 return Err(Disconnected);
             }
-            let me = Parker::new();
-            state.sleeper = Some(me.clone());
+            state.is_asleep = true;
             drop(state);
-            me.park_until(None);
+            self.0.bell.wait_until(None, || self.0.is_news.load(Ordering::Acquire));
         }
     }
 

@@ -14,7 +14,7 @@ use crate::sync::{
     deadline,
     panic::Panic,
     primitives::{
-        Condvar, Mutex, OnceLock, Parker, ThreadId,
+        Bell, Condvar, Mutex, MutexGuard, OnceLock, ThreadId,
         atomic::{AtomicBool, Ordering},
         current,
     },
@@ -61,6 +61,8 @@ pub(crate) struct StopSignal {
     state: Mutex<State>,
     /// Notified when a callback has returned, and when its caller has to look again.
     changed: Condvar,
+    /// Rung when `stopping` is set, if anybody sleeps.
+    bell: Bell,
     /// Created on first use: most runs read `stopping` alone, or sleep.
     channel: OnceLock<Receiver<Infallible>>,
 }
@@ -79,8 +81,8 @@ struct State {
     called: Option<Called>,
     /// How many callbacks are being called by the threads that set them after the stop request.
     called_late: u32,
-    /// The threads in [`sleep`](StopSignal::sleep).
-    sleepers: Vec<Parker>,
+    /// How many threads are in [`sleep`](StopSignal::sleep).
+    sleepers: u32,
     /// Dropping it disconnects all receivers.
     sender: Option<Sender<Infallible>>,
 }
@@ -170,10 +172,11 @@ impl StopSignal {
                 caller_is_wanted: false,
                 called: None,
                 called_late: 0,
-                sleepers: Vec::new(),
+                sleepers: 0,
                 sender: None,
             }),
             changed: Condvar::new(),
+            bell: Bell::default(),
             channel: OnceLock::new(),
         }
     }
@@ -195,23 +198,18 @@ impl StopSignal {
         })
     }
 
-    /// Has the current thread sleep until the stop request, or for `duration`. The channel would
-    /// do, but takes 280 bytes.
+    /// Has the current thread sleep for `duration`, or until the stop request or the end of the
+    /// run. A wait on the channel would do the same, but the channel takes 280 bytes.
     pub(crate) fn sleep(&self, duration: Duration) {
-        let (deadline, me) = (deadline::after(system_now(), duration), Parker::new());
+        let deadline = deadline::after(system_now(), duration);
         let mut state = self.state.lock();
         if state.phase != Phase::Running {
             return;
         }
-        state.sleepers.push(me.clone());
+        state.sleepers += 1;
         drop(state);
-        while !self.is_stopping() {
-            if deadline::is_reached(deadline, system_now()) {
-                self.state.lock().sleepers.retain(|sleeper| !sleeper.is(&me));
-                return;
-            }
-            me.park_until(deadline);
-        }
+        self.bell.wait_until(deadline, || self.is_stopping());
+        self.state.lock().sleepers -= 1;
     }
 
     /// Requests the run to stop. Calls no callback; [`call_all`](StopSignal::call_all) does.
@@ -220,13 +218,18 @@ impl StopSignal {
         if state.phase == Phase::Running {
             state.phase = Phase::StopRequested;
         }
-        self.tell_stopping(&mut state);
+        self.set_stopping(state);
     }
 
-    fn tell_stopping(&self, state: &mut State) {
+    /// Sets `stopping`, and wakes those who wait for it, with no lock held.
+    fn set_stopping(&self, mut state: MutexGuard<'_, State>) {
         self.stopping.store(true, Ordering::Release);
-        state.sender = None;
-        state.sleepers.drain(..).for_each(|sleeper| sleeper.unpark());
+        let (sender, sleepers) = (state.sender.take(), state.sleepers);
+        drop(state);
+        drop(sender);
+        if sleepers > 0 {
+            self.bell.ring();
+        }
     }
 
     /// Whether the run was requested to stop, has callbacks, and no thread calls them: then the
@@ -359,7 +362,6 @@ impl StopSignal {
     pub(crate) fn end(&self) -> Option<Panic> {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;
-        self.tell_stopping(&mut state);
         let waiting = mem::take(&mut state.waiting);
         let repeating = mem::take(&mut state.repeating);
         // Whoever waits to call one of them again has nothing left to do.
@@ -367,7 +369,7 @@ impl StopSignal {
         while state.called.is_some() {
             self.changed.wait(&mut state);
         }
-        drop(state);
+        self.set_stopping(state);
         let waiting = waiting.into_iter().map(|(_, callback)| callback);
         let repeating = repeating.into_iter().map(|repeating| repeating.callback);
         waiting.chain(repeating).fold(None, |panic, callback| {
@@ -416,11 +418,11 @@ mod tests {
         let signal = StopSignal::new();
         for milliseconds in [0, 1] {
             signal.sleep(Duration::from_millis(milliseconds));
-            assert!(!signal.is_stopping() && signal.state.lock().sleepers.is_empty());
+            assert!(!signal.is_stopping() && signal.state.lock().sleepers == 0);
         }
         signal.request();
         signal.sleep(Duration::MAX);
-        assert!(signal.state.lock().sleepers.is_empty());
+        assert!(signal.state.lock().sleepers == 0);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Contexts of a run that is asked to stop, and of one that has ended.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use circuit_breaker_supervisor::{ChildContext, ChildResult, ChildSpec, Supervisor};
 use crossbeam_channel::{bounded, unbounded};
@@ -59,6 +62,34 @@ fn contexts_that_outlive_everything_say_stopped() {
 }
 
 #[test]
+fn unpark_that_comes_in_a_sleep_or_between_two_runs_is_left_to_the_body() {
+    let (sender, waits) = unbounded();
+    let _supervisor = Supervisor::builder()
+        .backoff(constant(50 * MS))
+        .child(ChildSpec::new("child", move |ctx| {
+            if ctx.run() > 1 {
+                let began = Instant::now();
+                thread::park_timeout(DEADLINE);
+                let _ = sender.send(began.elapsed());
+                thread::current().unpark();
+                ctx.sleep(MS)?;
+                let began = Instant::now();
+                thread::park_timeout(DEADLINE);
+                let _ = sender.send(began.elapsed());
+                return idle(ctx);
+            }
+            thread::current().unpark();
+            Err("between two runs, its thread waits".into())
+        }))
+        .start()
+        .unwrap();
+    for _ in 0..2 {
+        let waited = take(&waits);
+        assert!(waited < DEADLINE / 2, "{waited:?}");
+    }
+}
+
+#[test]
 fn helpers_of_a_crashed_run_are_asked_to_stop() {
     let (sender, helpers) = unbounded();
     let supervisor = Supervisor::builder()
@@ -66,8 +97,12 @@ fn helpers_of_a_crashed_run_are_asked_to_stop() {
         .child(ChildSpec::new("child", move |ctx| {
             let helper = ctx.clone();
             let handle = thread::spawn(move || {
-                let _ = helper.stopped().recv();
-                (helper.run(), helper.is_stopping(), helper.sleep(HOUR).is_err())
+                let is_stopped = if helper.run() % 2 == 0 {
+                    helper.stopped().recv().is_err()
+                } else {
+                    helper.sleep(HOUR).is_err()
+                };
+                (helper.run(), helper.is_stopping(), is_stopped)
             });
             let _ = sender.send(handle);
             if ctx.failures() < 3 { panic!("no") } else { idle(ctx) }
