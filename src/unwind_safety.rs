@@ -2,10 +2,11 @@
 //!
 //! A body, a callback or a caller may catch a panic of its own while it uses one of these types.
 //! That is safe, since no user code runs in the midst of a change of this crate's state: not while
-//! a lock is held, nor between two writes that belong together. The locks are parking_lot's, which
-//! a panic does not poison; waiters register by guards, whose drop a panic runs too; and a call
-//! through a breaker that unwinds is counted as it leaves. The compiler cannot see that through
-//! locks, atomics and boxed closures, and would make the user write `AssertUnwindSafe`.
+//! a lock is held, nor between two writes that belong together. The locks that guard something are
+//! parking_lot's, which a panic does not poison; waiters register by guards, whose drop a panic
+//! runs too; and a call through a breaker that unwinds is counted as it leaves. The compiler cannot
+//! see that through locks, atomics and boxed closures, and would make the user write
+//! `AssertUnwindSafe`.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 

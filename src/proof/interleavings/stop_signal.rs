@@ -8,7 +8,7 @@ use std::{
 use crossbeam_channel::TryRecvError;
 use loom::thread;
 
-use super::{Count, PREEMPTIONS, explore, spawn};
+use super::{Count, explore, spawn};
 use crate::sync::{
     primitives::atomic::{AtomicBool, AtomicU64, Ordering},
     stop::{StopCallback, StopSignal},
@@ -269,9 +269,9 @@ fn callback_that_repeats_ends_with_its_run() {
 }
 
 #[test]
-fn stop_request_and_the_end_wake_all_who_sleep_bounded() {
+fn stop_request_and_the_end_wake_all_who_sleep() {
     for wake in [StopSignal::request, |signal: &StopSignal| assert_eq!(signal.end(), None)] {
-        explore("sleep", Some(PREEMPTIONS), move || {
+        explore("sleep", None, move || {
             let signal = Arc::new(StopSignal::new());
             let other = spawn({
                 let signal = signal.clone();
