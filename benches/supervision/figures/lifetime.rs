@@ -13,7 +13,13 @@ use crate::{
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
     let (mut starts, mut stops) = (Vec::new(), Vec::new());
     for n in options.sizes(&[10, 1_000, 10_000]) {
-        let rounds = Rounds::take(options.launches(if n < 10_000 { 31 } else { 7 }), |side| {
+        // Each takes from 1 ms to 1 s, and the short ones stray more.
+        let launches = match n {
+            ..=10 => 101,
+            11..=1_000 => 31,
+            _ => 7,
+        };
+        let rounds = Rounds::take(options.launches(launches), |side| {
             match process::launch("lifetime", side, n, options.quick)[..] {
                 [start, stop] => (start, stop),
                 _ => panic!("a launch prints two numbers"),
