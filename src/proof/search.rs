@@ -286,6 +286,8 @@ fn world_of(policies: &[Policy], after: Option<&str>) -> Trial {
     for &policy in policies {
         let max_restarts = (policy == Policy::Transient).then_some(1);
         let (healthy_after, stop_timeout) = (2 * MS, MS);
+        // Of two children, it would multiply the states; and it touches only its own.
+        let is_abandoned = policies.len() == 1 && policy == Policy::Temporary;
         let rules = Rules {
             policy,
             healthy_after,
@@ -293,7 +295,7 @@ fn world_of(policies: &[Policy], after: Option<&str>) -> Trial {
             max_restarts,
             significant: false,
             watchdog: None,
-            abandon_after: (policy == Policy::Temporary).then_some(3 * MS),
+            abandon_after: is_abandoned.then_some(3 * MS),
         };
         let key = trial.list(rules, true, false);
         if let Some(after) = after.map(ChildId::from) {
