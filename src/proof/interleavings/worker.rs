@@ -116,13 +116,11 @@ fn retire(worker: &Arc<WorkerShared>) {
 
 // The supervisor thread was stuck, and starts a run just while another thread force-stops all.
 #[test]
-fn run_with_a_start_signal_is_stopped_by_whoever_takes_over() {
-    explore("taking over", None, || {
+fn run_with_a_start_signal_is_stopped_by_whoever_takes_over_bounded() {
+    explore("taking over", Some(PREEMPTIONS), || {
         // This body returns only after a stop request: one that does not reach it is a deadlock.
         let child = Child::new(false, |ctx| {
-            while !ctx.is_stopping() {
-                thread::yield_now();
-            }
+            let _ = ctx.sleep(Duration::MAX);
         });
         let worker = child.provide(1);
         let other = spawn({
