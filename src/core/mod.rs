@@ -2,6 +2,7 @@
 
 pub(crate) mod circuit;
 pub(crate) mod dependencies;
+mod faults;
 pub(crate) mod flag_cache;
 pub(crate) mod interface;
 pub(crate) mod key;

@@ -16,6 +16,7 @@ use crate::{
     core::{
         circuit::{Circuit, Decision, View},
         dependencies::{Dependencies, Dependency},
+        faults::Faults,
         flag_cache::{Expectation, FlagCache},
         interface::{Action, Environment, NotProvided, Progress, Sight, StartDenied},
         key::{Key, KeyMap},
@@ -79,7 +80,7 @@ struct Child<T> {
     /// Others come after it.
     is_awaited: bool,
     /// The callbacks whose last call panicked. Of panics in a row, only the first is reported.
-    faults: Vec<Callback>,
+    faults: Faults,
 }
 
 impl<T> Child<T> {
@@ -87,7 +88,7 @@ impl<T> Child<T> {
     fn expectation(&self) -> Expectation {
         if self.circuit.is_removing() {
             Expectation::Unasked
-        } else if self.faults.contains(&Callback::Enabled) {
+        } else if self.faults.contains(Callback::Enabled) {
             // The next success has to reach `note_call`, which ends the row of panics.
             Expectation::Unknown
         } else {
@@ -161,7 +162,7 @@ impl<T> Roster<T> {
             ticket: None,
             is_restarted: false,
             is_awaited: false,
-            faults: Vec::new(),
+            faults: Faults::default(),
         };
         let before = self.children.insert(key, Box::new(child));
         debug_assert!(before.is_none(), "keys are never used twice");
@@ -592,7 +593,7 @@ impl Roster<Key> {
                 let Child { id: _, entry: _, circuit, shown, wake, faults, .. } = &**child;
                 let wake = wake.map(|at| at.saturating_duration_since(now));
                 let shown = shown.map(|view| (view.status, view.circuit));
-                (*key, (circuit.essence(now), shown, wake, faults.clone()))
+                (*key, (circuit.essence(now), shown, wake, *faults))
             })
             .collect();
         let closing = closing.as_ref().map(|Closing { cap, last_cap: _, postponed }| {

@@ -131,21 +131,9 @@ impl<T> Roster<T> {
         now: Instant,
     ) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let known = child.faults.iter().position(|faulty| *faulty == callback);
-        match (panic, known) {
-            (None, Some(position)) => {
-                child.faults.swap_remove(position);
-            }
-            (Some(panic), None) => {
-                child.faults.push(callback);
-                self.queue_report_of(
-                    key,
-                    run,
-                    EventKind::CallbackPanicked { callback, panic },
-                    now,
-                );
-            }
-            (None, None) | (Some(_), Some(_)) => {}
+        let differs = child.faults.note(callback, panic.is_some());
+        if let Some(panic) = panic.filter(|_| differs) {
+            self.queue_report_of(key, run, EventKind::CallbackPanicked { callback, panic }, now);
         }
     }
 
