@@ -170,7 +170,7 @@ impl Figure {
         format!(
             "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\
              \"value\":{},\"limit\":{limit},\
-             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met}",
+             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met}}}",
             self.name,
             self.n,
             number(self.ours.median),
