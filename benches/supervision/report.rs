@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use serde_json::{Value, json};
+
 use crate::measure::{Quartiles, Rounds, quartiles};
 
 pub(crate) const LEGEND: &str = "\
@@ -152,33 +154,33 @@ impl Figure {
         }
     }
 
-    fn json(&self) -> String {
+    fn json(&self) -> Value {
         let limit = match self.limit {
-            Limit::AtMost(limit) | Limit::AtLeast(limit) => number(limit),
-            Limit::None => "null".into(),
+            Limit::AtMost(limit) | Limit::AtLeast(limit) => json!(limit),
+            Limit::None => Value::Null,
         };
         let kind = match self.kind {
             Kind::Ratio => "ratio",
             Kind::Absolute => "absolute",
         };
         let met = match self.met() {
-            Met::Yes => "true",
-            Met::No => "false",
-            Met::Unclear => "\"unclear\"",
-            Met::NotAsked => "null",
+            Met::Yes => json!(true),
+            Met::No => json!(false),
+            Met::Unclear => json!("unclear"),
+            Met::NotAsked => Value::Null,
         };
-        format!(
-            "{{\"figure\":\"{}\",\"n\":{},\"ours\":{},\"baseline\":{},\"unit\":\"{}\",\
-             \"value\":{},\"limit\":{limit},\
-             \"kind\":\"{kind}\",\"noise\":{},\"met\":{met}}}",
-            self.name,
-            self.n,
-            number(self.ours.median),
-            number(self.baseline.median),
-            self.unit,
-            number(self.value),
-            number(self.noise),
-        )
+        json!({
+            "figure": self.name,
+            "n": self.n,
+            "ours": self.ours.median,
+            "baseline": self.baseline.median,
+            "unit": self.unit,
+            "value": self.value,
+            "limit": limit,
+            "kind": kind,
+            "noise": self.noise,
+            "met": met,
+        })
     }
 
     fn row(&self) -> String {
@@ -241,9 +243,4 @@ pub(crate) fn short(value: f64) -> String {
         size if size < 100_000.0 => format!("{value:.0}"),
         _ => format!("{:.0}k", value / 1000.0),
     }
-}
-
-/// As JSON has it, which knows no infinity.
-fn number(value: f64) -> String {
-    if value.is_finite() { format!("{value:.4}") } else { "null".into() }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use circuit_breaker_supervisor::{ChildSpec, ChildStatus, EventKind, Exit, Supervisor};
+use circuit_breaker_supervisor::{ChildSpec, ChildStatus, EventKind, Exit, Simulation, Supervisor};
 
 use crate::support::*;
 
@@ -93,8 +93,9 @@ fn last_flush_finds_what_it_comes_after_up_also_when_a_sink_is_slow() {
     assert_eq!((flushes.load(Ordering::SeqCst), is_up.load(Ordering::SeqCst)), (3, false));
 }
 
-#[test]
-fn simulated_shutdown_waits_along_the_chain_for_the_sum_of_the_timeouts() {
+/// `a`, `b` that comes after it, and `c` after that, all healthy at once, with 5 s to stop each, in
+/// which the deaf ones do not.
+fn chain(deaf: &[&str]) -> Simulation {
     let builder = Supervisor::builder()
         .healthy_after(Duration::ZERO)
         .stop_timeout(5 * SECOND)
@@ -102,9 +103,15 @@ fn simulated_shutdown_waits_along_the_chain_for_the_sum_of_the_timeouts() {
         .child(unused("b").after("a"))
         .child(unused("c").after("b"));
     let mut simulation = simulate(builder);
-    for id in ["a", "b", "c"] {
+    for id in deaf {
         simulation.ignore_stop_for(id, HOUR);
     }
+    simulation
+}
+
+#[test]
+fn simulated_shutdown_waits_along_the_chain_for_the_sum_of_the_timeouts() {
+    let mut simulation = chain(&["a", "b", "c"]);
     let handle = simulation.handle().clone();
     let stopping = |id: &str| handle.child(id).unwrap().stopping.is_some();
     let all = || (stopping("a"), stopping("b"), stopping("c"));
@@ -126,16 +133,7 @@ fn simulated_shutdown_waits_along_the_chain_for_the_sum_of_the_timeouts() {
 
 #[test]
 fn limit_is_for_the_whole_and_asks_the_rest_when_it_is_over() {
-    let builder = Supervisor::builder()
-        .healthy_after(Duration::ZERO)
-        .stop_timeout(5 * SECOND)
-        .child(unused("a"))
-        .child(unused("b").after("a"))
-        .child(unused("c").after("b"));
-    let mut simulation = simulate(builder);
-    for id in ["b", "c"] {
-        simulation.ignore_stop_for(id, HOUR);
-    }
+    let mut simulation = chain(&["b", "c"]);
     let handle = simulation.handle().clone();
     handle.request_shutdown();
     simulation.advance(6 * SECOND);

@@ -20,8 +20,9 @@ fn waiter(handle: &Handle) -> Receiver<String> {
     answer
 }
 
-#[test]
-fn wait_until_healthy_ends_when_the_root_is_given_up() {
+/// A migration that runs, is healthy, and is given up if it fails; `orders`, which waits for its
+/// end; and somebody who waits until all are healthy.
+fn waiting_for_a_migration() -> (Supervisor, Puppet, Receiver<String>) {
     let (migration, strings) = puppet("migration");
     let supervisor = Supervisor::builder()
         .child(migration.restart(RestartPolicy::Transient).max_restarts(0))
@@ -32,6 +33,12 @@ fn wait_until_healthy_ends_when_the_root_is_given_up() {
     strings.act(Act::MarkHealthy);
     wait_status(supervisor.handle(), "migration", ChildStatus::Healthy);
     let answer = waiter(supervisor.handle());
+    (supervisor, strings, answer)
+}
+
+#[test]
+fn wait_until_healthy_ends_when_the_root_is_given_up() {
+    let (supervisor, strings, answer) = waiting_for_a_migration();
     strings.act(Act::Fail("no such table"));
     wait_status(supervisor.handle(), "migration", ChildStatus::GaveUp);
     let answer = answer.recv_timeout(5 * SECOND);
@@ -40,16 +47,7 @@ fn wait_until_healthy_ends_when_the_root_is_given_up() {
 
 #[test]
 fn wait_until_healthy_ends_when_the_root_is_held_and_all_are_down_on_purpose() {
-    let (migration, strings) = puppet("migration");
-    let supervisor = Supervisor::builder()
-        .child(migration.restart(RestartPolicy::Transient))
-        .child(healthy("orders").after("migration"))
-        .start()
-        .unwrap();
-    strings.next_run();
-    strings.act(Act::MarkHealthy);
-    wait_status(supervisor.handle(), "migration", ChildStatus::Healthy);
-    let answer = waiter(supervisor.handle());
+    let (supervisor, _strings, answer) = waiting_for_a_migration();
     supervisor.handle().hold("migration").unwrap();
     wait_off(supervisor.handle(), "migration", OffBy::Operator);
     let now = supervisor.handle().wait_until_healthy(Duration::ZERO);
