@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     thread,
@@ -21,7 +21,7 @@ use crate::{
         child_thread::{drop_all, work},
         inbox::Message,
         lineage::Lineage,
-        live_threads::LiveThreads,
+        live_threads::{LiveCounts, LiveThreads},
         shared::Shared,
         thread_record::{ThreadNumber, ThreadPhase, ThreadRecord},
         worker::WorkerShared,
@@ -75,10 +75,10 @@ pub(crate) struct ThreadRegistry {
 struct Registered {
     next: u64,
     threads: BTreeMap<ThreadNumber, Arc<ThreadRecord>>,
-    /// The number of live threads of children, by how long a shutdown waits for them.
-    alive: BTreeMap<Duration, u64>,
+    /// The live threads of children.
+    alive: LiveCounts,
     /// The supervisor thread waits for all of them since then, and gets a message whenever an exit
-    /// changes the longest of these times, which bounds that wait.
+    /// changes the longest patience, which bounds that wait.
     closing_since: Option<Instant>,
     /// The children that run, and that the shutdown has not asked to stop yet.
     postponed: BTreeSet<Key>,
@@ -89,29 +89,14 @@ struct Registered {
 impl Registered {
     fn thread_began(&mut self, thread: &ThreadRecord) {
         if let Some(child) = &thread.child {
-            child.threads.count.fetch_add(1, Ordering::Relaxed);
-            *self.alive.entry(child.threads.patience()).or_default() += 1;
-        }
-    }
-
-    fn remove_alive(&mut self, patience: Duration, count: u64) {
-        if let btree_map::Entry::Occupied(mut alive) = self.alive.entry(patience) {
-            *alive.get_mut() -= count;
-            if *alive.get() == 0 {
-                alive.remove();
-            }
+            self.alive.add(&child.threads);
         }
     }
 
     /// Sets how long after the begin of the shutdown a child was asked to stop; `None` if it was
     /// not yet, since others have to end first.
     fn set_asked_after(&mut self, key: Key, threads: &LiveThreads, asked_after: Option<Duration>) {
-        let (count, before) = (threads.count.load(Ordering::Relaxed), threads.patience());
-        threads.set_asked_after(asked_after);
-        if count > 0 {
-            self.remove_alive(before, count);
-            *self.alive.entry(threads.patience()).or_default() += count;
-        }
+        self.alive.set_asked_after(threads, asked_after);
         if asked_after.is_none() {
             self.postponed.insert(key);
         } else {
@@ -122,14 +107,9 @@ impl Registered {
     /// Returns whether the exit is sent to the supervisor thread.
     fn thread_gone(&mut self, thread: &ThreadRecord) -> bool {
         let Some(child) = &thread.child else { return false };
-        child.threads.count.fetch_sub(1, Ordering::Relaxed);
-        let longest = self.longest_patience();
-        self.remove_alive(child.threads.patience(), 1);
-        self.closing_since.is_some() && self.longest_patience() != longest
-    }
-
-    fn longest_patience(&self) -> Option<Duration> {
-        self.alive.last_key_value().map(|(patience, _)| *patience)
+        let longest = self.alive.longest_patience();
+        self.alive.remove(&child.threads);
+        self.closing_since.is_some() && self.alive.longest_patience() != longest
     }
 }
 
@@ -211,7 +191,7 @@ impl ThreadRegistry {
         if worker.has_thread() {
             return Ok(());
         }
-        if worker.threads.count.load(Ordering::Relaxed) >= MOST_THREADS {
+        if worker.threads.count() >= MOST_THREADS {
             return Err(Failure::new("its earlier threads have not ended".into()));
         }
         let (commands, received) = slot();
@@ -368,7 +348,7 @@ impl ThreadRegistry {
     /// How long a shutdown waits for the threads that are alive, from when it began: the longest
     /// stop timeout, with the time that others had before a child was asked to stop.
     pub(crate) fn longest_patience(&self) -> Option<Duration> {
-        self.registered.lock().longest_patience()
+        self.registered.lock().alive.longest_patience()
     }
 
     /// The children that have a live thread, in list order. Each was requested to stop at `since`
