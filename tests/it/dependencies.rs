@@ -784,7 +784,7 @@ fn memory_is_bounded_while_readiness_flips() {
                 if flips.fetch_add(1, Ordering::Relaxed) < FLIPS {
                     its.get().unwrap().restart("db").unwrap();
                 } else {
-                    at_end.store(resident(), Ordering::Relaxed);
+                    at_end.store(held_memory(), Ordering::Relaxed);
                 }
             }
         })
@@ -792,7 +792,7 @@ fn memory_is_bounded_while_readiness_flips() {
         .children((0..1000).map(|number| unused(&number.to_string()).after("db")));
     let mut simulation = Simulation::new(builder, 1).unwrap();
     slot.set(simulation.handle().clone()).unwrap();
-    let before = resident();
+    let before = held_memory();
     simulation.advance(Duration::ZERO);
     let grown = memory.load(Ordering::Relaxed).saturating_sub(before);
     assert!(grown < 30_000, "{grown} KiB more after {FLIPS} flips");

@@ -52,7 +52,7 @@ fn check_restarts(child: ChildSpec, warm_up: u64, restarts: u64) {
         handle.hold("child").unwrap();
         let last = wait_off(handle, "child", OffBy::Operator).run;
         eventually("no thread is left over", || thread_count() <= threads + 2);
-        let now = (last, resident());
+        let now = (last, held_memory());
         handle.release("child").unwrap();
         now
     };
@@ -111,9 +111,9 @@ fn memory_and_threads_stay_flat_over_supervisors() {
     };
     let threads = thread_count();
     (0..20).for_each(|_| cycle());
-    let before = resident();
+    let before = held_memory();
     (0..200).for_each(|_| cycle());
-    let after = resident();
+    let after = held_memory();
     assert!(after < before + 1024, "{before} KiB, and {after} KiB after 200 more supervisors");
     eventually("their threads are gone", || thread_count() == threads);
     println!("{DONE}");
@@ -182,9 +182,9 @@ fn failed_starts_take_no_memory() {
         }
     };
     flood(2_000);
-    let before = resident();
+    let before = held_memory();
     flood(50_000);
-    let grown = resident().saturating_sub(before);
+    let grown = held_memory().saturating_sub(before);
     println!("grown by {grown} KiB over 50000 failed starts");
     drop(supervisor);
     assert!(grown < 2 << 10, "grown by {grown} KiB over 50000 failed starts");

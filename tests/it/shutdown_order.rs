@@ -151,8 +151,8 @@ fn threads_are_waited_for_along_a_chain() {
     // `orders` takes longer than `db` has time for, counted from the start of the shutdown.
     let ends = Ends::default();
     let supervisor = Supervisor::builder()
-        .child(ends.child("db", || {}).stop_timeout(200 * MS))
-        .child(ends.child("orders", || thread::sleep(600 * MS)).stop_timeout(DEADLINE).after("db"))
+        .child(ends.child("db", || {}).stop_timeout(500 * MS))
+        .child(ends.child("orders", || thread::sleep(800 * MS)).stop_timeout(DEADLINE).after("db"))
         .start()
         .unwrap();
     all_healthy(&supervisor);
