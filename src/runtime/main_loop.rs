@@ -204,15 +204,13 @@ impl MainLoop {
         let until = self.engine.now() + AWAKE_AFTER_START;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         loop {
-            for _ in 0..32 {
-                if let Ok(message) = self.inbox.try_recv() {
-                    return Some(message);
-                }
-                std::hint::spin_loop();
+            if let Ok(message) = self.inbox.try_recv() {
+                return Some(message);
             }
             if self.engine.now() >= until {
                 return None;
             }
+            // Not a spin: the child that is waited for may need this core.
             std::thread::yield_now();
         }
     }
