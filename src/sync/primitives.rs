@@ -28,39 +28,46 @@ mod real {
     ///
     /// Where each child may wait, this takes the place of a condition variable of parking_lot's,
     /// which keeps tables for its waiters: 400 bytes for each of the most that ever were. This is
-    /// the standard library's, over a lock that guards nothing. `park` would do, too, but takes the
+    /// the standard library's. `park` would do, too, but takes the
     /// [`unpark`](std::thread::Thread::unpark) that was meant for the user's code on that thread.
     #[derive(Debug, Default)]
     pub(crate) struct Bell {
-        lock: sync::Mutex<()>,
+        waiting: sync::Mutex<u32>,
         rung: sync::Condvar,
     }
 
     impl Bell {
         /// Waits until `is_over` says so or the deadline comes; `None` is never.
         pub(crate) fn wait_until(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {
-            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            *waiting += 1;
             while !is_over() {
-                guard = match deadline {
-                    None => self.rung.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                waiting = match deadline {
+                    None => self.rung.wait(waiting).unwrap_or_else(PoisonError::into_inner),
                     Some(deadline) => {
                         let left = deadline.saturating_duration_since(system_now());
                         if left.is_zero() {
-                            return;
+                            break;
                         }
-                        let woken = self.rung.wait_timeout(guard, left);
+                        let woken = self.rung.wait_timeout(waiting, left);
                         woken.unwrap_or_else(PoisonError::into_inner).0
                     }
                 };
             }
+            *waiting -= 1;
         }
 
-        /// Wakes all who wait, to be called after what they wait for has been stored. It takes a
-        /// system call, also if nobody waits.
+        /// Wakes all who wait, to be called after what they wait for has been stored. If nobody
+        /// waits, it takes no system call.
         pub(crate) fn ring(&self) {
             // Whoever has looked before the store, and does not wait yet, holds the lock.
-            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
-            self.rung.notify_all();
+            let waiting = *self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            match waiting {
+                0 => {}
+                // For all, the kernel looks through the whole bucket, which waits of others share.
+                1 => self.rung.notify_one(),
+                _ => self.rung.notify_all(),
+            }
         }
     }
 

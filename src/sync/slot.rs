@@ -2,7 +2,7 @@
 //!
 //! A channel of crossbeam's takes 800 bytes, which each child would have one of; this takes 64.
 
-use std::{mem, sync::Arc, thread};
+use std::{sync::Arc, thread};
 
 use crate::sync::primitives::{
     Bell, Mutex, MutexGuard,
@@ -27,7 +27,7 @@ struct Slot<T> {
     state: Mutex<State<T>>,
     /// There is a message, or no sender; to be read without the lock.
     is_news: AtomicBool,
-    /// Rung when that comes while the receiver is asleep.
+    /// Rung when that comes.
     bell: Bell,
 }
 
@@ -36,8 +36,6 @@ struct State<T> {
     message: Option<T>,
     has_sender: bool,
     has_receiver: bool,
-    /// The receiver sleeps, or is about to.
-    is_asleep: bool,
 }
 
 /// Why a message was not sent; it is dropped.
@@ -54,7 +52,7 @@ pub(crate) enum SendError {
 pub(crate) struct Disconnected;
 
 pub(crate) fn slot<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { message: None, has_sender: true, has_receiver: true, is_asleep: false };
+    let state = State { message: None, has_sender: true, has_receiver: true };
     let (state, is_news) = (Mutex::new(state), AtomicBool::new(false));
     let slot = Arc::new(Slot { state, is_news, bell: Bell::default() });
     (Sender(slot.clone()), Receiver(slot))
@@ -62,13 +60,10 @@ pub(crate) fn slot<T>() -> (Sender<T>, Receiver<T>) {
 
 impl<T> Slot<T> {
     /// Has the receiver look at what has changed.
-    fn tell_receiver(&self, mut state: MutexGuard<'_, State<T>>) {
+    fn tell_receiver(&self, state: MutexGuard<'_, State<T>>) {
         self.is_news.store(true, Ordering::Release);
-        let is_asleep = mem::take(&mut state.is_asleep);
         drop(state);
-        if is_asleep {
-            self.bell.ring();
-        }
+        self.bell.ring();
     }
 }
 
@@ -102,7 +97,6 @@ impl<T> Receiver<T> {
             if !state.has_sender {
                 return Err(Disconnected);
             }
-            state.is_asleep = true;
             drop(state);
             self.0.bell.wait_until(None, || self.0.is_news.load(Ordering::Acquire));
         }

@@ -61,7 +61,7 @@ pub(crate) struct StopSignal {
     state: Mutex<State>,
     /// Notified when a callback has returned, and when its caller has to look again.
     changed: Condvar,
-    /// Rung when `stopping` is set, if anybody sleeps.
+    /// Rung when `stopping` is set, for those who [`sleep`](StopSignal::sleep).
     bell: Bell,
     /// Created on first use: most runs read `stopping` alone, or sleep.
     channel: OnceLock<Receiver<Infallible>>,
@@ -81,8 +81,6 @@ struct State {
     called: Option<Called>,
     /// How many callbacks are being called by the threads that set them after the stop request.
     called_late: u32,
-    /// How many threads are in [`sleep`](StopSignal::sleep).
-    sleepers: u32,
     /// Dropping it disconnects all receivers.
     sender: Option<Sender<Infallible>>,
 }
@@ -172,7 +170,6 @@ impl StopSignal {
                 caller_is_wanted: false,
                 called: None,
                 called_late: 0,
-                sleepers: 0,
                 sender: None,
             }),
             changed: Condvar::new(),
@@ -202,14 +199,7 @@ impl StopSignal {
     /// run. A wait on the channel would do the same, but the channel takes 280 bytes.
     pub(crate) fn sleep(&self, duration: Duration) {
         let deadline = deadline::after(system_now(), duration);
-        let mut state = self.state.lock();
-        if state.phase != Phase::Running {
-            return;
-        }
-        state.sleepers += 1;
-        drop(state);
         self.bell.wait_until(deadline, || self.is_stopping());
-        self.state.lock().sleepers -= 1;
     }
 
     /// Requests the run to stop. Calls no callback; [`call_all`](StopSignal::call_all) does.
@@ -224,12 +214,10 @@ impl StopSignal {
     /// Sets `stopping`, and wakes those who wait for it, with no lock held.
     fn set_stopping(&self, mut state: MutexGuard<'_, State>) {
         self.stopping.store(true, Ordering::Release);
-        let (sender, sleepers) = (state.sender.take(), state.sleepers);
+        let sender = state.sender.take();
         drop(state);
         drop(sender);
-        if sleepers > 0 {
-            self.bell.ring();
-        }
+        self.bell.ring();
     }
 
     /// Whether the run was requested to stop, has callbacks, and no thread calls them: then the
@@ -414,15 +402,14 @@ mod tests {
     }
 
     #[test]
-    fn sleep_that_is_over_leaves_nothing_behind() {
+    fn sleep_ends_in_time_and_does_not_begin_after_a_request() {
         let signal = StopSignal::new();
         for milliseconds in [0, 1] {
             signal.sleep(Duration::from_millis(milliseconds));
-            assert!(!signal.is_stopping() && signal.state.lock().sleepers == 0);
+            assert!(!signal.is_stopping());
         }
         signal.request();
         signal.sleep(Duration::MAX);
-        assert!(signal.state.lock().sleepers == 0);
     }
 
     #[test]
