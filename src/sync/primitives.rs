@@ -32,7 +32,9 @@ mod real {
     /// [`unpark`](std::thread::Thread::unpark) that was meant for the user's code on that thread.
     #[derive(Debug, Default)]
     pub(crate) struct Bell {
-        waiting: sync::Mutex<u32>,
+        /// How many wait. If it were ever too many to be counted, it would stay there. Two bytes fit
+        /// beside the lock: there are two bells to a child.
+        waiting: sync::Mutex<u16>,
         rung: sync::Condvar,
     }
 
@@ -40,7 +42,7 @@ mod real {
         /// Waits until `is_over` says so or the deadline comes; `None` is never.
         pub(crate) fn wait_until(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            *waiting += 1;
+            *waiting = waiting.saturating_add(1);
             while !is_over() {
                 waiting = match deadline {
                     None => self.rung.wait(waiting).unwrap_or_else(PoisonError::into_inner),
@@ -54,7 +56,9 @@ mod real {
                     }
                 };
             }
-            *waiting -= 1;
+            if *waiting < u16::MAX {
+                *waiting -= 1;
+            }
         }
 
         /// Wakes all who wait, to be called after what they wait for has been stored. If nobody
