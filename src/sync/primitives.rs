@@ -32,8 +32,8 @@ mod real {
     /// [`unpark`](std::thread::Thread::unpark) that was meant for the user's code on that thread.
     #[derive(Debug, Default)]
     pub(crate) struct Bell {
-        /// How many wait. If it were ever too many to be counted, it would stay there. Two bytes fit
-        /// beside the lock: there are two bells to a child.
+        /// How many wait; once there were more than can be counted, it stays at the most. Two bytes
+        /// fit beside the lock, and each child has two bells.
         waiting: sync::Mutex<u16>,
         rung: sync::Condvar,
     }
