@@ -73,39 +73,13 @@ impl Condvar {
         NotTimedOut
     }
 
-    pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
-    }
-
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Bell {
-    waiting: Mutex<u32>,
-    rung: Condvar,
-}
-
-impl Bell {
-    pub(crate) fn wait_until(&self, _: Option<Instant>, is_over: impl Fn() -> bool) {
-        let mut waiting = self.waiting.lock();
-        *waiting += 1;
-        while !is_over() {
-            self.rung.wait(&mut waiting);
-        }
-        *waiting -= 1;
-    }
-
-    pub(crate) fn ring(&self) {
-        let waiting = *self.waiting.lock();
-        match waiting {
-            0 => {}
-            1 => self.rung.notify_one(),
-            _ => self.rung.notify_all(),
-        }
-    }
+pub(crate) mod plain {
+    pub(crate) use loom::sync::{Condvar, Mutex};
 }
 
 #[derive(Debug, Default)]

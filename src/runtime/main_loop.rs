@@ -210,7 +210,7 @@ impl MainLoop {
             if self.engine.now() >= until {
                 return None;
             }
-            // Not a spin: the child that is waited for may need this core.
+            // The child that is waited for may need this core.
             std::thread::yield_now();
         }
     }

@@ -1,6 +1,7 @@
 //! Building blocks that know nothing of children: stop signal, waiting, panics and time.
 
 pub(crate) mod aside;
+pub(crate) mod bell;
 pub(crate) mod clock;
 pub(crate) mod deadline;
 #[cfg(any(test, lock_based_atomics, not(target_has_atomic = "64")))]

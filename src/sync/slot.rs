@@ -4,9 +4,12 @@
 
 use std::{sync::Arc, thread};
 
-use crate::sync::primitives::{
-    Bell, Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+use crate::sync::{
+    bell::Bell,
+    primitives::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// How often a receiver lets other threads run before it sleeps. A sender that answers within a few
@@ -61,9 +64,11 @@ pub(crate) fn slot<T>() -> (Sender<T>, Receiver<T>) {
 impl<T> Slot<T> {
     /// Has the receiver look at what has changed.
     fn tell_receiver(&self, state: MutexGuard<'_, State<T>>) {
-        self.is_news.store(true, Ordering::Release);
+        let is_known = self.is_news.swap(true, Ordering::Release);
         drop(state);
-        self.bell.ring();
+        if !is_known {
+            self.bell.ring();
+        }
     }
 }
 

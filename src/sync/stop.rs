@@ -10,11 +10,12 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::sync::{
+    bell::Bell,
     clock::system_now,
     deadline,
     panic::Panic,
     primitives::{
-        Bell, Condvar, Mutex, MutexGuard, OnceLock, ThreadId,
+        Condvar, Mutex, MutexGuard, OnceLock, ThreadId,
         atomic::{AtomicBool, Ordering},
         current,
     },
@@ -404,9 +405,10 @@ mod tests {
     #[test]
     fn sleep_ends_in_time_and_does_not_begin_after_a_request() {
         let signal = StopSignal::new();
-        for milliseconds in [0, 1] {
-            signal.sleep(Duration::from_millis(milliseconds));
-            assert!(!signal.is_stopping());
+        for length in [0, 1].map(Duration::from_millis) {
+            let began = system_now();
+            signal.sleep(length);
+            assert!(!signal.is_stopping() && system_now() - began >= length);
         }
         signal.request();
         signal.sleep(Duration::MAX);

@@ -216,7 +216,7 @@ fn callback_that_repeats_is_not_called_after_its_guard_is_gone_and_its_caller_le
         let gone = Arc::new(AtomicBool::new(false));
         let (seen, token) = (gone.clone(), Arc::new(()));
         let its = token.clone();
-        let callback = StopCallback::every(std::time::Duration::MAX, move || {
+        let callback = StopCallback::every(Duration::MAX, move || {
             assert!(!seen.load(Ordering::Relaxed), "called after its guard is gone");
             drop(its.clone());
         });
@@ -244,7 +244,7 @@ fn callback_that_repeats_ends_with_its_run() {
             let signal = signal.clone();
             move || stop(&signal)
         });
-        let callback = StopCallback::every(std::time::Duration::MAX, move || drop(its.clone()));
+        let callback = StopCallback::every(Duration::MAX, move || drop(its.clone()));
         let is_orphan = match signal.set(callback) {
             Ok(number) => {
                 assert!(number.is_some());
