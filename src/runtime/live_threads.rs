@@ -8,8 +8,8 @@ use std::{
 
 use crate::sync::primitives::atomic::{AtomicU64, Ordering};
 
-/// The live threads of one child. They change through [`LiveCounts`] alone, under the lock of the
-/// registry.
+/// The live threads of one child. Its fields change through [`LiveCounts`] alone, under the lock of
+/// the registry.
 pub(crate) struct LiveThreads {
     count: AtomicU64,
     stop_timeout: Duration,
@@ -91,11 +91,14 @@ impl LiveCounts {
     }
 
     fn leave(&mut self, patience: Duration, count: u64) {
-        if let Entry::Occupied(mut counted) = self.0.entry(patience) {
-            *counted.get_mut() -= count;
-            if *counted.get() == 0 {
-                counted.remove();
+        match self.0.entry(patience) {
+            Entry::Occupied(mut counted) => {
+                *counted.get_mut() -= count;
+                if *counted.get() == 0 {
+                    counted.remove();
+                }
             }
+            Entry::Vacant(_) => debug_assert_eq!(count, 0, "threads that leave were counted"),
         }
     }
 }

@@ -93,9 +93,9 @@ impl Registered {
         }
     }
 
-    /// Sets how long after the begin of the shutdown a child was asked to stop; `None` if it was
-    /// not yet, since others have to end first.
-    fn set_asked_after(&mut self, key: Key, threads: &LiveThreads, asked_after: Option<Duration>) {
+    /// Notes that a child was asked to stop so long after the begin of the shutdown; `None` if it
+    /// was not yet, since others have to end first.
+    fn note_asked(&mut self, key: Key, threads: &LiveThreads, asked_after: Option<Duration>) {
         self.alive.set_asked_after(threads, asked_after);
         if asked_after.is_none() {
             self.postponed.insert(key);
@@ -228,7 +228,7 @@ impl ThreadRegistry {
 
     /// Notes that in a shutdown a child is not asked to stop before others have ended.
     pub(crate) fn postpone(&self, worker: &WorkerShared) {
-        self.registered.lock().set_asked_after(worker.link.key, &worker.threads, None);
+        self.registered.lock().note_asked(worker.link.key, &worker.threads, None);
     }
 
     /// Notes that a child was asked to stop, or that its run has ended: from now on its threads
@@ -237,7 +237,7 @@ impl ThreadRegistry {
         let mut registered = self.registered.lock();
         if let (Some(since), None) = (registered.closing_since, worker.threads.asked_after()) {
             let asked_after = Some(now.saturating_duration_since(since));
-            registered.set_asked_after(worker.link.key, &worker.threads, asked_after);
+            registered.note_asked(worker.link.key, &worker.threads, asked_after);
         }
     }
 
