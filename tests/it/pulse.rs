@@ -109,7 +109,7 @@ fn supervisor_thread_that_is_stuck_gives_no_sign_and_makes_up_for_none() {
     drop(gate);
     take(&beats);
     assert!(supervisor.shutdown().is_clean());
-    // No burst: of the fifty that were missed, none is made up for. The last is told at the end.
+    // No burst: of the fifty that were missed, none is made up for. A shutdown makes one more due.
     let (count, took) = (beats.try_iter().count() as u128, since.elapsed());
     assert!(count <= took.as_millis() + 2, "{count} in {took:?}");
 }

@@ -211,7 +211,9 @@ fn shutdown_with_a_limit_is_a_second_longer_at_most() {
         let supervisor = Supervisor::builder()
             .on_event(move |event| match event.kind {
                 EventKind::Started => linger(&bar),
-                EventKind::Stopped { .. } => drop(never::<()>().recv_timeout(800 * MS)),
+                EventKind::Stopped { .. } | EventKind::Overdue { .. } => {
+                    let _ = never::<()>().recv_timeout(800 * MS);
+                }
                 _ => {}
             })
             .child(idler("idle"))
