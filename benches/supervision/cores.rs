@@ -3,7 +3,7 @@
 /// Runs `f` with the current thread, and all threads that start in it, on one core.
 ///
 /// On two cores the kernel decides which threads share one, for the whole launch: they hand over in
-/// 6 µs, or in 50 if each has to wake the other on a core that has fallen asleep. That is decided
+/// 4 µs, or in 50 if each has to wake the other on a core that has fallen asleep. That is decided
 /// by chance, for both sides, and tells nothing of their work. Elsewhere than on Linux it only runs
 /// `f`.
 pub(crate) fn on_one_core<R>(f: impl FnOnce() -> R) -> R {

@@ -18,7 +18,7 @@ Medians over the launches, each in a process of its own, all peers in turns; bel
 quartiles. restart: from a panic to the first instruction of the next run (on the child's own
 thread or task), p50 of a launch, no backoff, the crashes follow one another at once, n idle
 siblings. start: until n children run. stop: from the wish until all of them have ended, threads
-joined. memory: resident bytes for each of n idle children, the runtime included. Nobody prints the
+joined. memory: bytes held for each of n idle children, the runtime included. Nobody prints the
 panics. Green threads win at start, stop and memory: they make no OS thread. They give none either:
 a child that blocks blocks others.
 ";

@@ -17,7 +17,7 @@ pub(crate) fn figures(options: &Options) -> Vec<Figure> {
         let launches = match n {
             ..=10 => 101,
             11..=1_000 => 31,
-            _ => 7,
+            _ => 11,
         };
         let rounds = Rounds::take(options.launches(launches), |side| {
             match process::launch("lifetime", side, n, options.quick)[..] {
