@@ -25,10 +25,9 @@ their medians is no further from 1, or the difference of their medians no furthe
 NO if the limit is missed by more than the noise; unclear if the noise is larger than what is asked
 (the distance of a ratio's limit from 1, or of an absolute limit from 0); yes otherwise.
 
-What times how threads wake and hand over to one another (restart_…, of which the rate of one child
-only, exit_at_scale, backoff_lateness, idle_cpu) has all of them on one core, if this is Linux:
-which of them share one the kernel would decide by chance, for a whole launch, and that decides
-between 4 µs and 50.
+What times how threads hand over to one another (restart_…, of which the rate of one child only,
+and exit_at_scale) has all of them on one core, if this is Linux: which of them share one the kernel
+would decide by chance, for a whole launch, and that decides between 4 µs and 50.
 ";
 
 /// What `value` is.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::{
-    cores::on_one_core,
     figures::restart::{Crasher, How},
     fleet::Fleet,
     measure::{Rounds, Side, median},
@@ -16,7 +15,7 @@ const LAUNCHES: usize = 31;
 const CRASHES: usize = 4;
 
 pub(crate) fn figures(options: &Options) -> Vec<Figure> {
-    let rounds = Rounds::take(options.launches(LAUNCHES), |side| on_one_core(|| launch(side)));
+    let rounds = Rounds::take(options.launches(LAUNCHES), launch);
     let late = rounds.map(|lateness| median(lateness));
     // How many restarts of a launch came early.
     let early = rounds.map(|lateness| lateness.iter().filter(|&&late| late < 0.0).count() as f64);

@@ -6,7 +6,6 @@ use circuit_breaker_supervisor::Supervisor;
 use crossbeam_channel::{Sender, bounded, tick};
 
 use crate::{
-    cores::on_one_core,
     fleet::{Fleet, idle_bodies, let_come_to_rest, name, spec},
     linux,
     measure::{Rounds, Side},
@@ -74,10 +73,6 @@ pub(crate) fn switches(asked: &Asked) -> Vec<f64> {
 
 /// How much CPU time the thread that polls has used for a poll, in each second, in microseconds.
 pub(crate) fn cpu(asked: &Asked) -> Vec<f64> {
-    on_one_core(|| cpu_for_polls(asked))
-}
-
-fn cpu_for_polls(asked: &Asked) -> Vec<f64> {
     let (tell_clock, clock) = bounded(1);
     let on: HashSet<String> = (0..asked.n).map(name).collect();
     let mut tell_clock = Some(tell_clock);
