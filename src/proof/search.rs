@@ -226,7 +226,7 @@ impl Search {
 fn search(start: Trial, bounds: Bounds) -> (usize, usize) {
     /// The number of states expanded at a time, half of them on each thread. It bounds the
     /// duplicates within a block, which only the merge afterwards removes.
-    const BLOCK: usize = 4096;
+    const BLOCK: usize = 256;
     let keys: Vec<Key> = start.world.models.keys().copied().collect();
     let of_children =
         keys.iter().flat_map(|&key| HAPPENINGS.map(|happening| Step::Of(key, happening)));
@@ -240,6 +240,9 @@ fn search(start: Trial, bounds: Bounds) -> (usize, usize) {
     };
     let mut frontier = vec![(0, start)];
     let mut tried = 0;
+    // Of one child, step by step, so that the path to a fault is a shortest one. All of two are too
+    // many to be kept: there the states found last come first, and few wait for their turn.
+    let last_first = keys.len() > 1 && bounds.depth == u32::MAX;
     for _ in 0..bounds.depth {
         let mut states = std::mem::take(&mut frontier);
         while !states.is_empty() {
@@ -254,7 +257,8 @@ fn search(start: Trial, bounds: Bounds) -> (usize, usize) {
                 tried += steps;
                 for Found { place, step, essence, trial } in found {
                     if search.seen.insert(essence) {
-                        frontier.push((search.paths.len(), trial));
+                        let next = if last_first { &mut states } else { &mut frontier };
+                        next.push((search.paths.len(), trial));
                         search.paths.push(Some((place, step)));
                     }
                 }
