@@ -357,7 +357,7 @@ fn every_promise_of_the_core_holds_in_all_short_schedules_of_two_children() {
 /// Two children, whose messages arrive at once: only the number of runs is bounded, to one each.
 /// Three runs each would be the square of the states of one child, some hundreds of millions.
 #[test]
-#[ignore = "takes minutes and 8 GB"]
+#[ignore = "takes more than half an hour"]
 fn every_promise_of_the_core_holds_in_every_state_of_two_children() {
     search_pairs(Bounds { in_flight: 0, runs: 1, depth: u32::MAX });
 }

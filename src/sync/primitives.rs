@@ -11,11 +11,12 @@ pub(crate) use self::modelled::*;
 
 #[cfg(not(all(test, loom)))]
 mod real {
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
     pub(crate) use std::{
         sync::OnceLock,
         thread::{ThreadId, current},
     };
+
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
     /// The locks of the standard library, which keep nothing outside of themselves.
     pub(crate) mod plain {
